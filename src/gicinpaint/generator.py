@@ -1,0 +1,285 @@
+"""The two-stage generator: a coarse network, then a refinement network with contextual attention."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gicinpaint.attention import ContextualAttention
+from gicinpaint.blocks import Convolution, Upsample, resize_nearest
+from gicinpaint.checks import check_image, check_mask
+from gicinpaint.compositing import composite
+
+SIZE_MULTIPLE = 8  # two stride-2 convolutions, and the attention halves the feature grid once more
+
+
+class Completion(NamedTuple):
+    """What a generator returns.
+
+    Attributes:
+        coarse: First stage's raw output, (B, 3, H, W), [-1, 1].
+        refined: Second stage's raw output, the same shape and range; None where there is no second stage.
+        offset: Where each patch was copied from, int64 (B, 2, H/8, W/8), absolute (row, column); None unless asked for.
+    """
+
+    coarse: Tensor
+    refined: Tensor | None
+    offset: Tensor | None
+
+    @property
+    def prediction(self) -> Tensor:
+        """The last stage's raw output."""
+        return self.coarse if self.refined is None else self.refined
+
+
+class Encoder(nn.Sequential):
+    """Six convolutions that take five input planes to a quarter of the image's size.
+
+    Args:
+        widths: Output channels of the six convolutions; the second and the fourth halve the size.
+        padding: "zeros" or "mirror".
+        last_activation: Activation of the last convolution.
+
+    Shape:
+        - planes: (B, 5, H, W)
+        - returned: (B, widths[5], H/4, W/4)
+
+    Source:
+        Released code, `conv1` to `conv6`, `xconv1` to `xconv6` and `pmconv1` to `pmconv6`.
+    """
+
+    def __init__(self, widths: Sequence[int], padding: str, last_activation: nn.Module | None = None) -> None:
+        stem, half_in, half, quarter_in, quarter, last = widths
+        super().__init__()
+        self.stem = Convolution(5, stem, kernel_size=5, padding=padding, activation=nn.ELU())
+        self.downsample_half = Convolution(stem, half_in, stride=2, padding=padding, activation=nn.ELU())
+        self.half = Convolution(half_in, half, padding=padding, activation=nn.ELU())
+        self.downsample_quarter = Convolution(half, quarter_in, stride=2, padding=padding, activation=nn.ELU())
+        self.quarter = Convolution(quarter_in, quarter, padding=padding, activation=nn.ELU())
+        self.features = Convolution(quarter, last, padding=padding, activation=last_activation or nn.ELU())
+
+
+class DilatedConvolutions(nn.Sequential):
+    """Four convolutions with dilations 2, 4, 8 and 16 that widen the receptive field.
+
+    Args:
+        channels: Channels of the input and of the output.
+        padding: "zeros" or "mirror".
+
+    Shape:
+        - x: (B, channels, H, W)
+        - returned: (B, channels, H, W)
+
+    Source:
+        Released code, `conv7_atrous` to `conv10_atrous`.
+    """
+
+    def __init__(self, channels: int, padding: str) -> None:
+        super().__init__(
+            *(Convolution(channels, channels, dilation=d, padding=padding, activation=nn.ELU()) for d in (2, 4, 8, 16))
+        )
+
+
+class Decoder(nn.Sequential):
+    """Two convolutions, two upsamplings and the projection to an image in [-1, 1].
+
+    Args:
+        in_channels: Channels of the input.
+        width: Channels at full size.
+        padding: "zeros" or "mirror".
+
+    Shape:
+        - x: (B, in_channels, H, W)
+        - returned: (B, 3, 4 * H, 4 * W), [-1, 1]
+
+    Source:
+        Released code, `conv11` to `conv17` and `allconv11` to `allconv17`.
+    """
+
+    def __init__(self, in_channels: int, width: int, padding: str) -> None:
+        super().__init__()
+        self.merge = Convolution(in_channels, 4 * width, padding=padding, activation=nn.ELU())
+        self.quarter = Convolution(4 * width, 4 * width, padding=padding, activation=nn.ELU())
+        self.upsample_half = Upsample(4 * width, 2 * width, padding=padding, activation=nn.ELU())
+        self.half = Convolution(2 * width, 2 * width, padding=padding, activation=nn.ELU())
+        self.upsample_full = Upsample(2 * width, width, padding=padding, activation=nn.ELU())
+        self.full = Convolution(width, width // 2, padding=padding, activation=nn.ELU())
+        self.image = Convolution(width // 2, 3, padding=padding, activation=nn.Hardtanh())  # clips to [-1, 1]
+
+
+class CoarseNetwork(nn.Module):
+    """The first stage: a rough guess of the hole.
+
+    Args:
+        width: Channels at full size, even.
+        padding: "zeros", or "mirror" for the released option SYMMETRIC.
+
+    Shape:
+        - masked: (B, 3, H, W), [-1, 1], H and W multiples of 8
+        - mask: (B or 1, 1, H, W), {0, 1}
+        - returned: (B, 3, H, W), [-1, 1]
+
+    Raises:
+        ValueError: If the width is odd, or shapes, types or values differ from that.
+
+    Source:
+        Yu et al. 2018, section 3.1 and table 2. Follows the released code where they part: no mirrored padding.
+    """
+
+    def __init__(self, width: int = 32, padding: str = "zeros") -> None:
+        super().__init__()
+        _check_width(width)
+        self.encoder = Encoder([width, 2 * width, 2 * width, 4 * width, 4 * width, 4 * width], padding)
+        self.dilated = DilatedConvolutions(4 * width, padding)
+        self.decoder = Decoder(4 * width, width, padding)
+
+    def forward(self, masked: Tensor, mask: Tensor) -> Tensor:
+        """Return the coarse image."""
+        _check_input(masked, mask)
+        return self.decoder(self.dilated(self.encoder(_with_planes(masked, mask))))
+
+
+class RefinementNetwork(nn.Module):
+    """The second stage: a dilated branch and an attention branch, merged by one decoder.
+
+    Args:
+        width: Channels at full size, even.
+        attention: Contextual attention, or None to leave the attention branch out (the paper's baseline).
+        padding: "zeros", or "mirror" for the released option SYMMETRIC.
+
+    Shape:
+        - image: (B, 3, H, W), [-1, 1], the hole filled with the coarse guess; H and W multiples of 8
+        - mask: (B or 1, 1, H, W), {0, 1}
+        - returned: (B, 3, H, W), [-1, 1], and the offset as in `Completion`
+
+    Raises:
+        ValueError: If the width is odd, shapes, types or values differ from that, or an offset is asked
+            for without attention.
+
+    Source:
+        Yu et al. 2018, section 4.2 and figure 4. Follows the released code where they part.
+    """
+
+    def __init__(self, width: int = 32, attention: ContextualAttention | None = None, padding: str = "zeros") -> None:
+        super().__init__()
+        _check_width(width)
+        self.dilated_encoder = Encoder([width, width, 2 * width, 2 * width, 4 * width, 4 * width], padding)
+        self.dilated = DilatedConvolutions(4 * width, padding)
+        self.attention = attention
+        if attention is not None:
+            widths = [width, width, 2 * width, 4 * width, 4 * width, 4 * width]
+            self.attention_encoder = Encoder(widths, padding, last_activation=nn.ReLU())
+            self.attended = nn.Sequential(
+                Convolution(4 * width, 4 * width, padding=padding, activation=nn.ELU()),
+                Convolution(4 * width, 4 * width, padding=padding, activation=nn.ELU()),
+            )
+        self.decoder = Decoder(4 * width if attention is None else 8 * width, width, padding)
+
+    def forward(self, image: Tensor, mask: Tensor, return_offset: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Return the refined image and, if asked for, the offset."""
+        _check_input(image, mask)
+        planes = _with_planes(image, mask)
+        features, offset = self.dilated(self.dilated_encoder(planes)), None
+        if self.attention is not None:
+            attended, offset = self._attend(self.attention_encoder(planes), mask, return_offset)
+            features = torch.cat([features, self.attended(attended)], dim=1)
+        elif return_offset:
+            raise ValueError("return_offset needs an attention layer, got attention=None; build one with attention")
+        return self.decoder(features), offset
+
+    def _attend(self, features: Tensor, mask: Tensor, return_offset: bool) -> tuple[Tensor, Tensor | None]:
+        h, w = features.shape[-2:]
+        small_mask = resize_nearest(mask.to(features.dtype), (h, w))
+        if return_offset:
+            return self.attention(features, mask=small_mask, return_offset=True)
+        return self.attention(features, mask=small_mask), None
+
+
+class Generator(nn.Module):
+    """The paper's two-stage network, from a masked image to its completion.
+
+    Args:
+        width: Channels at full size, even; the paper's is 32.
+        attention: Contextual attention of the second stage; None is the paper's baseline without attention.
+        padding: "zeros", or "mirror" for the released option SYMMETRIC.
+
+    Shape:
+        - masked: (B, 3, H, W), [-1, 1], the hole set to 0; H and W multiples of 8
+        - mask: (B or 1, 1, H, W), {0, 1}
+        - returned: `Completion`
+
+    Raises:
+        ValueError: If shapes, types or values differ from that, or an offset is asked for without attention.
+
+    Source:
+        Yu et al. 2018, figures 2 and 4. Follows the released code where they part: zero padding, and the gradient
+        of the second stage reaches the first. Differs from the released code: one mask per image, not per batch.
+
+    Example:
+        >>> import torch
+        >>> completion = Generator(width=4)(torch.zeros(1, 3, 16, 16), torch.ones(1, 1, 16, 16))
+        >>> completion.refined.shape
+        torch.Size([1, 3, 16, 16])
+    """
+
+    def __init__(
+        self,
+        width: int = 32,
+        attention: ContextualAttention | None = ContextualAttention(),  # noqa: B008  (no weights: safe to share)
+        padding: str = "zeros",
+    ) -> None:
+        super().__init__()
+        self.coarse_network = CoarseNetwork(width, padding)
+        self.refinement_network = RefinementNetwork(width, attention, padding)
+
+    def forward(self, masked: Tensor, mask: Tensor, return_offset: bool = False) -> Completion:
+        """Return both stages' outputs and, if asked for, the offset."""
+        coarse = self.coarse_network(masked, mask)
+        refined, offset = self.refinement_network(composite(masked, coarse, mask), mask, return_offset)
+        return Completion(coarse, refined, offset)
+
+
+class CoarseGenerator(nn.Module):
+    """The coarse network alone, with a generator's signature.
+
+    Args:
+        width: Channels at full size, even; the paper's is 32.
+        padding: "zeros", or "mirror" for the released option SYMMETRIC.
+
+    Shape:
+        - masked: (B, 3, H, W), [-1, 1], the hole set to 0; H and W multiples of 8
+        - mask: (B or 1, 1, H, W), {0, 1}
+        - returned: `Completion` without refined image and offset
+
+    Raises:
+        ValueError: If shapes, types or values differ from that, or an offset is asked for.
+
+    Source:
+        Released code, option PRETRAIN_COARSE_NETWORK.
+    """
+
+    def __init__(self, width: int = 32, padding: str = "zeros") -> None:
+        super().__init__()
+        self.coarse_network = CoarseNetwork(width, padding)
+
+    def forward(self, masked: Tensor, mask: Tensor, return_offset: bool = False) -> Completion:
+        """Return the coarse image as a completion."""
+        if return_offset:
+            raise ValueError("return_offset needs an attention layer, got a coarse network; build a Generator")
+        return Completion(self.coarse_network(masked, mask), None, None)
+
+
+def _with_planes(image: Tensor, mask: Tensor) -> Tensor:
+    ones = image.new_ones(image.shape[0], 1, *image.shape[-2:])
+    return torch.cat([image, ones, ones * mask.to(image.dtype)], dim=1)  # (B, 5, H, W)
+
+
+def _check_input(image: Tensor, mask: Tensor) -> None:
+    check_image(image, "masked image", multiple=SIZE_MULTIPLE)
+    check_mask(mask, image)
+
+
+def _check_width(width: int) -> None:
+    if width < 2 or width % 2:
+        raise ValueError(f"width must be a positive even number of channels, got {width}; the paper's is 32")
