@@ -1,0 +1,51 @@
+# Everything runs in .venv, which is made when it is first needed and made again only when its inputs change.
+# All paths are relative, so the folder may have any name.
+
+PYTHON ?= python3
+RUN := .venv/bin/python
+INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help train test test-all lint clean
+
+help:  ## Show these commands
+	@echo "make train      Train on the sample photographs: 5 minutes on two CPU cores"
+	@echo "make test       Run the tests"
+	@echo "make test-all   Run the tests, the slow ones too"
+	@echo "make lint       Check style, types and layers"
+	@echo "make clean      Remove .venv and caches; outputs/ stays"
+
+train: .venv/core.stamp
+	@$(RUN) train.py experiment=quickstart
+
+test: .venv/dev.stamp
+	@$(RUN) -m pytest -q -m "not slow"
+
+test-all: .venv/dev.stamp
+	@$(RUN) -m pytest -q
+
+lint: .venv/dev.stamp
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+	@$(RUN) -c "from importlinter.cli import lint_imports_command as lint; lint()"
+
+.venv/python.stamp: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gicinpaint needs Python 3.11 or newer, got " + sys.version.split()[0] + "; run make PYTHON=python3.12")'
+	@test -x $(RUN) || { echo "Creating .venv"; $(PYTHON) -m venv .venv; }
+	@$(INSTALL) setuptools
+	@touch $@
+
+.venv/core.stamp: .venv/python.stamp pyproject.toml
+	@echo "Installing gicinpaint and the tested versions of its dependencies"
+	@$(INSTALL) --editable .
+	@touch $@
+
+.venv/dev.stamp: .venv/python.stamp pyproject.toml
+	@echo "Installing gicinpaint, the tested versions of its dependencies and the test tools"
+	@$(INSTALL) --editable ".[dev]"
+	@touch .venv/core.stamp $@
+
+clean:
+	@rm -rf .venv build dist src/gicinpaint.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
