@@ -1,0 +1,37 @@
+"""The losses of the training algorithm."""
+
+from gicinpaint.losses.adversaries import (
+    Adversary,
+    CrossEntropy,
+    Hinge,
+    LeastSquares,
+    Wasserstein,
+    gradient_penalty,
+)
+from gicinpaint.losses.inpainting import CriticTerms, GeneratorTerms, InpaintingLoss
+from gicinpaint.losses.reconstruction import (
+    BoxReconstruction,
+    HoleReconstruction,
+    discounted_l1,
+    hole_discount,
+    known_l1,
+    spatial_discount,
+)
+
+__all__ = [
+    "Adversary",
+    "BoxReconstruction",
+    "CriticTerms",
+    "CrossEntropy",
+    "GeneratorTerms",
+    "Hinge",
+    "HoleReconstruction",
+    "InpaintingLoss",
+    "LeastSquares",
+    "Wasserstein",
+    "discounted_l1",
+    "gradient_penalty",
+    "hole_discount",
+    "known_l1",
+    "spatial_discount",
+]

@@ -1,0 +1,43 @@
+"""Golden files of the released code and how their variables map onto our networks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+DATA = Path(__file__).parent / "data"
+SHARED = Path(__file__).parents[2] / "shared" / "golden"  # the full set, where a checkout lies beside it
+
+
+def paths(pattern: str) -> list[Path]:
+    """Return every golden file of a pattern: the copies in tests/data and, where at hand, the full set."""
+    found = {path.name: path for folder in (SHARED, DATA) if folder.is_dir() for path in folder.glob(pattern)}
+    return [found[name] for name in sorted(found)]
+
+
+def load(path: Path | str) -> dict[str, Any]:
+    """Return a golden file's arrays as tensors and its meta data as a dictionary under "meta"."""
+    with np.load(DATA / path if isinstance(path, str) else path) as archive:
+        values: dict[str, Any] = {}
+        for name in archive.files:
+            array = archive[name]
+            if name == "meta_json":
+                values["meta"] = json.loads(str(array))
+            else:
+                values[name] = torch.from_numpy(array.astype(np.float32) if array.dtype == np.float16 else array)
+        return values
+
+
+def section(values: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+    """Return the entries below a prefix, without it."""
+    return {name[len(prefix) :]: value for name, value in values.items() if name.startswith(prefix)}
+
+
+def relative_norm(actual: Tensor, expected: Tensor) -> float:
+    """Return the norm of the difference over the norm of the expected tensor."""
+    return float((actual - expected).norm() / expected.norm().clamp_min(1e-30))
