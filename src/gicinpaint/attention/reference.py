@@ -1,0 +1,142 @@
+"""Contextual attention, literal and slow: the judge of all other backends."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gicinpaint.attention.scores import OVERLAP, SMALLEST_NORM, without_autocast, widened
+
+
+class ReferenceAttention:
+    """Attend image by image with convolutions whose kernels are the image's own patches.
+
+    Every line is a step of the released code, in its order. Its cost per image, with N queries, N keys and C
+    channels: 2 * 9C * N^2 operations to match, 2 * 16C * N^2 to paste, and several N x N matrices of memory.
+
+    Source:
+        Yu et al. 2018, section 4.1 and the released `contextual_attention`. Differs from the released code: a mask
+        per image instead of one per batch.
+    """
+
+    def __call__(
+        self,
+        foreground: Tensor,
+        background: Tensor,
+        valid: Tensor,
+        *,
+        full_background: Tensor,
+        rate: int,
+        patch_size: int,
+        propagation_size: int,
+        softmax_scale: float,
+        propagate: bool,
+        return_offset: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the filled features and, on request, the offsets; see `AttentionBackend`."""
+        dtype = foreground.dtype
+        outputs, offsets = [], []
+        with without_autocast(foreground):
+            queries, keys, values = widened(foreground, background, full_background)
+            for i, image_valid in enumerate(valid.expand(len(queries), -1, -1)):
+                scores = match(queries[i : i + 1], keys[i : i + 1], patch_size)
+                if propagate:
+                    scores = spread(scores, keys.shape[-2:], propagation_size)
+                attention = attend(scores, image_valid, softmax_scale)
+                outputs.append(paste(attention, values[i : i + 1], rate))
+                if return_offset:
+                    index = attention.detach().argmax(dim=1)  # (1, h, w)
+                    width = keys.shape[-1]
+                    offsets.append(torch.stack((index // width, index % width), dim=1))
+        output = torch.cat(outputs).to(dtype)
+        return (output, torch.cat(offsets)) if return_offset else output
+
+
+def match(foreground: Tensor, background: Tensor, patch_size: int) -> Tensor:
+    """Return the product of every query patch with every normalised key patch.
+
+    Args:
+        foreground: Shrunk features of one image to fill.
+        background: Shrunk features of one image to copy from.
+        patch_size: Height and width of a patch, odd.
+
+    Shape:
+        - foreground: (1, C, h, w)
+        - background: (1, C, hb, wb)
+        - returned: (1, hb * wb, h, w)
+
+    Source:
+        Yu et al. 2018, equation 3. Differs from the paper as the released code does: only the key is normalised.
+    """
+    channels = background.shape[1]
+    columns = F.unfold(background, patch_size, padding=patch_size // 2)  # (1, C * patch_size^2, keys)
+    patches = columns[0].t().reshape(-1, channels, patch_size, patch_size)  # (keys, C, patch_size, patch_size)
+    energy = patches.square().sum(dim=(1, 2, 3), keepdim=True)
+    norm = energy.clamp(min=SMALLEST_NORM**2).sqrt()  # clamped before the root: finite gradient at zero patches
+    return F.conv2d(foreground, patches / norm, padding=patch_size // 2)
+
+
+def spread(scores: Tensor, key_grid: tuple[int, ...], size: int) -> Tensor:
+    """Add to every score those of the diagonal neighbours, along rows, then along columns.
+
+    Both grids are flattened for it, so a neighbourhood wraps from the end of a row to the start of the next.
+
+    Args:
+        scores: Scores of one image.
+        key_grid: Height and width of the key grid.
+        size: Length of the diagonal that is summed, odd.
+
+    Shape:
+        - scores, returned: (1, keys, h, w)
+
+    Source:
+        Yu et al. 2018, equation 4, as identity-kernel convolutions like the released code.
+    """
+    (hb, wb), (h, w) = key_grid, scores.shape[-2:]
+    identity = torch.eye(size, dtype=scores.dtype, device=scores.device)[None, None]
+    matrix = scores.reshape(1, 1, hb * wb, h * w)
+    matrix = F.conv2d(matrix, identity, padding=size // 2)
+    matrix = matrix.reshape(hb, wb, h, w).permute(1, 0, 3, 2).reshape(1, 1, wb * hb, w * h)  # column-major
+    matrix = F.conv2d(matrix, identity, padding=size // 2)
+    return matrix.reshape(wb, hb, w, h).permute(1, 0, 3, 2).reshape(1, hb * wb, h, w)
+
+
+def attend(scores: Tensor, valid: Tensor, softmax_scale: float) -> Tensor:
+    """Return the softmax over keys with invalid keys scored 0 before it and set to 0 after it.
+
+    Args:
+        scores: Scores of one image.
+        valid: Which keys of the image may be copied from.
+        softmax_scale: Factor on the scores.
+
+    Shape:
+        - scores, returned: (1, keys, h, w)
+        - valid: bool (hb, wb)
+    """
+    keep = valid.reshape(1, -1, 1, 1).to(scores.dtype)
+    return torch.softmax(scores * keep * softmax_scale, dim=1) * keep
+
+
+def paste(attention: Tensor, full_background: Tensor, rate: int) -> Tensor:
+    """Return the attention-weighted sum of full-size background patches, each at its query's place.
+
+    Args:
+        attention: Attention of one image.
+        full_background: Features of one image to copy from, before shrinking.
+        rate: Cells of the full-size grid per cell of the shrunk one.
+
+    Shape:
+        - attention: (1, keys, h, w)
+        - full_background: (1, C, rate * hb, rate * wb)
+        - returned: (1, C, rate * h, rate * w)
+
+    Source:
+        Released code: patches of 2 * rate cells, stride rate, divided by 4 everywhere, so the border is fainter.
+    """
+    channels = full_background.shape[1]
+    size, before, after = 2 * rate, rate // 2, rate - rate // 2  # TensorFlow 'SAME': the smaller half first
+    padded = F.pad(full_background, (before, after, before, after))
+    columns = F.unfold(padded, size, stride=rate)  # (1, C * size^2, keys)
+    patches = columns[0].t().reshape(-1, channels, size, size)  # (keys, C, size, size)
+    overlapped = F.conv_transpose2d(attention, patches, stride=rate)
+    h, w = attention.shape[-2:]
+    return overlapped[:, :, before : before + rate * h, before : before + rate * w] / OVERLAP
