@@ -1,0 +1,127 @@
+"""What torchmetrics lacks: errors and total variation inside a region of each image, averaged over images.
+
+Values are measured in [0, 1]. Each metric holds a sum and a count in float64, so the result does not depend on
+batch sizes, on a short last batch or on the number of processes.
+"""
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+
+from gicinpaint.checks import check_image, check_like, check_mask
+
+
+class RegionMetric(Metric):
+    """Average of one number per image over all images that have the region.
+
+    Subclasses say in `measure` what the number is.
+
+    Shape:
+        - prediction, image: (B, C, H, W), [-1, 1]
+        - region: (B or 1, 1, H, W), {0, 1}; 1 = counts
+        - returned by compute: scalar, float64; NaN before the first image
+
+    Raises:
+        ValueError: If shapes, types or values differ from that.
+
+    Source:
+        Yu et al. 2018, table 1, whose protocol is not published.
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, image: Tensor, region: Tensor) -> None:
+        """Add a batch."""
+        check_like(prediction, image, "prediction", "image")
+        check_image(image, channels=None)
+        check_mask(region, image, "region")
+        region = region.to(torch.float64).expand(image.shape[0], -1, -1, -1)
+        values = self.measure(_to_unit(prediction), _to_unit(image), region)
+        present = region.flatten(1).any(1)
+        self.total += torch.where(present, values, 0.0).sum()
+        self.count += present.sum()
+
+    def compute(self) -> Tensor:
+        """Return the average."""
+        return self.total / self.count
+
+    @abstractmethod
+    def measure(self, prediction: Tensor, image: Tensor, region: Tensor) -> Tensor:
+        """Return one number per image, (B,), from float64 tensors with values in [0, 1]."""
+
+
+class RegionL1(RegionMetric):
+    """Mean absolute error in percent: 100 * mean of |prediction - image| over the region's pixels and channels."""
+
+    def measure(self, prediction: Tensor, image: Tensor, region: Tensor) -> Tensor:
+        """Return the error of each image."""
+        return 100 * _mean_inside((prediction - image).abs(), region)
+
+
+class RegionL2(RegionMetric):
+    """Mean squared error in percent: 100 * mean of (prediction - image)^2 over the region's pixels and channels."""
+
+    def measure(self, prediction: Tensor, image: Tensor, region: Tensor) -> Tensor:
+        """Return the error of each image."""
+        return 100 * _mean_inside((prediction - image).square(), region)
+
+
+class RegionPSNR(RegionMetric):
+    """Peak signal-to-noise ratio in dB: 10 * log10(1 / mean squared error in the region), averaged over images.
+
+    One image that is filled perfectly makes the average infinite.
+    """
+
+    def measure(self, prediction: Tensor, image: Tensor, region: Tensor) -> Tensor:
+        """Return the ratio of each image."""
+        return -10 * _mean_inside((prediction - image).square(), region).log10()
+
+
+class RegionTV(RegionMetric):
+    """Anisotropic total variation of the prediction in percent, inside the region and across its border.
+
+    The sum of absolute horizontal and vertical differences between neighbours of which at least one lies in the
+    region, divided by the region's pixels and channels, times 100. Only its distance to the ground truth's own
+    value means something.
+    """
+
+    def measure(self, prediction: Tensor, image: Tensor, region: Tensor) -> Tensor:
+        """Return the variation of each image."""
+        total = torch.zeros(prediction.shape[0], dtype=prediction.dtype, device=prediction.device)
+        for axis in (-2, -1):
+            size = prediction.shape[axis]
+            touches = torch.maximum(region.narrow(axis, 0, size - 1), region.narrow(axis, 1, size - 1))
+            total = total + (prediction.diff(dim=axis).abs() * touches).sum(dim=(1, 2, 3))
+        return 100 * total / (region.sum(dim=(1, 2, 3)) * prediction.shape[1])
+
+
+def hole_metrics(prefix: str = "") -> MetricCollection:
+    """Return the four columns of the paper's table, `l1`, `l2`, `psnr` and `tv`.
+
+    Args:
+        prefix: Text before each name.
+    """
+    columns: dict[str, Metric | MetricCollection] = {
+        "l1": RegionL1(),
+        "l2": RegionL2(),
+        "psnr": RegionPSNR(),
+        "tv": RegionTV(),
+    }
+    return MetricCollection(columns, prefix=prefix, compute_groups=False)
+
+
+def _to_unit(image: Tensor) -> Tensor:
+    return (image.to(torch.float64) + 1) / 2
+
+
+def _mean_inside(values: Tensor, region: Tensor) -> Tensor:
+    return (values * region).sum(dim=(1, 2, 3)) / (region.sum(dim=(1, 2, 3)) * values.shape[1])

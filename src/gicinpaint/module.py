@@ -1,0 +1,223 @@
+"""The training algorithm: critics on every batch, the generator on every few, by manual optimization."""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+from torchmetrics import MetricCollection
+
+from gicinpaint.compositing import composite, crop_box, mask_out
+from gicinpaint.critics import Critic
+from gicinpaint.data import Batch
+from gicinpaint.data.order import key
+from gicinpaint.generator import Completion
+from gicinpaint.losses import CriticTerms, GeneratorTerms, InpaintingLoss, gradient_penalty
+from gicinpaint.metrics import hole_metrics
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+
+class InpaintingModule(LightningModule):
+    """Networks, losses and optimizers of the paper, joined by its training algorithm.
+
+    Every batch updates the critics; every `critic_steps`-th also updates the generator, whose output serves both.
+    On the other batches the generator runs without gradients. Without an adversary, and during the warm-up, every
+    batch updates the generator and the critics rest.
+
+    `global_step` counts the updates of both optimizers; schedules, plots and stopping go by `generator_updates`.
+
+    Args:
+        generator: Maps (masked, mask) to a `Completion`.
+        global_critic: Scores the completed image; None leaves it out.
+        local_critic: Scores the box around the hole; None leaves it out.
+        loss: The losses and their weights.
+        generator_optimizer: Makes the optimizer of the generator's parameters.
+        critic_optimizer: Makes the optimizer of both critics' parameters.
+        critic_steps: Critic updates per generator update.
+        warmup_steps: Generator updates on reconstruction alone, before the critics start.
+        metrics: What validation measures in the hole, for the coarse and for the completed image.
+        seed: The run's seed; the places of the gradient penalty depend on it and on the batch's number alone.
+        config: Plain data from which this module was built; it travels in the checkpoint.
+
+    Attributes:
+        batches_seen: Training batches so far.
+        generator_updates: Generator updates so far.
+
+    Raises:
+        ValueError: If the loss has an adversary but there is no critic, or a count is out of range.
+
+    Source:
+        Yu et al. 2018, algorithm 1; counts and optimizers as in the released configuration.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        global_critic: Critic | None = None,
+        local_critic: Critic | None = None,
+        loss: InpaintingLoss = InpaintingLoss(),  # noqa: B008  (no state: safe to share)
+        generator_optimizer: OptimizerFactory = partial(Adam, lr=1e-4, betas=(0.5, 0.9)),  # noqa: B008
+        critic_optimizer: OptimizerFactory = partial(Adam, lr=1e-4, betas=(0.5, 0.9)),  # noqa: B008
+        critic_steps: int = 5,
+        warmup_steps: int = 0,
+        metrics: MetricCollection | None = None,
+        seed: int = 0,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        _check_schedule(critic_steps, warmup_steps)
+        self.automatic_optimization = False
+        self.generator = generator
+        self.critics = nn.ModuleDict()
+        if loss.adversary is not None:
+            self.critics.update(
+                {n: c for n, c in (("global", global_critic), ("local", local_critic)) if c is not None}
+            )
+            if not self.critics:
+                raise ValueError(
+                    "an adversarial loss needs a critic, got none; pass one or use a loss without adversary"
+                )
+        self.loss = loss
+        self.generator_optimizer = generator_optimizer
+        self.critic_optimizer = critic_optimizer
+        self.critic_steps = critic_steps
+        self.warmup_steps = warmup_steps
+        columns = hole_metrics() if metrics is None else metrics
+        stages = ("coarse", "completed")
+        self.validation_metrics = nn.ModuleDict({s: columns.clone(prefix=f"validation/{s}/hole/") for s in stages})
+        self.seed = seed
+        self.config = dict(config or {})
+        self.batches_seen = 0
+        self.generator_updates = 0
+
+    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
+        """Return images (B, 3, H, W) in [-1, 1] with the hole of (B, 1, H, W) masks filled."""
+        return composite(image, self.generator(mask_out(image, mask), mask).prediction, mask)
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """Return the generator's optimizer and, where there are critics, theirs."""
+        optimizers = [self.generator_optimizer(self.generator.parameters())]
+        if self.critics:
+            optimizers.append(self.critic_optimizer(self.critics.parameters()))
+        return optimizers
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update the critics, the generator or both from one batch."""
+        with torch.set_grad_enabled(self.updates_generator):
+            completion, completed = self._complete(batch)
+        if self.updates_critics:
+            scored = completed.detach()
+            terms = self.critic_terms(batch, scored)
+            self._step(self._optimizers()[1], terms.total)
+            self._log_terms("critic", terms)
+        if self.updates_generator:
+            self._update_generator(batch, completion, completed)
+        self.batches_seen += 1
+        self.log("step", float(self.generator_updates))  # the loggers' axis
+
+    @property
+    def updates_critics(self) -> bool:
+        """Whether the next batch updates the critics."""
+        return bool(self.critics) and self.generator_updates >= self.warmup_steps
+
+    @property
+    def updates_generator(self) -> bool:
+        """Whether the next batch updates the generator."""
+        return not self.updates_critics or (self.batches_seen + 1) % self.critic_steps == 0
+
+    def critic_terms(self, batch: Batch, completed: Tensor) -> CriticTerms:
+        """Return the critics' losses on a batch and its completed images, (B, 3, H, W)."""
+        losses, penalties = {}, {}
+        for (name, critic), alpha in zip(self.critics.items(), self._penalty_places(completed)):
+            image, fake, mask = (self._seen_by(name, x, batch) for x in (batch.image, completed, batch.mask))
+            real_scores, completed_scores = critic(torch.cat([image, fake])).chunk(2)
+            losses[name] = self.loss.critic(real_scores, completed_scores)
+            if self.loss.penalty_weight:
+                penalties[name] = gradient_penalty(critic, image, fake, mask, alpha)
+        parts = (found.get(name) for found in (losses, penalties) for name in ("global", "local"))
+        return self.loss.critics(*parts)
+
+    def generator_terms(self, batch: Batch, completion: Completion, completed: Tensor) -> GeneratorTerms:
+        """Return the generator's losses on a batch from its completion; the critics take part where they train."""
+        scores = {}
+        if self.updates_critics:
+            scores = {name: critic(self._seen_by(name, completed, batch)) for name, critic in self.critics.items()}
+        return self.loss.generator(
+            completion.coarse,
+            completion.refined,
+            batch.image,
+            batch.mask,
+            batch.box,
+            scores.get("global"),
+            scores.get("local"),
+        )
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure the coarse and the completed image in the hole."""
+        completion, completed = self._complete(batch)
+        coarse = composite(batch.image, completion.coarse, batch.mask)
+        for name, prediction in (("coarse", coarse), ("completed", completed)):
+            self.validation_metrics[name].update(prediction, batch.image, batch.mask)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the averages over the validation images."""
+        for metrics in self.validation_metrics.values():
+            self.log_dict(metrics.compute())
+            metrics.reset()
+        self.log("step", float(self.generator_updates))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the counters and the plain data from which this module was built."""
+        checkpoint["counters"] = {"batches_seen": self.batches_seen, "generator_updates": self.generator_updates}
+        checkpoint["config"] = self.config
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Continue counting where the checkpoint stopped."""
+        self.batches_seen = checkpoint["counters"]["batches_seen"]
+        self.generator_updates = checkpoint["counters"]["generator_updates"]
+
+    def _complete(self, batch: Batch) -> tuple[Completion, Tensor]:
+        completion = self.generator(mask_out(batch.image, batch.mask), batch.mask)
+        return completion, composite(batch.image, completion.prediction, batch.mask)
+
+    def _update_generator(self, batch: Batch, completion: Completion, completed: Tensor) -> None:
+        self.critics.requires_grad_(False)  # the generator's loss passes through them and must not reach them
+        terms = self.generator_terms(batch, completion, completed)
+        self._step(self._optimizers()[0], terms.total)
+        self.critics.requires_grad_(True)
+        self.generator_updates += 1
+        self._log_terms("generator", terms)
+
+    def _step(self, optimizer: Any, loss: Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        self.manual_backward(loss)
+        optimizer.step()
+
+    def _optimizers(self) -> list[Any]:
+        optimizers = self.optimizers()
+        return optimizers if isinstance(optimizers, list) else [optimizers]
+
+    def _seen_by(self, critic: str, image: Tensor, batch: Batch) -> Tensor:
+        return crop_box(image, batch.box) if critic == "local" else image
+
+    def _penalty_places(self, images: Tensor) -> Tensor:
+        """This process's part of the joint batch's places, (critics, B, 1, 1, 1): the same for any process count."""
+        b = images.shape[0]
+        generator = torch.Generator().manual_seed(key(self.seed, self.batches_seen, "penalty"))
+        places = torch.rand(len(self.critics), self.trainer.world_size * b, 1, 1, 1, generator=generator)
+        return places[:, self.global_rank * b :][:, :b].to(images.device)
+
+    def _log_terms(self, network: str, terms: CriticTerms | GeneratorTerms) -> None:
+        named = {f"train/{network}/{name}": term for name, term in terms._asdict().items() if term is not None}
+        self.log_dict({name: term.detach() for name, term in named.items()})
+
+
+def _check_schedule(critic_steps: int, warmup_steps: int) -> None:
+    if critic_steps < 1:
+        raise ValueError(f"critic_steps must be at least 1, got {critic_steps}; the paper's is 5")
+    if warmup_steps < 0:
+        raise ValueError(f"warmup_steps must not be negative, got {warmup_steps}; 0 switches the warm-up off")
