@@ -132,7 +132,7 @@ class InpaintingModule(LightningModule):
     def critic_terms(self, batch: Batch, completed: Tensor) -> CriticTerms:
         """Return the critics' losses on a batch and its completed images, (B, 3, H, W)."""
         losses, penalties = {}, {}
-        for (name, critic), alpha in zip(self.critics.items(), self._penalty_places(completed)):
+        for (name, critic), alpha in zip(self.critics.items(), self._penalty_places(completed), strict=True):
             image, fake, mask = (self._seen_by(name, x, batch) for x in (batch.image, completed, batch.mask))
             real_scores, completed_scores = critic(torch.cat([image, fake])).chunk(2)
             losses[name] = self.loss.critic(real_scores, completed_scores)
