@@ -1,0 +1,30 @@
+"""Images in, batches out: reading, cropping, ordering, holes."""
+
+from gicinpaint.data.crops import CenterCropResize, RandomCrop, RandomScaleCrop, ResizeThenCrop
+from gicinpaint.data.dataset import Batch, InpaintingDataset, collate
+from gicinpaint.data.images import ImageError, decode_image, read_image
+from gicinpaint.data.listing import DatasetError
+from gicinpaint.data.module import InpaintingDataModule
+from gicinpaint.data.order import EndlessBatchSampler, key
+from gicinpaint.data.sample import SamplePhotographs
+from gicinpaint.data.sources import ImageFiles, ImageSource
+
+__all__ = [
+    "Batch",
+    "CenterCropResize",
+    "DatasetError",
+    "EndlessBatchSampler",
+    "ImageError",
+    "ImageFiles",
+    "ImageSource",
+    "InpaintingDataModule",
+    "InpaintingDataset",
+    "RandomCrop",
+    "RandomScaleCrop",
+    "ResizeThenCrop",
+    "SamplePhotographs",
+    "collate",
+    "decode_image",
+    "key",
+    "read_image",
+]

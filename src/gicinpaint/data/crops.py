@@ -1,0 +1,122 @@
+"""From a photograph of any size to the training size: how each dataset crops and resizes.
+
+A crop is an object called as `crop(image, height, width, generator) -> image`: 8-bit RGB images in and out.
+"""
+
+import torch
+from PIL import Image
+
+from gicinpaint.data.images import ImageError
+
+_RESAMPLE = Image.Resampling.BICUBIC
+
+
+class RandomCrop:
+    """Cut a random window out of the image at its own scale, as for Places2, ImageNet and DTD.
+
+    Args:
+        enlarge: What to do with an image that is smaller than the window: enlarge it until it just covers it (as the
+            released code does), or refuse it with an `ImageError`.
+    """
+
+    def __init__(self, enlarge: bool = False) -> None:
+        self.enlarge = enlarge
+
+    def __call__(self, image: Image.Image, height: int, width: int, generator: torch.Generator) -> Image.Image:
+        """Return the window, height x width."""
+        image = _cover(image, height, width, self.enlarge)
+        top = _draw(image.height - height, generator)
+        left = _draw(image.width - width, generator)
+        return image.crop((left, top, left + width, top + height))
+
+
+class RandomScaleCrop:
+    """Cut a random window of random scale and shrink it: many different views of few photographs.
+
+    Args:
+        smallest: Smallest share of the largest window that fits, above 0 and at most 1. The window is never smaller
+            than the result, so nothing is enlarged unless the image itself is too small.
+        enlarge: As in `RandomCrop`.
+
+    Raises:
+        ValueError: If the share is not in that range.
+    """
+
+    def __init__(self, smallest: float = 0.4, enlarge: bool = False) -> None:
+        if not 0 < smallest <= 1:
+            raise ValueError(f"smallest must be a share above 0 and at most 1, got {smallest}; try 0.4")
+        self.smallest = smallest
+        self.enlarge = enlarge
+
+    def __call__(self, image: Image.Image, height: int, width: int, generator: torch.Generator) -> Image.Image:
+        """Return the window, resized to height x width."""
+        image = _cover(image, height, width, self.enlarge)
+        largest = min(image.height / height, image.width / width)
+        smallest = max(1.0, self.smallest * largest)
+        scale = smallest + (largest - smallest) * torch.rand((), generator=generator).item()
+        window_height, window_width = round(scale * height), round(scale * width)
+        top = _draw(image.height - window_height, generator)
+        left = _draw(image.width - window_width, generator)
+        return _resize(image, height, width, (left, top, left + window_width, top + window_height))
+
+
+class ResizeThenCrop:
+    """Resize the image until it just covers the window, then cut at a random place along the longer side.
+
+    A square image is simply resized, as for CelebA-HQ. Smaller images are enlarged.
+    """
+
+    def __call__(self, image: Image.Image, height: int, width: int, generator: torch.Generator) -> Image.Image:
+        """Return the window, height x width."""
+        scale = min(image.height / height, image.width / width)
+        window_height, window_width = scale * height, scale * width
+        top = (image.height - window_height) * torch.rand((), generator=generator).item()
+        left = (image.width - window_width) * torch.rand((), generator=generator).item()
+        return _resize(image, height, width, (left, top, left + window_width, top + window_height))
+
+
+class CenterCropResize:
+    """Cut the largest centred window of the result's shape and resize it; nothing is random.
+
+    The crop for CelebA and for validation. Smaller images are enlarged.
+
+    Args:
+        shrink: Keep the image's own scale where it is larger than the window (False), or take as much of the image
+            as fits (True).
+    """
+
+    def __init__(self, shrink: bool = True) -> None:
+        self.shrink = shrink
+
+    def __call__(self, image: Image.Image, height: int, width: int, generator: torch.Generator) -> Image.Image:
+        """Return the window, height x width; the generator is not used."""
+        scale = min(image.height / height, image.width / width)
+        if not self.shrink:
+            scale = min(scale, 1.0)
+        window_height, window_width = scale * height, scale * width
+        top, left = (image.height - window_height) / 2, (image.width - window_width) / 2
+        if scale == 1:
+            return image.crop((int(left), int(top), int(left) + width, int(top) + height))
+        return _resize(image, height, width, (left, top, left + window_width, top + window_height))
+
+
+def _cover(image: Image.Image, height: int, width: int, enlarge: bool) -> Image.Image:
+    if image.height >= height and image.width >= width:
+        return image
+    if not enlarge:
+        raise ImageError(
+            f"the image is {image.height}x{image.width}, smaller than the crop of {height}x{width}; "
+            "leave such images out, use a smaller image_size, or set enlarge=true"
+        )
+    scale = max(height / image.height, width / image.width)
+    return image.resize((max(width, round(scale * image.width)), max(height, round(scale * image.height))), _RESAMPLE)
+
+
+def _resize(image: Image.Image, height: int, width: int, box: tuple[float, float, float, float]) -> Image.Image:
+    left, top, right, bottom = box
+    inside = (max(left, 0.0), max(top, 0.0), min(right, image.width), min(bottom, image.height))  # guards rounding
+    return image.resize((width, height), _RESAMPLE, box=inside, reducing_gap=3.0)
+
+
+def _draw(last: int, generator: torch.Generator) -> int:
+    return int(torch.randint(last + 1, (), generator=generator))
