@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gicinpaint.attention.scores import OVERLAP, SMALLEST_NORM, without_autocast, widened
+from gicinpaint.attention.scores import OVERLAP, SMALLEST_NORM, widened, without_autocast
 
 
 class ReferenceAttention:
