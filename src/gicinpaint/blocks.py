@@ -47,7 +47,7 @@ class Convolution(nn.Conv2d):
         activation: nn.Module | None = None,
     ) -> None:
         if padding not in ("zeros", "mirror"):
-            raise ValueError(f"padding must be 'zeros' or 'mirror', got {padding!r}; 'mirror' is the released SYMMETRIC")
+            raise ValueError(f"padding must be 'zeros' or 'mirror', got {padding!r}; 'mirror' is SYMMETRIC")
         reach = dilation * (kernel_size - 1)  # cells that the kernel spans beyond its first
         symmetric = padding == "zeros" and stride == 1
         super().__init__(
@@ -72,7 +72,8 @@ class Convolution(nn.Conv2d):
 
     def _same_padded(self, x: Tensor) -> Tensor:
         amounts: list[int] = []
-        for size, kernel, stride, dilation in zip(x.shape[:1:-1], self.kernel_size, self.stride, self.dilation):
+        for size in (x.shape[-1], x.shape[-2]):
+            kernel, stride, dilation = self.kernel_size[0], self.stride[0], self.dilation[0]
             total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
             amounts += [total // 2, total - total // 2]
         return F.pad(x, amounts)

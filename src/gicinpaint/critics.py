@@ -1,6 +1,7 @@
 """The two critics: one scores the whole image, one the box around the hole."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -34,7 +35,7 @@ class Critic(nn.Module):
         self.features = nn.Sequential(
             *(
                 Convolution(c_in, c_out, kernel_size=5, stride=2, activation=nn.LeakyReLU(0.2))
-                for c_in, c_out in zip(channels, channels[1:])
+                for c_in, c_out in pairwise(channels)
             )
         )
         h, w = (-(-size // _STRIDE) for size in self.image_size)

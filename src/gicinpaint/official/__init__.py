@@ -1,0 +1,6 @@
+"""The authors' TensorFlow checkpoints, read without TensorFlow."""
+
+from gicinpaint.official.checkpoint import read_checkpoint
+from gicinpaint.official.conversion import convert, load_weights
+
+__all__ = ["convert", "load_weights", "read_checkpoint"]
