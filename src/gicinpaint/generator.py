@@ -54,9 +54,9 @@ class Encoder(nn.Sequential):
         super().__init__()
         self.stem = Convolution(5, stem, kernel_size=5, padding=padding, activation=nn.ELU())
         self.downsample_half = Convolution(stem, half_in, stride=2, padding=padding, activation=nn.ELU())
-        self.half = Convolution(half_in, half, padding=padding, activation=nn.ELU())
+        self.half_size = Convolution(half_in, half, padding=padding, activation=nn.ELU())
         self.downsample_quarter = Convolution(half, quarter_in, stride=2, padding=padding, activation=nn.ELU())
-        self.quarter = Convolution(quarter_in, quarter, padding=padding, activation=nn.ELU())
+        self.quarter_size = Convolution(quarter_in, quarter, padding=padding, activation=nn.ELU())
         self.features = Convolution(quarter, last, padding=padding, activation=last_activation or nn.ELU())
 
 
@@ -100,11 +100,11 @@ class Decoder(nn.Sequential):
     def __init__(self, in_channels: int, width: int, padding: str) -> None:
         super().__init__()
         self.merge = Convolution(in_channels, 4 * width, padding=padding, activation=nn.ELU())
-        self.quarter = Convolution(4 * width, 4 * width, padding=padding, activation=nn.ELU())
+        self.quarter_size = Convolution(4 * width, 4 * width, padding=padding, activation=nn.ELU())
         self.upsample_half = Upsample(4 * width, 2 * width, padding=padding, activation=nn.ELU())
-        self.half = Convolution(2 * width, 2 * width, padding=padding, activation=nn.ELU())
+        self.half_size = Convolution(2 * width, 2 * width, padding=padding, activation=nn.ELU())
         self.upsample_full = Upsample(2 * width, width, padding=padding, activation=nn.ELU())
-        self.full = Convolution(width, width // 2, padding=padding, activation=nn.ELU())
+        self.full_size = Convolution(width, width // 2, padding=padding, activation=nn.ELU())
         self.image = Convolution(width // 2, 3, padding=padding, activation=nn.Hardtanh())  # clips to [-1, 1]
 
 
@@ -182,18 +182,20 @@ class RefinementNetwork(nn.Module):
         planes = _with_planes(image, mask)
         features, offset = self.dilated(self.dilated_encoder(planes)), None
         if self.attention is not None:
-            attended, offset = self._attend(self.attention_encoder(planes), mask, return_offset)
+            attended, offset = self._attend(self.attention, self.attention_encoder(planes), mask, return_offset)
             features = torch.cat([features, self.attended(attended)], dim=1)
         elif return_offset:
             raise ValueError("return_offset needs an attention layer, got attention=None; build one with attention")
         return self.decoder(features), offset
 
-    def _attend(self, features: Tensor, mask: Tensor, return_offset: bool) -> tuple[Tensor, Tensor | None]:
+    def _attend(
+        self, attention: ContextualAttention, features: Tensor, mask: Tensor, return_offset: bool
+    ) -> tuple[Tensor, Tensor | None]:
         h, w = features.shape[-2:]
         small_mask = resize_nearest(mask.to(features.dtype), (h, w))
         if return_offset:
-            return self.attention(features, mask=small_mask, return_offset=True)
-        return self.attention(features, mask=small_mask), None
+            return attention(features, mask=small_mask, return_offset=True)
+        return attention(features, mask=small_mask), None
 
 
 class Generator(nn.Module):
