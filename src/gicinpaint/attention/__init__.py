@@ -1,7 +1,14 @@
 """Contextual attention: one layer, and the backends that compute it."""
 
 from gicinpaint.attention.contextual import AttentionBackend, ContextualAttention
+from gicinpaint.attention.factorized import FactorizedAttention
 from gicinpaint.attention.reference import ReferenceAttention
 from gicinpaint.attention.unfold import UnfoldAttention
 
-__all__ = ["AttentionBackend", "ContextualAttention", "ReferenceAttention", "UnfoldAttention"]
+__all__ = [
+    "AttentionBackend",
+    "ContextualAttention",
+    "FactorizedAttention",
+    "ReferenceAttention",
+    "UnfoldAttention",
+]
