@@ -41,3 +41,12 @@ def section(values: dict[str, Any], prefix: str) -> dict[str, Tensor]:
 def relative_norm(actual: Tensor, expected: Tensor) -> float:
     """Return the norm of the difference over the norm of the expected tensor."""
     return float((actual - expected).norm() / expected.norm().clamp_min(1e-30))
+
+
+def tensorflow_variables(values: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Return a golden file's weights under their TensorFlow names and in TensorFlow's layout."""
+    variables = {}
+    for name, weight in section(values, "var/").items():
+        array = values.get(f"tf_var/{name}", weight).numpy()
+        variables[name] = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array  # OIHW to HWIO
+    return variables

@@ -119,13 +119,54 @@ def check_like(tensor: Tensor, other: Tensor, name: str, other_name: str) -> Non
         other_name: What to call the second.
 
     Raises:
+        TypeError: If either is no tensor.
         ValueError: If the shapes differ.
     """
+    _check_tensor(tensor, name, "(B, C, H, W)", "call torch.as_tensor on it first")
+    _check_tensor(other, other_name, "(B, C, H, W)", "call torch.as_tensor on it first")
     if tensor.shape != other.shape:
         raise ValueError(
             f"{name} must have the shape of {other_name}, {_shape(other)}, got {_shape(tensor)}; "
             "pass two tensors of the same images"
         )
+
+
+def check_batch(tensor: Tensor, name: str = "image") -> None:
+    """Raise unless a tensor has the dimensions of a batch of images or features.
+
+    Args:
+        tensor: Tensor to check.
+        name: What to call it in the message.
+
+    Raises:
+        TypeError: If it is no tensor.
+        ValueError: If it has another number of dimensions.
+    """
+    _check_tensor(tensor, name, "(B, C, H, W)", "call torch.as_tensor on it first")
+    if tensor.ndim != 4:
+        raise ValueError(
+            f"{name} must be (B, C, H, W), got {_shape(tensor)}; add the batch dimension with unsqueeze(0)"
+        )
+
+
+def check_positions(position: Tensor, largest: int, name: str) -> None:
+    """Raise unless positions lie between 0 and the largest that fits; read on the CPU only.
+
+    Args:
+        position: Rows or columns, in pixels.
+        largest: Largest position that fits.
+        name: What to call the positions in the message.
+
+    Raises:
+        ValueError: If one lies outside.
+    """
+    if _values_can_be_read(position):
+        low, high = (value.item() for value in torch.aminmax(position))
+        if low < 0 or high > largest:
+            raise ValueError(
+                f"{name} must lie in 0..{largest} for the box to fit the image, got values from {low} to {high}; "
+                "clamp the positions or choose a smaller box"
+            )
 
 
 def _check_tensor(value: object, name: str, expected: str, hint: str) -> None:
@@ -134,7 +175,7 @@ def _check_tensor(value: object, name: str, expected: str, hint: str) -> None:
 
 
 def _values_can_be_read(tensor: Tensor) -> bool:
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]  # not re-exported
     return tensor.device.type == "cpu" and not traced and tensor.numel() > 0
 
 

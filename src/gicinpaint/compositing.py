@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gicinpaint.checks import check_image, check_like, check_mask
+from gicinpaint.checks import check_batch, check_image, check_like, check_mask, check_positions
 
 
 class Box(NamedTuple):
@@ -95,21 +95,25 @@ def crop_box(image: Tensor, box: Box) -> Tensor:
         - returned: (B, C, box.height, box.width)
 
     Raises:
-        ValueError: If the batch sizes differ or a box does not fit the image.
+        ValueError: If the image has other dimensions, the batch sizes differ or a box does not fit the image. Positions
+            are read on the CPU only.
 
     Source:
         Yu et al. 2018, section 3.2. Differs from the released code: one box per image instead of one per batch.
     """
+    check_batch(image)
     b, c, h, w = image.shape
     if box.top.shape != (b,) or box.left.shape != (b,):
         raise ValueError(
             f"box must hold one rectangle per image ({b}), got {box.top.numel()} tops and {box.left.numel()} lefts; "
             "sample the box with the batch's size"
         )
-    if box.height > h or box.width > w:
+    if not (1 <= box.height <= h and 1 <= box.width <= w):
         raise ValueError(
             f"box must fit the image {h}x{w}, got {box.height}x{box.width}; choose a smaller box or a larger image"
         )
+    check_positions(box.top, h - box.height, "box.top")
+    check_positions(box.left, w - box.width, "box.left")
     rows = box.top[:, None] + torch.arange(box.height, device=box.top.device)  # (B, box height)
     columns = box.left[:, None] + torch.arange(box.width, device=box.left.device)  # (B, box width)
     band = image.gather(2, rows[:, None, :, None].expand(b, c, box.height, w))

@@ -22,7 +22,7 @@ class Critic(nn.Module):
         - returned: (B, 1), unbounded: a score, not a probability
 
     Raises:
-        ValueError: If an image has another shape.
+        ValueError: If an image has another shape or is not floating point.
 
     Source:
         Yu et al. 2018, section 3.2; layers as in the released code.
@@ -51,6 +51,11 @@ class Critic(nn.Module):
                 f"critic input must be (B, 3, {h}, {w}), got {tuple(image.shape)}; "
                 "build the critic with the image_size (global) or the mask's box (local) that it will see"
             )
+        if not image.is_floating_point():
+            raise ValueError(
+                f"critic input must be floating point in [-1, 1], got {image.dtype}; "
+                "convert 8-bit values with x / 127.5 - 1"
+            )
         return self.score(self.features(image).flatten(1))
 
 
@@ -66,7 +71,7 @@ class GlobalCritic(Critic):
         - returned: (B, 1)
 
     Raises:
-        ValueError: If an image has another shape.
+        ValueError: If an image has another shape or is not floating point.
 
     Source:
         Yu et al. 2018, section 3.2; layers as in the released code.
@@ -88,7 +93,7 @@ class LocalCritic(Critic):
         - returned: (B, 1)
 
     Raises:
-        ValueError: If an image has another shape.
+        ValueError: If an image has another shape or is not floating point.
 
     Source:
         Yu et al. 2018, section 3.2; layers as in the released code.

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import golden
+from gicinpaint.critics import Critic, GlobalCritic, LocalCritic
+from gicinpaint.official import convert
+
+PARTS = ["global", "local"]
+FILES = golden.paths("critics_*.npz")
+
+
+def _critic(values: dict[str, Any], part: str) -> Critic:
+    sizes = {name: tuple(values[f"x_{name}"].shape[-2:]) for name in PARTS}
+    state = convert(golden.tensorflow_variables(values), sizes["global"], sizes["local"])[f"{part}_critic"]
+    kind = {"global": GlobalCritic, "local": LocalCritic}[part]
+    critic = kind(values["meta"]["cnum"], sizes[part])
+    critic.load_state_dict(state)
+    return critic
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_scores_and_input_gradients_equal_the_golden_ones(path: Path, part: str) -> None:
+    values = golden.load(path)
+    image = values[f"x_{part}"].requires_grad_()
+    score = _critic(values, part)(image)
+    torch.testing.assert_close(score, values[f"dout_{part}"], atol=1e-4, rtol=0)
+    score.sum().backward()
+    assert golden.relative_norm(image.grad, values[f"grad_x_{part}"]) < 1e-3
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_layer_equals_the_golden_one(path: Path, part: str) -> None:
+    values = golden.load(path)
+    x = values[f"x_{part}"]
+    layers = _critic(values, part).features
+    assert len(layers) == 4
+    for i, layer in enumerate(layers):
+        x = layer(x)
+        torch.testing.assert_close(x[:1], values[f"act/{part}_conv{i + 1}"], atol=1e-4, rtol=0)
+
+
+def test_the_golden_checkpoints_critics_give_its_scores() -> None:
+    values = golden.load("ckpt_c8_expected.npz")
+    state = convert(golden.tensorflow_variables(values))
+    for part, critic, image in (
+        ("global", GlobalCritic(8, (64, 64)), values["x"]),
+        ("local", LocalCritic(8, (32, 32)), values["x_local"]),
+    ):
+        critic.load_state_dict(state[f"{part}_critic"])
+        torch.testing.assert_close(critic(image), values[f"dout_{part}"], atol=1e-4, rtol=0)
+
+
+def test_parameter_counts_are_those_of_the_layers() -> None:
+    values = {path.stem: golden.load(path) for path in FILES}
+    for case in values.values():
+        count = sum(weight.numel() for part in PARTS for weight in _critic(case, part).parameters())
+        assert count == case["meta"]["n_parameters"]
+    kernels = 25 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 256)  # by hand, at the paper's width and sizes
+    count = kernels + 64 + 128 + 256 + 256 + 16 * 16 * 256 + 1
+    assert sum(weight.numel() for weight in GlobalCritic().parameters()) == count
+    kernels = 25 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 512)
+    count = kernels + 64 + 128 + 256 + 512 + 8 * 8 * 512 + 1
+    assert sum(weight.numel() for weight in LocalCritic().parameters()) == count
+
+
+def test_a_score_does_not_depend_on_the_rest_of_the_batch() -> None:
+    critic = LocalCritic(4, (18, 33))
+    images = torch.rand(3, 3, 18, 33, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    torch.testing.assert_close(critic(images), torch.cat([critic(image[None]) for image in images]), atol=1e-6, rtol=0)
+
+
+def test_the_type_of_the_weights_is_kept() -> None:
+    score = GlobalCritic(2, (16, 16)).double()(torch.zeros(1, 3, 16, 16, dtype=torch.float64))
+    assert score.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (
+            torch.zeros(2, 3, 16, 32),
+            r"critic input must be \(B, 3, 16, 24\), got \(2, 3, 16, 32\); build the critic",
+        ),
+        (torch.zeros(2, 1, 16, 24), r"got \(2, 1, 16, 24\)"),
+        (torch.zeros(3, 16, 24), r"got \(3, 16, 24\)"),
+        (torch.zeros(2, 3, 16, 24, dtype=torch.uint8), r"critic input must be floating point .* got torch.uint8; conv"),
+    ],
+)
+@pytest.mark.parametrize("kind", [GlobalCritic, LocalCritic])
+def test_an_image_that_does_not_fit_is_reported(kind: type[Critic], image: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        kind(2, (16, 24))(image)
