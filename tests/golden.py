@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +51,10 @@ def tensorflow_variables(values: dict[str, Any]) -> dict[str, np.ndarray]:
         array = values.get(f"tf_var/{name}", weight).numpy()
         variables[name] = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array  # OIHW to HWIO
     return variables
+
+
+def unpack_checkpoint(folder: Path) -> Path:
+    """Unpack the golden checkpoint below a folder and return its own folder."""
+    with tarfile.open(DATA / "ckpt_c8.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "ckpt_c8"
