@@ -3,6 +3,7 @@
 from gicinpaint.attention.contextual import AttentionBackend, ContextualAttention
 from gicinpaint.attention.factorized import FactorizedAttention
 from gicinpaint.attention.reference import ReferenceAttention
+from gicinpaint.attention.tiled import TiledAttention
 from gicinpaint.attention.unfold import UnfoldAttention
 
 __all__ = [
@@ -10,5 +11,6 @@ __all__ = [
     "ContextualAttention",
     "FactorizedAttention",
     "ReferenceAttention",
+    "TiledAttention",
     "UnfoldAttention",
 ]

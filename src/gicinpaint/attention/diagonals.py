@@ -1,0 +1,130 @@
+"""Sums along diagonals of score blocks, written into memory that is used again."""
+
+import torch
+from torch import Tensor
+
+
+class Workspace:
+    """Named pieces of memory that keep their place from block to block: fresh pages cost more than the sums.
+
+    Args:
+        like: Tensor whose device and type the memory gets.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self.like = like
+        self.pieces: dict[str, Tensor] = {}
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """Return the named piece in a shape; its values are whatever was written there last."""
+        count = 1
+        for size in shape:
+            count *= size
+        if name not in self.pieces or self.pieces[name].numel() < count:
+            self.pieces[name] = self.like.new_empty(count)
+        return self.pieces[name][:count].view(shape)
+
+
+def product(left: Tensor, right: Tensor, out: Tensor, accumulate: bool = False) -> None:
+    """Write, or add, the matrix product of each image to out; one image goes the short way.
+
+    Args:
+        left: Left factors.
+        right: Right factors.
+        out: Where to write.
+        accumulate: Whether to add to what is there.
+
+    Shape:
+        - left: (B, P, K)
+        - right: (B, K, Q)
+        - out: (B, P, Q)
+    """
+    if len(out) == 1:
+        if accumulate:
+            torch.addmm(out[0], left[0], right[0], out=out[0])
+        else:
+            torch.mm(left[0], right[0], out=out[0])
+    elif accumulate:
+        torch.baddbmm(out, left, right, out=out)
+    else:
+        torch.bmm(left, right, out=out)
+
+
+def add_diagonal(source: Tensor, out: Tensor, reach: int, query_step: int, key_step: int) -> Tensor:
+    """Write the sum over d = -reach..reach of source at (query + d * query_step, key + d * key_step); 0 outside.
+
+    Args:
+        source: Numbers of every query and key position.
+        out: Where to write; another piece of memory than source.
+        reach: Largest |d|.
+        query_step: Positions of the query axis per step.
+        key_step: Positions of the key axis per step.
+
+    Shape:
+        - source, out, returned: (B, queries, keys)
+    """
+    queries, keys = source.shape[-2:]
+    q, k = queries - query_step, keys - key_step
+    if reach == 0 or q <= 0 or k <= 0:
+        return out.copy_(source)
+    torch.add(source[:, :q, :k], source[:, query_step:, key_step:], out=out[:, :q, :k])
+    out[:, q:] = source[:, q:]
+    out[:, :q, k:] = source[:, :q, k:]
+    out[:, query_step:, key_step:] += source[:, :q, :k]
+    for d in range(2, reach + 1):
+        q, k = queries - d * query_step, keys - d * key_step
+        if q > 0 and k > 0:
+            out[:, :q, :k] += source[:, d * query_step :, d * key_step :]
+            out[:, d * query_step :, d * key_step :] += source[:, :q, :k]
+    return out
+
+
+def column_runs(height: int, width: int, shift: int) -> list[tuple[slice, slice]]:
+    """Return the runs of a row-major grid that move together when the column-major index moves by shift.
+
+    Stepping off the end of a column leads to the start of the next one.
+
+    Args:
+        height: Rows of the grid.
+        width: Columns of the grid.
+        shift: Steps down the columns.
+
+    Returns:
+        Pairs (target, source) of slices of the flat row-major index; targets that are not listed have no source.
+
+    Example:
+        >>> column_runs(3, 2, 1)  # down one row; from the last row to the first, one column on
+        [(slice(0, 4, None), slice(2, 6, None)), (slice(4, 5, None), slice(1, 2, None))]
+    """
+    runs = []
+    for carry in range(shift // height, (height - 1 + shift) // height + 1):
+        rows = range(max(0, carry * height - shift), min(height, (carry + 1) * height - shift))
+        length = width - abs(carry)
+        if carry == 0:
+            first = rows.start * width
+            runs.append((first, first + shift * width, len(rows) * width))
+        elif length > 0:
+            for y in rows:
+                source_row = y + shift - carry * height
+                runs.append((y * width + max(0, -carry), source_row * width + max(0, carry), length))
+    return [(slice(target, target + n), slice(source, source + n)) for target, source, n in runs]
+
+
+def moved_row(row: Tensor, columns: int, out: Tensor, accumulate: bool = False) -> None:
+    """Write, or add, to each cell of a row of queries the numbers of the cell some columns further; 0 outside.
+
+    Args:
+        row: Numbers of one row of queries.
+        columns: How far to look, to the right if positive.
+        out: Where to write; another row of the same size.
+        accumulate: Whether to add to what is there.
+
+    Shape:
+        - row, out: (B, columns of the query grid, keys)
+    """
+    width = row.shape[1]
+    length = max(0, width - abs(columns))
+    target = max(0, -columns)
+    if not accumulate:
+        out.zero_()
+    out[:, target : target + length] += row[:, max(0, columns) : max(0, columns) + length]

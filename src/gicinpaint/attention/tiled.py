@@ -1,0 +1,266 @@
+"""Contextual attention in bounded memory: blocks of query rows, recomputed for the gradient. The default backend."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gicinpaint.attention.diagonals import Workspace, product
+from gicinpaint.attention.matching import BlockMatcher, Rows
+from gicinpaint.attention.pasting import BlockPaster
+from gicinpaint.attention.scores import OVERLAP, SMALLEST_NORM, best_offset, key_norm, widened, without_autocast
+
+BLOCK_NUMBERS = 2**21  # scores per block: 8 MB in float32, so that the few blocks in use stay in the cache
+NEGLIGIBLE = 2.0**-80  # attention below this is set to 0: products of smaller numbers are denormal and slow
+
+
+@dataclass(frozen=True)
+class TiledAttention:
+    """Attend block by block of query rows: the algebra of `FactorizedAttention` in bounded memory.
+
+    A block holds the scores of a few rows of queries with all keys. The gradient recomputes the blocks, so only the
+    inputs are kept for it; a second gradient is refused. Scores, softmax and sums are in float32 (float64 for float64
+    inputs) whatever the inputs' type, also under autocast. Compilers see one operator.
+
+    Args:
+        block_rows: Rows of queries per block; None chooses them from the sizes so that a block fits the cache.
+
+    Raises:
+        ValueError: If block_rows is less than 1.
+
+    Source:
+        Yu et al. 2018, section 4.1; semantics of the released code, with a mask per image.
+    """
+
+    block_rows: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.block_rows is not None and self.block_rows < 1:
+            raise ValueError(f"block_rows must be at least 1, got {self.block_rows}; None chooses it from the sizes")
+
+    def __call__(
+        self,
+        foreground: Tensor,
+        background: Tensor,
+        valid: Tensor,
+        *,
+        full_background: Tensor,
+        rate: int,
+        patch_size: int,
+        propagation_size: int,
+        softmax_scale: float,
+        propagate: bool,
+        return_offset: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the filled features and, on request, the offsets; see `AttentionBackend`."""
+        output, offset = _attend(
+            foreground,
+            background,
+            valid,
+            full_background,
+            rate,
+            patch_size,
+            propagation_size if propagate else 1,
+            softmax_scale,
+            self.block_rows,
+            return_offset,
+        )
+        return (output, offset) if return_offset else output
+
+
+class _Images:
+    """The blocks of a few images: what the two directions share."""
+
+    def __init__(
+        self,
+        foreground: Tensor,
+        background: Tensor,
+        valid: Tensor,
+        rate: int,
+        patch_size: int,
+        propagation_size: int,
+        softmax_scale: float,
+    ) -> None:
+        self.query_grid = foreground.shape[-2:]
+        self.key_grid = background.shape[-2:]
+        self.norm = key_norm(background, patch_size)
+        self.space = Workspace(foreground)
+        self.matcher = BlockMatcher(
+            foreground, background, softmax_scale / self.norm, patch_size, propagation_size, self.space
+        )
+        self.paster = BlockPaster(self.query_grid, self.key_grid, rate, self.space)
+        self.keep = valid.flatten(1)[:, None].to(foreground.dtype)  # (B or 1, 1, keys)
+        self.batch, self.keys = len(foreground), self.keep.shape[-1]
+
+    def blocks(self, block_rows: int, offsets: list[Tensor] | None = None) -> Iterator[tuple[Rows, Tensor, Tensor]]:
+        """Yield rows, their attention after the row before them (window), and their matched scores."""
+        height, width = self.query_grid
+        window = self.space.take("window", self.batch, (1 + min(block_rows, height)) * width, self.keys)
+        last = 0
+        for start in range(0, height, block_rows):
+            rows = Rows(start, min(height, start + block_rows))
+            if start > 0:
+                window[:, :width] = window[:, last * width : (last + 1) * width]
+            scores, matched = self.matcher.scores(rows, "matched")
+            attention = window[:, width : (1 + rows.count) * width]
+            if self.matcher.spread == 0:  # the matched scores are needed once more, so they are not overwritten
+                scores = torch.mul(scores, self.keep, out=self.space.take("second", *scores.shape))
+            else:
+                scores *= self.keep
+            torch.softmax(scores, dim=-1, out=attention) if self.batch == 1 else attention.copy_(scores.softmax(-1))
+            attention *= self.keep
+            if offsets is not None:
+                offsets.append(best_offset(attention, width, self.key_grid[1]))
+            F.threshold_(attention, NEGLIGIBLE, 0.0)
+            yield rows, window[:, : (1 + rows.count) * width], matched
+            last = rows.count
+
+
+@torch.library.custom_op("gicinpaint::tiled_attention", mutates_args=())
+def _attend(
+    foreground: Tensor,
+    background: Tensor,
+    valid: Tensor,
+    full_background: Tensor,
+    rate: int,
+    patch_size: int,
+    propagation_size: int,
+    softmax_scale: float,
+    block_rows: int | None,
+    return_offset: bool,
+) -> tuple[Tensor, Tensor]:
+    output = foreground.new_empty(*foreground.shape[:2], *(rate * size for size in foreground.shape[-2:]))
+    all_offsets = []
+    with without_autocast(foreground):
+        for part in _image_groups(foreground, background, block_rows):
+            f, b, values = widened(foreground[part], background[part], full_background[part])
+            images = _Images(f, b, _of(valid, part), rate, patch_size, propagation_size, softmax_scale)
+            paster, width = images.paster, f.shape[-1]
+            split = paster.split(values / OVERLAP, images.key_grid)
+            sums = {kind: f.new_empty(*x.shape[:2], f.shape[-2] * width) for kind, x in split.items()}
+            offsets: list[Tensor] | None = [] if return_offset else None
+            for rows, window, _ in images.blocks(_rows_per_block(f, b, block_rows), offsets):
+                for kind, completed, weights in paster.summed(window, rows):
+                    columns = slice(completed.start * width, completed.stop * width)
+                    product(split[kind], weights.mT, sums[kind][..., columns])
+            paster.merge(sums, images.query_grid, output[part])
+            all_offsets += [torch.cat(offsets, dim=2)] if offsets else []
+    return output, torch.cat(all_offsets) if all_offsets else foreground.new_empty(0, dtype=torch.int64)
+
+
+@_attend.register_fake
+def _(
+    foreground: Tensor,
+    background: Tensor,
+    valid: Tensor,
+    full_background: Tensor,
+    rate: int,
+    patch_size: int,
+    propagation_size: int,
+    softmax_scale: float,
+    block_rows: int | None,
+    return_offset: bool,
+) -> tuple[Tensor, Tensor]:
+    b, c, h, w = foreground.shape
+    offset_shape = (b, 2, h, w) if return_offset else (0,)
+    return foreground.new_empty(b, c, rate * h, rate * w), foreground.new_empty(offset_shape, dtype=torch.int64)
+
+
+@torch.library.custom_op("gicinpaint::tiled_attention_gradient", mutates_args=())
+def _attend_gradient(
+    grad: Tensor,
+    foreground: Tensor,
+    background: Tensor,
+    valid: Tensor,
+    full_background: Tensor,
+    rate: int,
+    patch_size: int,
+    propagation_size: int,
+    softmax_scale: float,
+    block_rows: int | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    results = [
+        torch.empty_like(x, memory_format=torch.contiguous_format) for x in (foreground, background, full_background)
+    ]
+    with without_autocast(foreground):
+        for part in _image_groups(foreground, background, block_rows):
+            f, b, values, g = widened(foreground[part], background[part], full_background[part], grad[part])
+            images = _Images(f, b, _of(valid, part), rate, patch_size, propagation_size, softmax_scale)
+            matcher, paster, width = images.matcher, images.paster, f.shape[-1]
+            split, grads = paster.split(values, images.key_grid), paster.split(g / OVERLAP, images.query_grid)
+            grad_values = {kind: torch.zeros_like(x) for kind, x in split.items()}
+            matcher.start_gradient()
+            for rows, window, matched in images.blocks(_rows_per_block(f, b, block_rows)):
+                for kind, completed, weights in paster.summed(window, rows):
+                    columns = slice(completed.start * width, completed.stop * width)
+                    product(grads[kind][..., columns], weights, grad_values[kind], accumulate=True)
+                grad_attention = paster.attention_gradient(grads, split, rows, "gradient")
+                grad_scores = _softmax_gradient(window[:, width:], grad_attention, images.space)
+                matcher.add_gradient(rows, grad_scores, matched, "matched")
+            grad_f, grad_b, grad_log_norm = matcher.gradients()
+            results[0][part] = grad_f
+            results[1][part] = grad_b + _norm_gradient(b, images.norm, grad_log_norm, patch_size)
+            paster.merge(grad_values, images.key_grid, results[2][part])
+    return results[0], results[1], results[2]
+
+
+@_attend_gradient.register_fake
+def _(
+    grad: Tensor, foreground: Tensor, background: Tensor, valid: Tensor, full_background: Tensor, *settings: object
+) -> tuple[Tensor, Tensor, Tensor]:
+    shapes = foreground.shape, background.shape, full_background.shape
+    return tuple(foreground.new_empty(shape) for shape in shapes)  # type: ignore[return-value]
+
+
+def _keep_inputs(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    ctx.save_for_backward(*inputs[:4])
+    ctx.settings = inputs[4:-1]
+
+
+def _backward(ctx, grad, _):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    foreground, background, valid, full_background = ctx.saved_tensors
+    grads = _attend_gradient(grad, foreground, background, valid, full_background, *ctx.settings)
+    return grads[0], grads[1], None, grads[2], None, None, None, None, None, None
+
+
+def _refuse(ctx, *grads):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    raise RuntimeError(
+        "TiledAttention has no second gradient, got a backward pass through its gradient; "
+        "use FactorizedAttention where a penalty is put on gradients through the attention"
+    )
+
+
+_attend.register_autograd(_backward, setup_context=_keep_inputs)
+_attend_gradient.register_autograd(_refuse)
+
+
+def _softmax_gradient(attention: Tensor, grad: Tensor, space: Workspace) -> Tensor:
+    weighted = torch.mul(attention, grad, out=space.take("third", *grad.shape))
+    return torch.addcmul(weighted, attention, weighted.sum(dim=-1, keepdim=True), value=-1, out=grad)
+
+
+def _norm_gradient(background: Tensor, norm: Tensor, grad_log_norm: Tensor, patch_size: int) -> Tensor:
+    """Return the background's gradient through the norms; a norm at its floor is constant."""
+    grad_energy = torch.where(norm > SMALLEST_NORM, grad_log_norm / norm.square(), 0)[:, None]  # twice, as is its cell
+    spread = F.avg_pool2d(grad_energy, patch_size, stride=1, padding=patch_size // 2) * patch_size**2
+    return background * spread
+
+
+def _rows_per_block(foreground: Tensor, background: Tensor, block_rows: int | None) -> int:
+    (b, _, h, w), keys = foreground.shape, background.shape[-2] * background.shape[-1]
+    return min(h, max(1, block_rows or BLOCK_NUMBERS // (b * w * keys)))
+
+
+def _image_groups(foreground: Tensor, background: Tensor, block_rows: int | None) -> list[slice]:
+    """Return which images are walked together: one on a CPU, as many as fill a block on an accelerator."""
+    batch, group = len(foreground), 1
+    if foreground.device.type != "cpu":
+        per_row = foreground.shape[-1] * background.shape[-2] * background.shape[-1]
+        group = max(1, 64 * BLOCK_NUMBERS // (per_row * (block_rows or foreground.shape[-2])))
+    return [slice(i, min(batch, i + group)) for i in range(0, batch, group)]
+
+
+def _of(valid: Tensor, part: slice) -> Tensor:
+    return valid if len(valid) == 1 else valid[part]
