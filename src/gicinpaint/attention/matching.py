@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gicinpaint.attention.diagonals import Workspace, add_diagonal, column_runs, moved_row, product
+from gicinpaint.attention.diagonals import Workspace, add_diagonal, column_runs, moved_row, multiply
 
 
 class Rows(NamedTuple):
@@ -145,7 +145,7 @@ class BlockMatcher:
     def _matched(self, rows: Rows, name: str) -> Tensor:
         gram_rows = rows.widened(self.reach, self.height)
         gram, along = self._padded("first", gram_rows), self._padded("second", gram_rows)
-        product(self._columns(self.queries, gram_rows).mT, self.keys, gram)
+        multiply(self._columns(self.queries, gram_rows).mT, self.keys, gram)
         add_diagonal(gram, along, self.reach, 1, 1)
         add_diagonal(along, gram, self.reach, self.padded_width, self.padded_key_width)
         scores = self.space.take(name, self.batch, rows.count * self.width, self.key_count)
@@ -186,15 +186,16 @@ class BlockMatcher:
         self._add_matched_gradient(have, add_diagonal(along, grad, self.spread, 1, 1), matched)
 
     def _add_matched_gradient(self, rows: Rows, grad: Tensor, matched: Tensor) -> None:
-        self.grad_log_norm -= torch.mul(grad, matched, out=matched).sum(dim=1)  # d(m / n) = -(m / n) d(log n)
+        weighted = torch.mul(grad, matched, out=matched)
+        self.grad_log_norm -= weighted.sum(dim=1)  # d(m / n) = -(m / n) d(log n)
         gram_rows = rows.widened(self.reach, self.height)
         padded = self._padded("first", gram_rows).zero_()
         torch.mul(self._grids(grad), self.key_factor, out=self._bare(padded, gram_rows, rows))
         along = self._padded("third", gram_rows)
         add_diagonal(padded, along, self.reach, self.padded_width, self.padded_key_width)
         gram = add_diagonal(along, self._padded("first", gram_rows), self.reach, 1, 1)
-        product(self.keys, gram.mT, self._columns(self.grad_queries, gram_rows), accumulate=True)
-        product(self._columns(self.queries, gram_rows), gram, self.grad_keys, accumulate=True)
+        multiply(self.keys, gram.mT, self._columns(self.grad_queries, gram_rows), accumulate=True)
+        multiply(self._columns(self.queries, gram_rows), gram, self.grad_keys, accumulate=True)
 
     def _wrapped(self, rows: Rows) -> list[int]:
         return [y for y in range(rows.start - self.spread, rows.stop + self.spread) if not 0 <= y < self.height]

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gicinpaint.attention.diagonals import Workspace, product
+from gicinpaint.attention.diagonals import Workspace, multiply, workspace
 from gicinpaint.attention.matching import BlockMatcher, Rows
-from gicinpaint.attention.pasting import BlockPaster
+from gicinpaint.attention.pasting import BlockPaster, around_corners, corner_stride, from_corners
 from gicinpaint.attention.scores import OVERLAP, SMALLEST_NORM, best_offset, key_norm, widened, without_autocast
 
 BLOCK_NUMBERS = 2**21  # scores per block: 8 MB in float32, so that the few blocks in use stay in the cache
@@ -78,44 +78,47 @@ class _Images:
         foreground: Tensor,
         background: Tensor,
         valid: Tensor,
-        rate: int,
         patch_size: int,
         propagation_size: int,
         softmax_scale: float,
+        space: Workspace,
     ) -> None:
-        self.query_grid = foreground.shape[-2:]
-        self.key_grid = background.shape[-2:]
         self.norm = key_norm(background, patch_size)
-        self.space = Workspace(foreground)
+        self.space = space
         self.matcher = BlockMatcher(
-            foreground, background, softmax_scale / self.norm, patch_size, propagation_size, self.space
+            foreground, background, softmax_scale / self.norm, patch_size, propagation_size, space
         )
-        self.paster = BlockPaster(self.query_grid, self.key_grid, rate, self.space)
-        self.keep = valid.flatten(1)[:, None].to(foreground.dtype)  # (B or 1, 1, keys)
-        self.batch, self.keys = len(foreground), self.keep.shape[-1]
+        self.paster = BlockPaster(foreground.shape[-2:], background.shape[-2:], len(foreground), space)
+        self.keep = valid.flatten(1).to(foreground.dtype)  # (B or 1, keys)
 
     def blocks(self, block_rows: int, offsets: list[Tensor] | None = None) -> Iterator[tuple[Rows, Tensor, Tensor]]:
-        """Yield rows, their attention after the row before them (window), and their matched scores."""
-        height, width = self.query_grid
-        window = self.space.take("window", self.batch, (1 + min(block_rows, height)) * width, self.keys)
-        last = 0
+        """Yield rows, their attention as `BlockPaster.place` puts it, and their matched scores."""
+        height, width = self.matcher.height, self.matcher.width
+        self.paster.start(block_rows)
         for start in range(0, height, block_rows):
             rows = Rows(start, min(height, start + block_rows))
-            if start > 0:
-                window[:, :width] = window[:, last * width : (last + 1) * width]
             scores, matched = self.matcher.scores(rows, "matched")
-            attention = window[:, width : (1 + rows.count) * width]
-            if self.matcher.spread == 0:  # the matched scores are needed once more, so they are not overwritten
-                scores = torch.mul(scores, self.keep, out=self.space.take("second", *scores.shape))
-            else:
-                scores *= self.keep
-            torch.softmax(scores, dim=-1, out=attention) if self.batch == 1 else attention.copy_(scores.softmax(-1))
-            attention *= self.keep
+            logits = torch.mul(scores, self.keep[:, None], out=self.space.take("second", *scores.shape))
+            attention = torch.softmax(logits, dim=-1, out=self.space.take("first", *scores.shape))
             if offsets is not None:
-                offsets.append(best_offset(attention, width, self.key_grid[1]))
+                offsets.append(best_offset(attention * self.keep[:, None], width, self.matcher.key_width))
             F.threshold_(attention, NEGLIGIBLE, 0.0)
-            yield rows, window[:, : (1 + rows.count) * width], matched
-            last = rows.count
+            yield rows, self.paster.place(attention, self.keep, rows), matched
+
+    def corners(self, name: str, features: Tensor, rate: int, factor: float = 1.0) -> Tensor:
+        """Return `around_corners` of full-size features in the named piece of memory."""
+        batch, c, h, w = features.shape
+        out = self.space.take(name, batch, c * rate**2, corner_stride((h // rate, w // rate)))
+        return around_corners(features, rate, out, factor)
+
+    def softmax_gradient(self, attention: Tensor, grad: Tensor) -> Tensor:
+        """Return the gradient of scaled scores, (B, rows * w, keys), from that of the attention, both as placed."""
+        weighted = torch.mul(attention, grad, out=self.space.take("third", *grad.shape))
+        total = weighted.sum(dim=-1).unflatten(1, (-1, self.paster.corner_width))[:, :, :-1, None, None]
+        attention, weighted = self.paster.bare(attention), self.paster.bare(weighted)
+        out = self.space.take("gradient", *weighted.shape)
+        torch.addcmul(weighted, attention, total, value=-1, out=out)
+        return out.flatten(3).flatten(1, 2)
 
 
 @torch.library.custom_op("gicinpaint::tiled_attention", mutates_args=())
@@ -133,19 +136,17 @@ def _attend(
 ) -> tuple[Tensor, Tensor]:
     output = foreground.new_empty(*foreground.shape[:2], *(rate * size for size in foreground.shape[-2:]))
     all_offsets = []
-    with without_autocast(foreground):
+    with without_autocast(foreground), workspace(*widened(foreground[:0])) as space:
         for part in _image_groups(foreground, background, block_rows):
             f, b, values = widened(foreground[part], background[part], full_background[part])
-            images = _Images(f, b, _of(valid, part), rate, patch_size, propagation_size, softmax_scale)
-            paster, width = images.paster, f.shape[-1]
-            split = paster.split(values / OVERLAP, images.key_grid)
-            sums = {kind: f.new_empty(*x.shape[:2], f.shape[-2] * width) for kind, x in split.items()}
+            images = _Images(f, b, _of(valid, part), patch_size, propagation_size, softmax_scale, space)
+            corners = images.corners("values", values, rate)
+            sums = space.take("sums", len(f), corners.shape[1], corner_stride(f.shape[-2:]))
             offsets: list[Tensor] | None = [] if return_offset else None
-            for rows, window, _ in images.blocks(_rows_per_block(f, b, block_rows), offsets):
-                for kind, completed, weights in paster.summed(window, rows):
-                    columns = slice(completed.start * width, completed.stop * width)
-                    product(split[kind], weights.mT, sums[kind][..., columns])
-            paster.merge(sums, images.query_grid, output[part])
+            for rows, _, _ in images.blocks(_rows_per_block(f, b, block_rows), offsets):
+                completed, weights = images.paster.summed(rows)
+                multiply(corners, weights.mT, sums[..., completed])
+            from_corners(sums, rate, output[part], 1 / OVERLAP)
             all_offsets += [torch.cat(offsets, dim=2)] if offsets else []
     return output, torch.cat(all_offsets) if all_offsets else foreground.new_empty(0, dtype=torch.int64)
 
@@ -184,25 +185,24 @@ def _attend_gradient(
     results = [
         torch.empty_like(x, memory_format=torch.contiguous_format) for x in (foreground, background, full_background)
     ]
-    with without_autocast(foreground):
+    with without_autocast(foreground), workspace(*widened(foreground[:0])) as space:
         for part in _image_groups(foreground, background, block_rows):
             f, b, values, g = widened(foreground[part], background[part], full_background[part], grad[part])
-            images = _Images(f, b, _of(valid, part), rate, patch_size, propagation_size, softmax_scale)
-            matcher, paster, width = images.matcher, images.paster, f.shape[-1]
-            split, grads = paster.split(values, images.key_grid), paster.split(g / OVERLAP, images.query_grid)
-            grad_values = {kind: torch.zeros_like(x) for kind, x in split.items()}
+            images = _Images(f, b, _of(valid, part), patch_size, propagation_size, softmax_scale, space)
+            matcher, paster = images.matcher, images.paster
+            corners = images.corners("values", values, rate)
+            sums = images.corners("sums", g, rate, 1 / OVERLAP)
+            grad_corners = space.take("corners", *corners.shape).zero_()
             matcher.start_gradient()
-            for rows, window, matched in images.blocks(_rows_per_block(f, b, block_rows)):
-                for kind, completed, weights in paster.summed(window, rows):
-                    columns = slice(completed.start * width, completed.stop * width)
-                    product(grads[kind][..., columns], weights, grad_values[kind], accumulate=True)
-                grad_attention = paster.attention_gradient(grads, split, rows, "gradient")
-                grad_scores = _softmax_gradient(window[:, width:], grad_attention, images.space)
-                matcher.add_gradient(rows, grad_scores, matched, "matched")
+            for rows, attention, matched in images.blocks(_rows_per_block(f, b, block_rows)):
+                completed, weights = paster.summed(rows)
+                multiply(sums[..., completed], weights, grad_corners, accumulate=True)
+                grad_attention = paster.attention_gradient(sums, corners, rows, "gradient")
+                matcher.add_gradient(rows, images.softmax_gradient(attention, grad_attention), matched, "matched")
             grad_f, grad_b, grad_log_norm = matcher.gradients()
             results[0][part] = grad_f
             results[1][part] = grad_b + _norm_gradient(b, images.norm, grad_log_norm, patch_size)
-            paster.merge(grad_values, images.key_grid, results[2][part])
+            from_corners(grad_corners, rate, results[2][part])
     return results[0], results[1], results[2]
 
 
@@ -234,11 +234,6 @@ def _refuse(ctx, *grads):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN20
 
 _attend.register_autograd(_backward, setup_context=_keep_inputs)
 _attend_gradient.register_autograd(_refuse)
-
-
-def _softmax_gradient(attention: Tensor, grad: Tensor, space: Workspace) -> Tensor:
-    weighted = torch.mul(attention, grad, out=space.take("third", *grad.shape))
-    return torch.addcmul(weighted, attention, weighted.sum(dim=-1, keepdim=True), value=-1, out=grad)
 
 
 def _norm_gradient(background: Tensor, norm: Tensor, grad_log_norm: Tensor, patch_size: int) -> Tensor:
