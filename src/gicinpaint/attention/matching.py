@@ -107,8 +107,8 @@ class BlockMatcher:
         Args:
             rows: Rows of queries.
             grad: Gradient of their scaled scores; not in the pieces "first", "second" or "third".
-            matched: What `scores` returned second; overwritten.
-            name: The piece of memory that matched lies in.
+            matched: What `scores` returned second.
+            name: Piece of memory for matched scores of rows at the far end of the grid; it may hold `matched`.
 
         Shape:
             - grad: (B, rows * w, keys)
@@ -186,7 +186,7 @@ class BlockMatcher:
         self._add_matched_gradient(have, add_diagonal(along, grad, self.spread, 1, 1), matched)
 
     def _add_matched_gradient(self, rows: Rows, grad: Tensor, matched: Tensor) -> None:
-        weighted = torch.mul(grad, matched, out=matched)
+        weighted = torch.mul(grad, matched, out=self.space.take("third", *matched.shape))
         self.grad_log_norm -= weighted.sum(dim=1)  # d(m / n) = -(m / n) d(log n)
         gram_rows = rows.widened(self.reach, self.height)
         padded = self._padded("first", gram_rows).zero_()

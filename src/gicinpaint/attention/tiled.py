@@ -13,6 +13,7 @@ from gicinpaint.attention.pasting import BlockPaster, around_corners, corner_str
 from gicinpaint.attention.scores import OVERLAP, SMALLEST_NORM, best_offset, key_norm, widened, without_autocast
 
 BLOCK_NUMBERS = 2**21  # scores per block: 8 MB in float32, so that the few blocks in use stay in the cache
+KEPT_NUMBERS = 2**24  # 64 MB in float32: up to there a batch keeps its blocks for the gradient
 NEGLIGIBLE = 2.0**-80  # attention below this is set to 0: products of smaller numbers are denormal and slow
 
 
@@ -55,7 +56,8 @@ class TiledAttention:
         return_offset: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the filled features and, on request, the offsets; see `AttentionBackend`."""
-        output, offset = _attend(
+        wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (foreground, background, full_background))
+        output, offset, _ = _attend(
             foreground,
             background,
             valid,
@@ -66,6 +68,7 @@ class TiledAttention:
             softmax_scale,
             self.block_rows,
             return_offset,
+            wanted,
         )
         return (output, offset) if return_offset else output
 
@@ -91,19 +94,39 @@ class _Images:
         self.paster = BlockPaster(foreground.shape[-2:], background.shape[-2:], len(foreground), space)
         self.keep = valid.flatten(1).to(foreground.dtype)  # (B or 1, keys)
 
-    def blocks(self, block_rows: int, offsets: list[Tensor] | None = None) -> Iterator[tuple[Rows, Tensor, Tensor]]:
-        """Yield rows, their attention as `BlockPaster.place` puts it, and their matched scores."""
-        height, width = self.matcher.height, self.matcher.width
+    def blocks(
+        self, block_rows: int, offsets: list[Tensor] | None = None, kept: Tensor | None = None, recall: bool = False
+    ) -> Iterator[tuple[Rows, Tensor, Tensor]]:
+        """Yield rows, their attention as `BlockPaster.place` puts it, and their matched scores.
+
+        Args:
+            block_rows: Rows per block.
+            offsets: Where to append the offsets, if wanted.
+            kept: Attention and matched scores of a single block, to write or to recall.
+            recall: Whether kept holds them already.
+        """
         self.paster.start(block_rows)
-        for start in range(0, height, block_rows):
-            rows = Rows(start, min(height, start + block_rows))
-            scores, matched = self.matcher.scores(rows, "matched")
-            logits = torch.mul(scores, self.keep[:, None], out=self.space.take("second", *scores.shape))
-            attention = torch.softmax(logits, dim=-1, out=self.space.take("first", *scores.shape))
-            if offsets is not None:
-                offsets.append(best_offset(attention * self.keep[:, None], width, self.matcher.key_width))
-            F.threshold_(attention, NEGLIGIBLE, 0.0)
+        for start in range(0, self.matcher.height, block_rows):
+            rows = Rows(start, min(self.matcher.height, start + block_rows))
+            if kept is not None and recall:
+                attention, matched = kept.unbind(0)
+            else:
+                attention, matched = self._attention(rows, kept)
+                if offsets is not None:
+                    offsets.append(
+                        best_offset(attention * self.keep[:, None], self.matcher.width, self.matcher.key_width)
+                    )
+                F.threshold_(attention, NEGLIGIBLE, 0.0)
             yield rows, self.paster.place(attention, self.keep, rows), matched
+
+    def _attention(self, rows: Rows, kept: Tensor | None) -> tuple[Tensor, Tensor]:
+        if kept is not None:
+            self.space.pieces["kept"] = kept[1].view(-1)
+        scores, matched = self.matcher.scores(rows, "matched" if kept is None else "kept")
+        logits = torch.mul(scores, self.keep[:, None], out=self.space.take("second", *scores.shape))
+        out = self.space.take("first", *scores.shape) if kept is None else kept[0]
+        self.space.pieces.pop("kept", None)  # it is not the workspace's
+        return torch.softmax(logits, dim=-1, out=out), matched
 
     def corners(self, name: str, features: Tensor, rate: int, factor: float = 1.0) -> Tensor:
         """Return `around_corners` of full-size features in the named piece of memory."""
@@ -133,8 +156,10 @@ def _attend(
     softmax_scale: float,
     block_rows: int | None,
     return_offset: bool,
-) -> tuple[Tensor, Tensor]:
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
     output = foreground.new_empty(*foreground.shape[:2], *(rate * size for size in foreground.shape[-2:]))
+    kept = widened(foreground[:0])[0].new_empty(_kept_shape(foreground, background, block_rows, keep))
     all_offsets = []
     with without_autocast(foreground), workspace(*widened(foreground[:0])) as space:
         for part in _image_groups(foreground, background, block_rows):
@@ -143,12 +168,12 @@ def _attend(
             corners = images.corners("values", values, rate)
             sums = space.take("sums", len(f), corners.shape[1], corner_stride(f.shape[-2:]))
             offsets: list[Tensor] | None = [] if return_offset else None
-            for rows, _, _ in images.blocks(_rows_per_block(f, b, block_rows), offsets):
+            for rows, _, _ in images.blocks(_rows_per_block(f, b, block_rows), offsets, _of_kept(kept, part)):
                 completed, weights = images.paster.summed(rows)
                 multiply(corners, weights.mT, sums[..., completed])
             from_corners(sums, rate, output[part], 1 / OVERLAP)
             all_offsets += [torch.cat(offsets, dim=2)] if offsets else []
-    return output, torch.cat(all_offsets) if all_offsets else foreground.new_empty(0, dtype=torch.int64)
+    return output, torch.cat(all_offsets) if all_offsets else foreground.new_empty(0, dtype=torch.int64), kept
 
 
 @_attend.register_fake
@@ -163,10 +188,15 @@ def _(
     softmax_scale: float,
     block_rows: int | None,
     return_offset: bool,
-) -> tuple[Tensor, Tensor]:
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
     b, c, h, w = foreground.shape
-    offset_shape = (b, 2, h, w) if return_offset else (0,)
-    return foreground.new_empty(b, c, rate * h, rate * w), foreground.new_empty(offset_shape, dtype=torch.int64)
+    kept_type = torch.promote_types(foreground.dtype, torch.float32)
+    return (
+        foreground.new_empty(b, c, rate * h, rate * w),
+        foreground.new_empty((b, 2, h, w) if return_offset else (0,), dtype=torch.int64),
+        foreground.new_empty(_kept_shape(foreground, background, block_rows, keep), dtype=kept_type),
+    )
 
 
 @torch.library.custom_op("gicinpaint::tiled_attention_gradient", mutates_args=())
@@ -176,6 +206,7 @@ def _attend_gradient(
     background: Tensor,
     valid: Tensor,
     full_background: Tensor,
+    kept: Tensor,
     rate: int,
     patch_size: int,
     propagation_size: int,
@@ -194,7 +225,8 @@ def _attend_gradient(
             sums = images.corners("sums", g, rate, 1 / OVERLAP)
             grad_corners = space.take("corners", *corners.shape).zero_()
             matcher.start_gradient()
-            for rows, attention, matched in images.blocks(_rows_per_block(f, b, block_rows)):
+            blocks = images.blocks(_rows_per_block(f, b, block_rows), kept=_of_kept(kept, part), recall=True)
+            for rows, attention, matched in blocks:
                 completed, weights = paster.summed(rows)
                 multiply(sums[..., completed], weights, grad_corners, accumulate=True)
                 grad_attention = paster.attention_gradient(sums, corners, rows, "gradient")
@@ -214,18 +246,18 @@ def _(
     return tuple(foreground.new_empty(shape) for shape in shapes)  # type: ignore[return-value]
 
 
-def _keep_inputs(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
-    ctx.save_for_backward(*inputs[:4])
-    ctx.settings = inputs[4:-1]
+def _keep_inputs(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    ctx.save_for_backward(*inputs[:4], output[2])
+    ctx.settings = inputs[4:-2]
+    ctx.mark_non_differentiable(output[2])
 
 
-def _backward(ctx, grad, _):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    foreground, background, valid, full_background = ctx.saved_tensors
-    grads = _attend_gradient(grad, foreground, background, valid, full_background, *ctx.settings)
-    return grads[0], grads[1], None, grads[2], None, None, None, None, None, None
+def _backward(ctx, grad, *_):  # type: ignore[no-untyped-def]
+    grads = _attend_gradient(grad, *ctx.saved_tensors, *ctx.settings)
+    return grads[0], grads[1], None, grads[2], *[None] * 7
 
 
-def _refuse(ctx, *grads):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _refuse(ctx, *grads):  # type: ignore[no-untyped-def]
     raise RuntimeError(
         "TiledAttention has no second gradient, got a backward pass through its gradient; "
         "use FactorizedAttention where a penalty is put on gradients through the attention"
@@ -255,6 +287,17 @@ def _image_groups(foreground: Tensor, background: Tensor, block_rows: int | None
         per_row = foreground.shape[-1] * background.shape[-2] * background.shape[-1]
         group = max(1, 64 * BLOCK_NUMBERS // (per_row * (block_rows or foreground.shape[-2])))
     return [slice(i, min(batch, i + group)) for i in range(0, batch, group)]
+
+
+def _kept_shape(foreground: Tensor, background: Tensor, block_rows: int | None, keep: bool) -> tuple[int, ...]:
+    """Return the shape of what the forward pass keeps: attention and matched scores, if they are small."""
+    (b, _, h, w), keys = foreground.shape, background.shape[-2] * background.shape[-1]
+    small = 2 * b * h * w * keys <= KEPT_NUMBERS and _rows_per_block(foreground[:1], background[:1], block_rows) == h
+    return (2, b, h * w, keys) if keep and small else (0,)
+
+
+def _of_kept(kept: Tensor, part: slice) -> Tensor | None:
+    return kept[:, part] if kept.numel() else None
 
 
 def _of(valid: Tensor, part: slice) -> Tensor:
