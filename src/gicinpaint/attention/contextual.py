@@ -95,9 +95,9 @@ class ContextualAttention(nn.Module):
             raise ValueError(f"rate must be at least 1, got {rate}; the released code uses 2, and 1 shrinks nothing")
         if backend is None:
             # Imported here so that this file depends on no backend; it names the default and nothing else does.
-            from gicinpaint.attention.unfold import UnfoldAttention
+            from gicinpaint.attention.tiled import TiledAttention
 
-            backend = UnfoldAttention()
+            backend = TiledAttention()
         self.patch_size = patch_size
         self.rate = rate
         self.propagation_size = propagation_size

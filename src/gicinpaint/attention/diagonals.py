@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-
 KEPT_BYTES = 2**27  # 128 MB: the blocks of a 512x512 image with their gradients
 _kept = threading.local()
 

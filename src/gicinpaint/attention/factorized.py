@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -87,20 +86,15 @@ def _propagate(scores: Tensor, size: int) -> Tensor:
 
 
 def _paste(attention: Tensor, full_background: Tensor, rate: int) -> Tensor:
-    """Return each cell's attention-weighted sum of values: two patches per axis cover it.
+    """Return the sums of values around every corner of the query grid, put back in their places.
 
-    A cell in the first part of its query's stretch is covered by that query's patch and by the one before, a cell in
-    the second part by that query's and by the one after.
+    All cells around a corner are covered by the patches of the same four queries, so they share a sum of attention.
     """
-    h, w, hb, wb = attention.shape[1:]
-    first = rate - rate // 2  # patches start rate // 2 cells early, as TensorFlow's 'SAME' puts the smaller half first
-    values = full_background.unflatten(3, (wb, rate)).unflatten(2, (hb, rate))  # (B, C, hb, rate, wb, rate)
-    bands = []
-    for rows, row_shifts in ((slice(first), (0, -1)), (slice(first, None), (0, 1))):
-        summed = diagonal_sum(attention, 1, 3, row_shifts)
-        parts = []
-        for columns, column_shifts in ((slice(first), (0, -1)), (slice(first, None), (0, 1))):
-            weights = diagonal_sum(summed, 2, 4, column_shifts)
-            parts.append(torch.einsum("bhwyx,bcyixj->bchiwj", weights, values[:, :, :, rows, :, columns]))
-        bands.append(torch.cat(parts, dim=5))
-    return torch.cat(bands, dim=3).flatten(4, 5).flatten(2, 3) / OVERLAP
+    h, w = attention.shape[1:3]
+    before, after = rate // 2, rate - rate // 2  # TensorFlow 'SAME': the smaller half first
+    values = F.pixel_unshuffle(F.pad(full_background, (before, after, before, after)), rate)
+    corners = F.pad(attention, (0, 1, 0, 1, 0, 1, 0, 1))  # (B, h + 1, w + 1, hb + 1, wb + 1)
+    weights = diagonal_sum(diagonal_sum(corners, 2, 4, (0, -1)), 1, 3, (0, -1))
+    sums = values.flatten(2) @ weights.flatten(3, 4).flatten(1, 2).mT  # (B, C * rate^2, corners)
+    squares = F.pixel_shuffle(sums.unflatten(2, (h + 1, w + 1)), rate)
+    return squares[..., before : before + rate * h, before : before + rate * w] / OVERLAP

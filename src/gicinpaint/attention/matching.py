@@ -10,13 +10,13 @@ from gicinpaint.attention.diagonals import Workspace, add_diagonal, column_runs,
 
 
 class Rows(NamedTuple):
-    """A range of rows of the query grid."""
+    """A range of rows of the query grid, the second excluded."""
 
     start: int
     stop: int
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """The number of rows."""
         return self.stop - self.start
 
@@ -86,13 +86,13 @@ class BlockMatcher:
         have = inner.widened(self.slack, self.height)
         matched = self._matched(have, name)
         outer = self._outer(rows)
-        along = self.space.take("first", self.batch, outer.count * self.width, self.key_count)
+        along = self.space.take("first", self.batch, outer.size * self.width, self.key_count)
         add_diagonal(matched, self._part(along, outer, have), self.spread, 1, 1)
         for y in self._wrapped(rows):
             source = y % self.height
             near = self._part(along, outer, Rows(source, source + 1)) if self._has(inner, y) else far[y]
             moved_row(near, y // self.height, self._part(along, outer, Rows(y, y + 1)))
-        scores = self.space.take("second", self.batch, rows.count * self.width, self.key_count)
+        scores = self.space.take("second", self.batch, rows.size * self.width, self.key_count)
         return self._spread_columns(along, outer, rows, scores), matched
 
     def start_gradient(self) -> None:
@@ -118,7 +118,7 @@ class BlockMatcher:
         inner = rows.widened(self.spread, self.height)
         have = inner.widened(self.slack, self.height)
         outer = self._outer(rows)
-        along = self.space.take("first", self.batch, outer.count * self.width, self.key_count)
+        along = self.space.take("first", self.batch, outer.size * self.width, self.key_count)
         self._spread_columns_back(grad, rows, along, outer)
         far = []
         for y in self._wrapped(rows):
@@ -131,7 +131,7 @@ class BlockMatcher:
         for source, strip, columns in far:
             have = Rows(source, source + 1).widened(self.slack, self.height)
             matched = self._matched(have, name)
-            along = self.space.take("first", self.batch, have.count * self.width, self.key_count).zero_()
+            along = self.space.take("first", self.batch, have.size * self.width, self.key_count).zero_()
             moved_row(strip, columns, self._part(along, have, Rows(source, source + 1)))
             self._add_spread_gradient(have, along, matched)
         return None
@@ -148,7 +148,7 @@ class BlockMatcher:
         multiply(self._columns(self.queries, gram_rows).mT, self.keys, gram)
         add_diagonal(gram, along, self.reach, 1, 1)
         add_diagonal(along, gram, self.reach, self.padded_width, self.padded_key_width)
-        scores = self.space.take(name, self.batch, rows.count * self.width, self.key_count)
+        scores = self.space.take(name, self.batch, rows.size * self.width, self.key_count)
         torch.mul(self._bare(gram, gram_rows, rows), self.key_factor, out=self._grids(scores))
         return scores
 
@@ -208,7 +208,7 @@ class BlockMatcher:
         return Rows(min(have.start, rows.start - self.spread), max(have.stop, rows.stop + self.spread))
 
     def _padded(self, name: str, rows: Rows) -> Tensor:
-        return self.space.take(name, self.batch, rows.count * self.padded_width, self.keys.shape[-1])
+        return self.space.take(name, self.batch, rows.size * self.padded_width, self.keys.shape[-1])
 
     def _columns(self, features: Tensor, rows: Rows) -> Tensor:
         return features[..., rows.start * self.padded_width : rows.stop * self.padded_width]
@@ -220,5 +220,5 @@ class BlockMatcher:
         return block.view(self.batch, -1, self.width, self.key_height, self.key_width)
 
     def _bare(self, padded: Tensor, have: Rows, rows: Rows) -> Tensor:
-        grids = padded.view(self.batch, have.count, self.padded_width, self.key_height, self.padded_key_width)
+        grids = padded.view(self.batch, have.size, self.padded_width, self.key_height, self.padded_key_width)
         return grids[:, rows.start - have.start : rows.stop - have.start, : self.width, :, : self.key_width]

@@ -6,7 +6,7 @@ of the attention, and they meet the values around a corner of the key grid. Henc
 the squares around the corners (one more per axis than cells), sum the attention, and do one product.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 import torch
@@ -16,7 +16,7 @@ from gicinpaint.attention.diagonals import Workspace, multiply
 from gicinpaint.attention.matching import Rows
 
 
-def corner_stride(grid: tuple[int, int]) -> int:
+def corner_stride(grid: Sequence[int]) -> int:
     """Return the length of a row of numbers for every corner, rounded up: products like rows that start aligned."""
     return -(-(grid[0] + 1) * (grid[1] + 1) // 16) * 16
 
@@ -48,7 +48,10 @@ def from_corners(corners: Tensor, rate: int, out: Tensor, factor: float = 1.0) -
         - out: (B, C, rate * h, rate * w)
     """
     for cells, squares in _paired_cells(out, rate, corners):
-        cells.copy_(squares) if factor == 1 else cells.copy_(squares.mul_(factor))
+        if cells.dtype == squares.dtype:
+            torch.mul(squares, factor, out=cells)
+        else:
+            cells.copy_(squares * factor)
 
 
 def _paired_cells(features: Tensor, rate: int, corners: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -76,9 +79,9 @@ class BlockPaster:
         space: Memory for the blocks; the pieces "first" and "second" are overwritten.
     """
 
-    def __init__(self, query_grid: tuple[int, int], key_grid: tuple[int, int], batch: int, space: Workspace) -> None:
+    def __init__(self, query_grid: Sequence[int], key_grid: Sequence[int], batch: int, space: Workspace) -> None:
         self.height, self.corner_width = query_grid[0], query_grid[1] + 1
-        self.key_grid, self.batch, self.space = key_grid, batch, space
+        self.key_grid, self.batch, self.space = (key_grid[0], key_grid[1]), batch, space
         self.key_corner_width = key_grid[1] + 1
         self.key_corners = corner_stride(key_grid)
 
@@ -102,15 +105,15 @@ class BlockPaster:
             - returned: (B, rows * (w + 1), key corners); 0 outside the grids
         """
         self.window[:, : self.corner_width] = self._window_rows(self.filled, self.filled + 1)
-        self.filled = rows.count
-        inside = self._window_rows(1, 1 + rows.count)
+        self.filled = rows.size
+        inside = self._window_rows(1, 1 + rows.size)
         torch.mul(
             attention.unflatten(2, self.key_grid).unflatten(1, (-1, self.corner_width - 1)),
             keep.unflatten(1, self.key_grid)[:, None, None],
             out=self.bare(inside),
         )
         if rows.stop == self.height:
-            self._window_rows(1 + rows.count, 2 + rows.count).zero_()
+            self._window_rows(1 + rows.size, 2 + rows.size).zero_()
         return inside
 
     def summed(self, rows: Rows) -> tuple[slice, Tensor]:
@@ -121,7 +124,7 @@ class BlockPaster:
         Shape:
             - returned: (B, corners, key corners) in the piece "second"
         """
-        lines = rows.count + (rows.stop == self.height)
+        lines = rows.size + (rows.stop == self.height)
         window = self._window_rows(0, 1 + lines)
         along = self.space.take("first", *window.shape)
         along[:, 0] = window[:, 0]
@@ -148,13 +151,13 @@ class BlockPaster:
             - returned: (B, rows * (w + 1), key corners) in the named piece; meaningless outside the grids
         """
         step, key_step = self.corner_width, self.key_corner_width
-        corners = self.space.take("first", self.batch, (rows.count + 1) * step, self.key_corners)
+        corners = self.space.take("first", self.batch, (rows.size + 1) * step, self.key_corners)
         multiply(grad[..., rows.start * step : (rows.stop + 1) * step].mT, values, corners)
         along = self.space.take("second", *corners.shape)
         along[:, -1] = 0
         along[..., -1] = 0
         torch.add(corners[:, :-1, :-1], corners[:, 1:, 1:], out=along[:, :-1, :-1])
-        out = self.space.take(name, self.batch, rows.count * step, self.key_corners)
+        out = self.space.take(name, self.batch, rows.size * step, self.key_corners)
         out[..., -key_step:] = 0
         torch.add(along[:, :-step, :-key_step], along[:, step:, key_step:], out=out[..., :-key_step])
         return out

@@ -13,6 +13,7 @@ from gicinpaint.attention.pasting import BlockPaster, around_corners, corner_str
 from gicinpaint.attention.scores import OVERLAP, SMALLEST_NORM, best_offset, key_norm, widened, without_autocast
 
 BLOCK_NUMBERS = 2**21  # scores per block: 8 MB in float32, so that the few blocks in use stay in the cache
+FEWEST_ROWS = 4  # the rows above and below that a block also matches would outweigh fewer
 KEPT_NUMBERS = 2**24  # 64 MB in float32: up to there a batch keeps its blocks for the gradient
 NEGLIGIBLE = 2.0**-80  # attention below this is set to 0: products of smaller numbers are denormal and slow
 
@@ -94,38 +95,29 @@ class _Images:
         self.paster = BlockPaster(foreground.shape[-2:], background.shape[-2:], len(foreground), space)
         self.keep = valid.flatten(1).to(foreground.dtype)  # (B or 1, keys)
 
-    def blocks(
-        self, block_rows: int, offsets: list[Tensor] | None = None, kept: Tensor | None = None, recall: bool = False
-    ) -> Iterator[tuple[Rows, Tensor, Tensor]]:
-        """Yield rows, their attention as `BlockPaster.place` puts it, and their matched scores.
+    def blocks(self, block_rows: int | None) -> Iterator[Rows]:
+        """Yield the blocks of rows, from the first to the last."""
+        matcher = self.matcher
+        count = _rows_per_block(matcher.batch, matcher.height, matcher.width * matcher.key_count, block_rows)
+        self.paster.start(count)
+        for start in range(0, matcher.height, count):
+            yield Rows(start, min(matcher.height, start + count))
+
+    def attention(self, rows: Rows, kept: Tensor | None, matched_name: str) -> tuple[Tensor, Tensor]:
+        """Return the attention of some rows before placing, and the matched scores it came from.
 
         Args:
-            block_rows: Rows per block.
-            offsets: Where to append the offsets, if wanted.
-            kept: Attention and matched scores of a single block, to write or to recall.
-            recall: Whether kept holds them already.
+            rows: Rows of queries.
+            kept: Where to put both, or None for the workspace.
+            matched_name: Piece of memory for matched scores; "second" if they need not outlive the softmax.
         """
-        self.paster.start(block_rows)
-        for start in range(0, self.matcher.height, block_rows):
-            rows = Rows(start, min(self.matcher.height, start + block_rows))
-            if kept is not None and recall:
-                attention, matched = kept.unbind(0)
-            else:
-                attention, matched = self._attention(rows, kept)
-                if offsets is not None:
-                    offsets.append(
-                        best_offset(attention * self.keep[:, None], self.matcher.width, self.matcher.key_width)
-                    )
-                F.threshold_(attention, NEGLIGIBLE, 0.0)
-            yield rows, self.paster.place(attention, self.keep, rows), matched
-
-    def _attention(self, rows: Rows, kept: Tensor | None) -> tuple[Tensor, Tensor]:
         if kept is not None:
+            matched_name = "kept"
             self.space.pieces["kept"] = kept[1].view(-1)
-        scores, matched = self.matcher.scores(rows, "matched" if kept is None else "kept")
+        scores, matched = self.matcher.scores(rows, matched_name)
+        self.space.pieces.pop("kept", None)  # it is not the workspace's
         logits = torch.mul(scores, self.keep[:, None], out=self.space.take("second", *scores.shape))
         out = self.space.take("first", *scores.shape) if kept is None else kept[0]
-        self.space.pieces.pop("kept", None)  # it is not the workspace's
         return torch.softmax(logits, dim=-1, out=out), matched
 
     def corners(self, name: str, features: Tensor, rate: int, factor: float = 1.0) -> Tensor:
@@ -158,22 +150,26 @@ def _attend(
     return_offset: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    output = foreground.new_empty(*foreground.shape[:2], *(rate * size for size in foreground.shape[-2:]))
+    batch, c, h, w = foreground.shape
+    output = foreground.new_empty(batch, c, rate * h, rate * w)
+    offset = foreground.new_empty((batch, 2, h, w) if return_offset else (0,), dtype=torch.int64)
     kept = widened(foreground[:0])[0].new_empty(_kept_shape(foreground, background, block_rows, keep))
-    all_offsets = []
     with without_autocast(foreground), workspace(*widened(foreground[:0])) as space:
         for part in _image_groups(foreground, background, block_rows):
             f, b, values = widened(foreground[part], background[part], full_background[part])
             images = _Images(f, b, _of(valid, part), patch_size, propagation_size, softmax_scale, space)
             corners = images.corners("values", values, rate)
             sums = space.take("sums", len(f), corners.shape[1], corner_stride(f.shape[-2:]))
-            offsets: list[Tensor] | None = [] if return_offset else None
-            for rows, _, _ in images.blocks(_rows_per_block(f, b, block_rows), offsets, _of_kept(kept, part)):
+            for rows in images.blocks(block_rows):
+                attention, _ = images.attention(rows, _of_kept(kept, part), "second")
+                if return_offset:
+                    offset[part, :, slice(*rows)] = best_offset(attention * images.keep[:, None], w, b.shape[-1])
+                F.threshold(attention, NEGLIGIBLE, 0.0, inplace=True)
+                images.paster.place(attention, images.keep, rows)
                 completed, weights = images.paster.summed(rows)
                 multiply(corners, weights.mT, sums[..., completed])
             from_corners(sums, rate, output[part], 1 / OVERLAP)
-            all_offsets += [torch.cat(offsets, dim=2)] if offsets else []
-    return output, torch.cat(all_offsets) if all_offsets else foreground.new_empty(0, dtype=torch.int64), kept
+    return output, offset, kept
 
 
 @_attend.register_fake
@@ -225,8 +221,14 @@ def _attend_gradient(
             sums = images.corners("sums", g, rate, 1 / OVERLAP)
             grad_corners = space.take("corners", *corners.shape).zero_()
             matcher.start_gradient()
-            blocks = images.blocks(_rows_per_block(f, b, block_rows), kept=_of_kept(kept, part), recall=True)
-            for rows, attention, matched in blocks:
+            for rows in images.blocks(block_rows):
+                recalled = _of_kept(kept, part)
+                if recalled is None:
+                    attention, matched = images.attention(rows, None, "matched")
+                    F.threshold(attention, NEGLIGIBLE, 0.0, inplace=True)
+                else:
+                    attention, matched = recalled.unbind(0)
+                attention = paster.place(attention, images.keep, rows)
                 completed, weights = paster.summed(rows)
                 multiply(sums[..., completed], weights, grad_corners, accumulate=True)
                 grad_attention = paster.attention_gradient(sums, corners, rows, "gradient")
@@ -249,10 +251,12 @@ def _(
 def _keep_inputs(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     ctx.save_for_backward(*inputs[:4], output[2])
     ctx.settings = inputs[4:-2]
-    ctx.mark_non_differentiable(output[2])
+    ctx.set_materialize_grads(False)  # no zeros for what was kept
 
 
 def _backward(ctx, grad, *_):  # type: ignore[no-untyped-def]
+    if grad is None:
+        return (None,) * 11
     grads = _attend_gradient(grad, *ctx.saved_tensors, *ctx.settings)
     return grads[0], grads[1], None, grads[2], *[None] * 7
 
@@ -275,25 +279,25 @@ def _norm_gradient(background: Tensor, norm: Tensor, grad_log_norm: Tensor, patc
     return background * spread
 
 
-def _rows_per_block(foreground: Tensor, background: Tensor, block_rows: int | None) -> int:
-    (b, _, h, w), keys = foreground.shape, background.shape[-2] * background.shape[-1]
-    return min(h, max(1, block_rows or BLOCK_NUMBERS // (b * w * keys)))
+def _rows_per_block(batch: int, height: int, row_numbers: int, block_rows: int | None) -> int:
+    """Return the rows of queries per block; row_numbers is the count of scores of one row."""
+    return min(height, block_rows or max(FEWEST_ROWS, BLOCK_NUMBERS // (batch * row_numbers)))
 
 
 def _image_groups(foreground: Tensor, background: Tensor, block_rows: int | None) -> list[slice]:
-    """Return which images are walked together: one on a CPU, as many as fill a block on an accelerator."""
-    batch, group = len(foreground), 1
+    """Return which images are walked together: one on a CPU, as many as fill a large block on an accelerator."""
+    (batch, _, h, w), keys = foreground.shape, background.shape[-2] * background.shape[-1]
+    group = 1
     if foreground.device.type != "cpu":
-        per_row = foreground.shape[-1] * background.shape[-2] * background.shape[-1]
-        group = max(1, 64 * BLOCK_NUMBERS // (per_row * (block_rows or foreground.shape[-2])))
+        group = max(1, BLOCK_NUMBERS // (w * keys * min(h, block_rows or h)))
     return [slice(i, min(batch, i + group)) for i in range(0, batch, group)]
 
 
 def _kept_shape(foreground: Tensor, background: Tensor, block_rows: int | None, keep: bool) -> tuple[int, ...]:
     """Return the shape of what the forward pass keeps: attention and matched scores, if they are small."""
-    (b, _, h, w), keys = foreground.shape, background.shape[-2] * background.shape[-1]
-    small = 2 * b * h * w * keys <= KEPT_NUMBERS and _rows_per_block(foreground[:1], background[:1], block_rows) == h
-    return (2, b, h * w, keys) if keep and small else (0,)
+    (batch, _, h, w), keys = foreground.shape, background.shape[-2] * background.shape[-1]
+    small = 2 * batch * h * w * keys <= KEPT_NUMBERS and _rows_per_block(1, h, w * keys, block_rows) == h
+    return (2, batch, h * w, keys) if keep and small else (0,)
 
 
 def _of_kept(kept: Tensor, part: slice) -> Tensor | None:
