@@ -92,7 +92,9 @@ def test_a_wrong_block_size_says_what_to_do(rows: int) -> None:
 def test_peaked_attention_holds_no_denormal_numbers() -> None:
     features = 30 * _random(1, 16, 24, 24, dtype=torch.float32)
     shrunk, valid = features[:, :, ::2, ::2].contiguous(), torch.ones(1, 12, 12, dtype=torch.bool)
-    kept = torch.ops.gicinpaint.tiled_attention(shrunk, shrunk, valid, features, 2, 3, 3, 10.0, None, False, True)[2]
+    kept = torch.ops.gicinpaint.tiled_attention(
+        shrunk, shrunk, valid, features, 2, 3, 3, 10.0, None, False, False, True
+    )[2]
     attention = kept[0]
     tiny = torch.finfo(torch.float32).tiny
     assert (attention > 0).any()
@@ -125,6 +127,17 @@ def test_column_runs_follow_the_column_major_order() -> None:
                     if 0 <= index < height * width:
                         expected[y * width + x] = index % height * width + index // height
             assert moved == expected
+
+
+@pytest.mark.parametrize("rows", [None, 2])
+def test_compiled_sums_give_the_same_numbers(rows: int | None) -> None:
+    # The path for accelerators, on the CPU: the same functions, compiled for it.
+    inputs = _random(2, 3, 14, 10), _random(2, 3, 10, 18, seed=1)
+    mask = (torch.rand(2, 1, 10, 18, generator=torch.Generator().manual_seed(0)) < 0.05).double()
+    expected = _results(ContextualAttention(backend=TiledAttention(rows)), *inputs, mask)
+    actual = _results(ContextualAttention(backend=TiledAttention(rows, fuse=True)), *inputs, mask)
+    for x, y in zip(actual, expected, strict=True):
+        torch.testing.assert_close(x, y, atol=1e-12, rtol=1e-12)
 
 
 @pytest.mark.slow

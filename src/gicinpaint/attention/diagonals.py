@@ -19,10 +19,12 @@ class Workspace:
 
     Args:
         like: Tensor whose device and type the memory gets.
+        fuse: Whether blocks in it are summed by compiled functions.
     """
 
-    def __init__(self, like: Tensor) -> None:
+    def __init__(self, like: Tensor, fuse: bool = False) -> None:
         self.like = like.new_empty(0)
+        self.fuse = fuse
         self.pieces: dict[str, Tensor] = {}
 
     def take(self, name: str, *shape: int) -> Tensor:
@@ -34,16 +36,17 @@ class Workspace:
 
 
 @contextmanager
-def workspace(like: Tensor) -> Iterator[Workspace]:
+def workspace(like: Tensor, fuse: bool = False) -> Iterator[Workspace]:
     """Lend memory for the blocks of one call, with the device and type of a tensor.
 
     On a CPU a small workspace is kept for the thread's next call, because touching fresh pages takes a fifth of the
     time of a small image; accelerators keep freed memory themselves. No number is read from an earlier call.
     """
     if like.device.type != "cpu":
-        yield Workspace(like)
+        yield Workspace(like, fuse)
         return
     space = _kept.__dict__.pop(str(like.dtype), None) or Workspace(like)  # taken out: a nested call makes its own
+    space.fuse = fuse
     yield space
     if sum(piece.nbytes for piece in space.pieces.values()) <= KEPT_BYTES:
         _kept.__dict__[str(like.dtype)] = space

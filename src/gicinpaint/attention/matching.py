@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gicinpaint.attention.diagonals import Workspace, add_diagonal, column_runs, moved_row, multiply
+from gicinpaint.attention.fused import compiled, match
 
 
 class Rows(NamedTuple):
@@ -144,8 +145,14 @@ class BlockMatcher:
 
     def _matched(self, rows: Rows, name: str) -> Tensor:
         gram_rows = rows.widened(self.reach, self.height)
-        gram, along = self._padded("first", gram_rows), self._padded("second", gram_rows)
+        gram = self._padded("first", gram_rows)
         multiply(self._columns(self.queries, gram_rows).mT, self.keys, gram)
+        if self.space.fuse:
+            scores = self.space.take(name, self.batch, rows.size * self.width, self.key_count)
+            skipped = rows.start - gram_rows.start
+            compiled(match)(gram, self.key_factor, self._grids(scores), self.reach, skipped)
+            return scores
+        along = self._padded("second", gram_rows)
         add_diagonal(gram, along, self.reach, 1, 1)
         add_diagonal(along, gram, self.reach, self.padded_width, self.padded_key_width)
         scores = self.space.take(name, self.batch, rows.size * self.width, self.key_count)

@@ -12,7 +12,9 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from gicinpaint.attention import fused
 from gicinpaint.attention.diagonals import Workspace, multiply
+from gicinpaint.attention.fused import compiled
 from gicinpaint.attention.matching import Rows
 
 
@@ -126,15 +128,19 @@ class BlockPaster:
         """
         lines = rows.size + (rows.stop == self.height)
         window = self._window_rows(0, 1 + lines)
+        step, key_step = self.corner_width, self.key_corner_width
+        out = self.space.take("second", self.batch, lines * step, self.key_corners)
+        completed = slice(rows.start * step, (rows.start + lines) * step)
+        if self.space.fuse:
+            compiled(fused.corners)(window, out, step, key_step)
+            return completed, out
         along = self.space.take("first", *window.shape)
         along[:, 0] = window[:, 0]
         along[..., 0] = window[..., 0]
         torch.add(window[:, 1:, 1:], window[:, :-1, :-1], out=along[:, 1:, 1:])
-        step, key_step = self.corner_width, self.key_corner_width
-        out = self.space.take("second", self.batch, lines * step, self.key_corners)
         out[..., :key_step] = along[:, step:, :key_step]
         torch.add(along[:, step:, key_step:], along[:, :-step, :-key_step], out=out[..., key_step:])
-        return slice(rows.start * step, (rows.start + lines) * step), out
+        return completed, out
 
     def attention_gradient(self, grad: Tensor, values: Tensor, rows: Rows, name: str) -> Tensor:
         """Return the gradient of some rows' attention, where `place` puts attention.
@@ -153,11 +159,14 @@ class BlockPaster:
         step, key_step = self.corner_width, self.key_corner_width
         corners = self.space.take("first", self.batch, (rows.size + 1) * step, self.key_corners)
         multiply(grad[..., rows.start * step : (rows.stop + 1) * step].mT, values, corners)
+        out = self.space.take(name, self.batch, rows.size * step, self.key_corners)
+        if self.space.fuse:
+            compiled(fused.corner_gradient)(corners, out, step, key_step)
+            return out
         along = self.space.take("second", *corners.shape)
         along[:, -1] = 0
         along[..., -1] = 0
         torch.add(corners[:, :-1, :-1], corners[:, 1:, 1:], out=along[:, :-1, :-1])
-        out = self.space.take(name, self.batch, rows.size * step, self.key_corners)
         out[..., -key_step:] = 0
         torch.add(along[:, :-step, :-key_step], along[:, step:, key_step:], out=out[..., :-key_step])
         return out

@@ -28,6 +28,8 @@ class TiledAttention:
 
     Args:
         block_rows: Rows of queries per block; None chooses them from the sizes so that a block fits the cache.
+        fuse: Whether the sums of a block are compiled into one kernel per step (torch.compile): for accelerators,
+            where they are bound by memory; the first call of each kind compiles for some seconds.
 
     Raises:
         ValueError: If block_rows is less than 1.
@@ -37,6 +39,7 @@ class TiledAttention:
     """
 
     block_rows: int | None = None
+    fuse: bool = False
 
     def __post_init__(self) -> None:
         if self.block_rows is not None and self.block_rows < 1:
@@ -68,6 +71,7 @@ class TiledAttention:
             propagation_size if propagate else 1,
             softmax_scale,
             self.block_rows,
+            self.fuse,
             return_offset,
             wanted,
         )
@@ -147,6 +151,7 @@ def _attend(
     propagation_size: int,
     softmax_scale: float,
     block_rows: int | None,
+    fuse: bool,
     return_offset: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -154,7 +159,7 @@ def _attend(
     output = foreground.new_empty(batch, c, rate * h, rate * w)
     offset = foreground.new_empty((batch, 2, h, w) if return_offset else (0,), dtype=torch.int64)
     kept = widened(foreground[:0])[0].new_empty(_kept_shape(foreground, background, block_rows, keep))
-    with without_autocast(foreground), workspace(*widened(foreground[:0])) as space:
+    with without_autocast(foreground), workspace(widened(foreground[:0])[0], fuse) as space:
         for part in _image_groups(foreground, background, block_rows):
             f, b, values = widened(foreground[part], background[part], full_background[part])
             images = _Images(f, b, _of(valid, part), patch_size, propagation_size, softmax_scale, space)
@@ -183,6 +188,7 @@ def _(
     propagation_size: int,
     softmax_scale: float,
     block_rows: int | None,
+    fuse: bool,
     return_offset: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -208,11 +214,12 @@ def _attend_gradient(
     propagation_size: int,
     softmax_scale: float,
     block_rows: int | None,
+    fuse: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     results = [
         torch.empty_like(x, memory_format=torch.contiguous_format) for x in (foreground, background, full_background)
     ]
-    with without_autocast(foreground), workspace(*widened(foreground[:0])) as space:
+    with without_autocast(foreground), workspace(widened(foreground[:0])[0], fuse) as space:
         for part in _image_groups(foreground, background, block_rows):
             f, b, values, g = widened(foreground[part], background[part], full_background[part], grad[part])
             images = _Images(f, b, _of(valid, part), patch_size, propagation_size, softmax_scale, space)
@@ -256,9 +263,9 @@ def _keep_inputs(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 def _backward(ctx, grad, *_):  # type: ignore[no-untyped-def]
     if grad is None:
-        return (None,) * 11
+        return (None,) * 12
     grads = _attend_gradient(grad, *ctx.saved_tensors, *ctx.settings)
-    return grads[0], grads[1], None, grads[2], *[None] * 7
+    return grads[0], grads[1], None, grads[2], *[None] * 8
 
 
 def _refuse(ctx, *grads):  # type: ignore[no-untyped-def]
