@@ -129,4 +129,5 @@ def image_groups(foreground: Tensor, background: Tensor, block_rows: int | None)
 
 
 def valid_of(valid: Tensor, part: slice) -> Tensor:
+    """Return the valid keys of some images; one map may serve all."""
     return valid if len(valid) == 1 else valid[part]

@@ -17,8 +17,9 @@ class TiledAttention:
     """Attend block by block of query rows: the algebra of `FactorizedAttention` in bounded memory.
 
     A block holds the scores of a few rows of queries with all keys. The gradient recomputes the blocks, so only the
-    inputs are kept for it (a batch whose scores take no more than 64 MB keeps them); a second gradient is refused. Scores, softmax and sums are in float32 (float64 for float64
-    inputs) whatever the inputs' type, also under autocast. Compilers see one operator.
+    inputs are kept for it (a batch whose scores take no more than 64 MB keeps them); a second gradient is refused.
+    Scores, softmax and sums are in float32 (float64 for float64 inputs) whatever the inputs' type, also under
+    autocast. Compilers see one operator.
 
     Args:
         block_rows: Rows of queries per block; None chooses them from the sizes so that a block fits the cache.
