@@ -1,0 +1,263 @@
+"""Refusing a wrong configuration before anything is built from it.
+
+Hydra accepts `optimizer.lr=abc`, `optimizer.lr=`, `+typo=1` and values that are still missing. Here the constructor is
+the schema: every node with a `_target_` is compared with the signature of what it calls, and every other value must
+have a reader.
+"""
+
+import difflib
+import inspect
+import math
+import re
+import types
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+_CALL_KEYS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
+_PLAIN_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
+
+
+class ConfigurationError(ValueError):
+    """A configuration that cannot be meant: a wrong key, a wrong kind of value, or a value that is missing."""
+
+
+class JobError(Exception):
+    """A job that cannot go on, for a reason that its user can mend; the message is one line."""
+
+
+def check_configuration(config: DictConfig, reads: Mapping[str, Any]) -> None:
+    """Raise unless every value of a job's configuration is complete, of the right kind, and used.
+
+    A value is used if it is an argument of a `_target_`, if an interpolation such as `${mask}` refers to it, or if the
+    job reads it itself.
+
+    Args:
+        config: The composed configuration of a job.
+        reads: The values that the job reads by itself: key and type.
+
+    Raises:
+        ConfigurationError: If a value is missing, empty, of a wrong type or unused, or if a `_target_` cannot be found,
+            lacks an argument or does not know one.
+    """
+    for key in sorted(OmegaConf.missing_keys(config)):
+        raise ConfigurationError(f"{key}: a value is missing; set it with {key}=<value>")
+    try:
+        OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigurationError(f"{error.full_key or 'configuration'}: {_first_line(error)}") from error
+    for key, expected in reads.items():
+        if key in config:
+            _check_value(key, _plain(config[key]), expected)
+    _check_node(config, "", _Readers(reads.keys(), _references(OmegaConf.to_container(config, resolve=False))))
+
+
+def build(node: DictConfig, **extra: Any) -> Any:
+    """Build what a node's `_target_` names.
+
+    Args:
+        node: A node with a `_target_`.
+        extra: Arguments that are known only at run time.
+
+    Raises:
+        JobError: If a constructor refuses a value, or a package or file that it needs is absent.
+    """
+    try:
+        return instantiate(node, **extra, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if not isinstance(cause, ValueError | TypeError | OSError | ImportError | MisconfigurationException):
+            raise
+        where = re.search(r"full_key: (\S+)", str(error))
+        raise JobError(f"{where[1]}: {_first_line(cause)}" if where else _first_line(cause)) from error
+
+
+def closest(name: str, candidates: Iterable[str]) -> str | None:
+    """Return the candidate that a mistyped name most likely stands for, or None."""
+    matches = difflib.get_close_matches(name, sorted(set(candidates)), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def arguments(target: str) -> dict[str, inspect.Parameter] | None:
+    """Return what a `_target_` can be called with, or None if it takes any name or does not tell.
+
+    Args:
+        target: Dotted path of a class or function.
+
+    Raises:
+        ConfigurationError: If there is no such thing.
+    """
+    try:
+        signature = inspect.signature(_find(target))
+    except ValueError:  # some builtins have no signature
+        return None
+    parameters = signature.parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return {p.name: p for p in parameters if p.kind not in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)}
+
+
+class _Readers(NamedTuple):
+    """Who uses the values outside of calls: the job itself, and interpolations."""
+
+    job: AbstractSet[str]
+    references: set[str]
+
+    def use(self, path: str) -> bool:
+        parts = path.split(".")
+        return path in self.job or any(".".join(parts[:n]) in self.references for n in range(1, len(parts) + 1))
+
+
+def _check_node(node: DictConfig, path: str, readers: _Readers | None) -> None:
+    """Walk a mapping. `readers` is None inside the arguments of a call, where every value is used."""
+    if "_target_" in node:
+        _check_call(node, path)
+        readers = None
+    for key in node:
+        child_path = _join(path, key)
+        if OmegaConf.is_interpolation(node, str(key)):
+            continue  # checked at its own place, or by the call that takes it
+        child = node[key]
+        if isinstance(child, DictConfig):
+            _check_node(child, child_path, readers)
+        elif isinstance(child, ListConfig):
+            for index in range(len(child)):
+                if not OmegaConf.is_interpolation(child, index) and isinstance(child[index], DictConfig):
+                    _check_node(child[index], f"{child_path}.{index}", readers)
+        elif isinstance(child, str) and not child:
+            raise ConfigurationError(f"{child_path}: the value is empty; write {child_path}=null for none")
+        if readers and child is not None and not isinstance(child, DictConfig) and not readers.use(child_path):
+            raise ConfigurationError(f"{child_path}: nothing reads this key{_hint(path, str(key), node)}")
+
+
+def _check_call(node: DictConfig, path: str) -> None:
+    target = node["_target_"]
+    if not isinstance(target, str):
+        raise ConfigurationError(f"{_join(path, '_target_')}: expected the dotted path of a class, got {target!r}")
+    try:
+        known = arguments(target)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{_join(path, '_target_')}: {error}") from error
+    hints = _hints(target)
+    for key in (str(key) for key in node if key not in _CALL_KEYS):
+        if known is not None and key not in known:
+            raise ConfigurationError(f"{_join(path, key)}: no such key{_hint(path, key, known)}")
+        parameter = known.get(key) if known else None
+        value = _plain(node[key])
+        if key in hints and not (parameter and value is parameter.default):
+            _check_value(_join(path, key), value, hints[key])
+    if not node.get("_partial_") and "_args_" not in node:
+        for name, parameter in (known or {}).items():
+            if parameter.default is parameter.empty and name not in node:
+                raise ConfigurationError(
+                    f"{_join(path, name)}: a value is missing; set it with +{_join(path, name)}=<value>"
+                )
+
+
+def _check_value(path: str, value: object, expected: object) -> None:
+    if value == "":
+        raise ConfigurationError(f"{path}: the value is empty; write {path}=null for none")
+    if not _accepts(expected, value):
+        raise ConfigurationError(f"{path}: expected {_describe(expected)}, got {value!r}")
+
+
+def _accepts(expected: Any, value: object) -> bool:
+    """Tell whether a plain value (from yaml) can be meant for an annotation; in doubt it can."""
+    origin = get_origin(expected)
+    if origin in (Union, types.UnionType):
+        return any(_accepts(option, value) for option in get_args(expected))
+    if origin is Literal:
+        return any(value == option and type(value) is type(option) for option in get_args(expected))
+    if isinstance(value, dict) and "_target_" in value:
+        return True
+    if expected is None or expected is type(None):
+        return value is None
+    if expected in (int, float):
+        number = isinstance(value, int | expected) and not isinstance(value, bool)
+        return number and not (isinstance(value, float) and math.isnan(value))
+    if isinstance(value, list):
+        return _accepts_list(expected, value)
+    kind = origin or expected
+    if not isinstance(kind, type) or kind is object:
+        return True  # Any, type variables
+    if isinstance(value, str):
+        return kind is str or hasattr(kind, "__fspath__") or (issubclass(str, kind) and not issubclass(kind, Iterable))
+    return isinstance(value, kind) or (isinstance(value, dict) and not issubclass(kind, bool | str))
+
+
+def _accepts_list(expected: Any, value: list[object]) -> bool:
+    origin, options = get_origin(expected) or expected, get_args(expected)
+    if not isinstance(origin, type):
+        return True
+    if issubclass(origin, tuple) and options and options[-1] is not Ellipsis:
+        return len(options) == len(value) and all(map(_accepts, options, value))
+    if issubclass(origin, str | bool) or origin in (Mapping, dict):
+        return False
+    return all(_accepts(options[0], item) for item in value) if options else True
+
+
+def _describe(expected: Any) -> str:
+    origin, options = get_origin(expected), get_args(expected)
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_describe(option) for option in options))
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, options))
+    if isinstance(origin, type) and issubclass(origin, Iterable) and not issubclass(origin, Mapping):
+        if issubclass(origin, tuple) and options and options[-1] is not Ellipsis:
+            return f"a list of {len(options)} values"
+        return f"a list ({_describe(options[0])} each)" if options else "a list"
+    return _PLAIN_NAMES.get(expected) or str(getattr(origin or expected, "__name__", expected))
+
+
+def _find(target: str) -> Any:
+    try:
+        return get_object(target)
+    except Exception as error:  # get_object imports foreign modules, which may raise anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigurationError(
+            f"cannot find {target!r} ({_first_line(error)}); check the spelling and what is installed"
+        ) from error
+
+
+def _hints(target: str) -> dict[str, Any]:
+    found = _find(target)
+    try:
+        return get_type_hints(found.__init__ if isinstance(found, type) else found)  # type: ignore[misc]
+    except (NameError, TypeError, AttributeError):  # annotations that only a type checker can read
+        return {}
+
+
+def _references(value: object, path: tuple[str, ...] = ()) -> set[str]:
+    """Collect the keys that the interpolations of a plain, unresolved configuration refer to."""
+    if isinstance(value, dict):
+        return set().union(*(_references(child, (*path, str(key))) for key, child in value.items()))
+    if isinstance(value, list):
+        return set().union(*(_references(child, (*path, str(index))) for index, child in enumerate(value)))
+    found = set()
+    for text in re.findall(r"\$\{([^}]*)", value) if isinstance(value, str) else ():
+        for dots, name in re.findall(r"(\.*)(\w[\w.]*)", text):  # ${.key}: a neighbour, ${..key}: one level up
+            found.add(".".join((*path[: len(path) - len(dots)], name)) if dots else name)
+    return found
+
+
+def _hint(path: str, key: str, candidates: Iterable[object]) -> str:
+    match = closest(key, (str(name) for name in candidates if name not in (key, *_CALL_KEYS)))
+    return f"; did you mean {_join(path, match)}?" if match else "; remove it"
+
+
+def _plain(value: object) -> object:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _join(path: str, key: object) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

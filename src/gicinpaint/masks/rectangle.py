@@ -1,0 +1,159 @@
+"""Rectangular holes, as the released code draws them."""
+
+from collections.abc import Sequence
+
+import torch
+from kornia.geometry.bbox import bbox_to_mask
+from torch import Tensor
+
+from gicinpaint.compositing import Box
+from gicinpaint.masks.sampler import Device, check_room, draw_integers, read_pair, read_range
+from gicinpaint.masks.window import hole_window
+
+
+class RectangleMask:
+    """Rectangular holes at random places.
+
+    A box of fixed size is placed at random; the hole is the box without a random border of 0 to ``inset`` pixels,
+    equal at the top and the bottom, and another one, equal at the left and the right. The defaults are those of the
+    released configuration (maximal deltas of 32 are insets of 16), so holes measure 96, 98, ... 128 pixels.
+
+    Args:
+        box: Height and width of the box in pixels; what the local critic sees.
+        inset: Largest border between box and hole, vertical and horizontal, in pixels.
+        margin: Pixels that stay free above and below the box, left and right of it.
+        count: Number of rectangles per image, or the smallest and the largest number. With more than one possible,
+            the returned box is the window that holds most of the hole.
+        same_in_batch: Give every image of a batch the same hole, as the released code does.
+
+    Raises:
+        TypeError: If a setting is not whole.
+        ValueError: If a setting is out of range, or the inset can swallow the hole; when called, if the box with its
+            margins does not fit the image.
+
+    Source:
+        Yu et al. 2018, section 3.2 and released code 1.0.0 (`random_bbox`, `bbox2mask`). As there, the last possible
+        place (touching the lower or right margin) is never drawn, and a box of 128 in 256 starts at 0 ... 127.
+        Differs from the released code: a place per image instead of one per batch, and a box that leaves only
+        one place is legal.
+
+    Example:
+        >>> import torch
+        >>> mask, box = RectangleMask(box=4, inset=1)(2, 8, 8, generator=torch.Generator().manual_seed(0))
+        >>> mask.shape, box.height, box.width
+        (torch.Size([2, 1, 8, 8]), 4, 4)
+    """
+
+    def __init__(
+        self,
+        box: int | Sequence[int] = (128, 128),
+        inset: int | Sequence[int] = (16, 16),
+        margin: int | Sequence[int] = (0, 0),
+        count: int | Sequence[int] = 1,
+        same_in_batch: bool = False,
+    ) -> None:
+        self.box = read_pair(box, "box", 1)
+        self.inset = read_pair(inset, "inset", 0)
+        self.margin = read_pair(margin, "margin", 0)
+        self.count = read_range(count, "count", 1)
+        self.same_in_batch = same_in_batch
+        if 2 * self.inset[0] >= self.box[0] or 2 * self.inset[1] >= self.box[1]:
+            raise ValueError(
+                f"inset must be less than half the box {self.box}, got {self.inset}; choose a smaller inset"
+            )
+
+    def __call__(
+        self,
+        batch_size: int,
+        height: int,
+        width: int,
+        *,
+        generator: torch.Generator | None = None,
+        device: Device = None,
+    ) -> tuple[Tensor, Box]:
+        """Draw masks of the given size; see `MaskSampler`."""
+        check_room(height, width, self.box, self.margin)
+        drawn = 1 if self.same_in_batch else batch_size
+        most = self.count[1]
+        top, inset_y = self._draw_side(0, height, (drawn, most), generator)
+        left, inset_x = self._draw_side(1, width, (drawn, most), generator)
+        hole = [top + inset_y, left + inset_x, top + self.box[0] - inset_y, left + self.box[1] - inset_x]
+        edges = torch.stack(hole, -1)  # (drawn, most, 4)
+        if self.count[0] < most:
+            absent = torch.arange(most, device=top.device) >= draw_integers(*self.count, (drawn, 1), generator)
+            edges = edges.masked_fill(absent[..., None], 0)
+        mask = fill_rectangles(edges.to(device or "cpu"), height, width)
+        if most == 1:
+            box = Box(top[:, 0].to(mask.device), left[:, 0].to(mask.device), *self.box)
+        else:
+            box = hole_window(mask, self.box)
+        if self.same_in_batch:
+            mask = mask.repeat(batch_size, 1, 1, 1)
+            box = Box(box.top.repeat(batch_size), box.left.repeat(batch_size), *self.box)
+        return mask, box
+
+    def _draw_side(
+        self, axis: int, size: int, shape: tuple[int, int], generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Draw where the boxes start along one axis, and their insets."""
+        first = self.margin[axis]
+        end = size - self.margin[axis] - self.box[axis]  # excluded by the released code, unless it is the only place
+        start = draw_integers(first, max(first, end - 1), shape, generator)
+        return start, draw_integers(0, self.inset[axis], shape, generator)
+
+
+class CenterMask:
+    """One rectangular hole in the middle of every image.
+
+    Args:
+        box: Height and width of the hole in pixels.
+
+    Raises:
+        TypeError: If a number is not whole.
+        ValueError: If the box is empty; when called, if it does not fit the image.
+
+    Source:
+        Yu et al. 2018, section 4: the quantitative examples; released `center_mask_256.png`.
+
+    Example:
+        >>> CenterMask(box=(1, 2))(1, 1, 4)[0]
+        tensor([[[[0., 1., 1., 0.]]]])
+    """
+
+    def __init__(self, box: int | Sequence[int] = (128, 128)) -> None:
+        self.box = read_pair(box, "box", 1)
+
+    def __call__(
+        self,
+        batch_size: int,
+        height: int,
+        width: int,
+        *,
+        generator: torch.Generator | None = None,
+        device: Device = None,
+    ) -> tuple[Tensor, Box]:
+        """Return masks of the given size; nothing is drawn from the generator."""
+        check_room(height, width, self.box)
+        top, left = (height - self.box[0]) // 2, (width - self.box[1]) // 2
+        place = torch.tensor([[top, left]], device=device).repeat(batch_size, 1)  # (B, 2)
+        edges = torch.cat([place, place + place.new_tensor(self.box)], 1)
+        return fill_rectangles(edges[:, None], height, width), Box(place[:, 0], place[:, 1], *self.box)
+
+
+def fill_rectangles(edges: Tensor, height: int, width: int) -> Tensor:
+    """Draw the union of each image's rectangles.
+
+    Args:
+        edges: First row and column of each rectangle, and the row and column after its last; empty ones are legal.
+        height: Height of the images in pixels.
+        width: Width of the images in pixels.
+
+    Shape:
+        - edges: int64 (B, N, 4): top, left, bottom, right
+        - returned: float32 (B, 1, H, W), {0, 1}
+    """
+    b, n, _ = edges.shape
+    top, left, bottom, right = edges.reshape(b * n, 4).float().unbind(-1)
+    corners = torch.stack([left, top, right - 1, top, right - 1, bottom - 1, left, bottom - 1], -1)
+    filled = bbox_to_mask(corners.reshape(b * n, 4, 2), width, height).reshape(b, n, height, width)
+    return filled if n == 1 else filled.amax(1, keepdim=True)

@@ -1,0 +1,52 @@
+"""One line for each way in which a command line can fail to compose."""
+
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from gicinpaint.configuration import ConfigurationError, arguments, closest
+
+
+def explain(error: Exception) -> str:
+    """Return what is wrong with the overrides, in one line that names the key.
+
+    Args:
+        error: What Hydra or OmegaConf raised while it composed a configuration.
+    """
+    from hydra.errors import MissingConfigException, OverrideParseException
+
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: expected key=value; quote special characters, e.g. 'key=\"a,b\"'"
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        return _explain_option(error.missing_cfg_file or "", error.options)
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
+        return _explain_key(str(cause.full_key), str(cause.key), cause.parent_node)
+    lines = [line.strip().rstrip(".") for line in str(error).splitlines()]
+    if isinstance(error, MissingConfigException):
+        return lines[0]  # the rest is the search path
+    return "; ".join(line for line in lines if line and not line.startswith("See https"))
+
+
+def _explain_option(missing: str, options: list[str]) -> str:
+    group, _, option = missing.rpartition("/")
+    match = closest(option, options)
+    hint = f"did you mean {group}={match}? " if match else ""
+    return f"{group}={option}: no such option; {hint}The options are {', '.join(options)}"
+
+
+def _explain_key(full_key: str, key: str, parent: DictConfig) -> str:
+    path = full_key.rpartition(".")[0]
+    known = _known_arguments(parent)
+    if key in known:
+        return f"{full_key}: not in the configuration yet; add it with +{full_key}=<value>"
+    match = closest(key, {str(name) for name in parent} | known)
+    if match is None:
+        return f"{full_key}: no such key; --cfg job shows all keys"
+    return f"{full_key}: no such key; did you mean {path + '.' if path else ''}{match}?"
+
+
+def _known_arguments(node: DictConfig) -> set[str]:
+    try:
+        return set(arguments(node["_target_"]) or ()) if "_target_" in node else set()
+    except ConfigurationError:  # the target is wrong too; the key is what was asked about
+        return set()
