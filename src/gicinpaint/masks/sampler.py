@@ -14,6 +14,11 @@ Device = torch.device | str | None
 class MaskSampler(Protocol):
     """A callable that draws one hole mask per image, and one box per image for the local critic."""
 
+    @property
+    def box(self) -> tuple[int, int]:
+        """Height and width of the boxes in pixels."""
+        ...
+
     def __call__(
         self,
         batch_size: int,
@@ -108,7 +113,9 @@ def device_of(generator: torch.Generator | None) -> torch.device:
 def _read_two(value: int | Sequence[int], name: str, meaning: str) -> tuple[int, int]:
     numbers = (value, value) if isinstance(value, int) else tuple(value)
     if len(numbers) != 2:
-        raise ValueError(f"{name} must be one number or two {meaning}, got {len(numbers)} numbers; leave out the others")
+        raise ValueError(
+            f"{name} must be one number or two {meaning}, got {len(numbers)} numbers; leave out the others"
+        )
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, int):
             raise TypeError(f"{name} must be whole numbers, got {number!r}; round it")

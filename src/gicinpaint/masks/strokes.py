@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import count, pairwise
+from fractions import Fraction
+from itertools import pairwise
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -110,39 +111,29 @@ class FreeFormMask:
         canvas = torch.zeros(batch_size, height, width, dtype=torch.uint8, device=device or "cpu")
         flips = draw_integers(0, 1, (batch_size, 2), generator).tolist()
         if self.share is None:
-            counts = draw_integers(*self.strokes, (batch_size,), generator).tolist()
+            stroke_counts = draw_integers(*self.strokes, (batch_size,), generator).tolist()
             missing = [height * width] * batch_size
-            _paint(canvas, self._draw_pieces(counts, flips, height, width, 1, generator), missing)
+            _paint(canvas, self._draw_pieces(stroke_counts, flips, height, width, 1, generator), missing)
         else:
-            missing = draw_integers(*self._pixel_range(height * width), (batch_size,), generator).tolist()
+            missing = draw_integers(*_pixel_range(self.share, height * width), (batch_size,), generator).tolist()
             self._grow(canvas, missing, flips, generator)
         mask = canvas[:, None].float()
         return mask, hole_window(mask, self.box)
-
-    def _pixel_range(self, pixels: int) -> tuple[int, int]:
-        """Return the fewest and the most hole pixels whose share is in the range."""
-        assert self.share is not None
-        low, high = max(1, math.ceil(self.share[0] * pixels)), math.ceil(self.share[1] * pixels) - 1
-        if low > high:
-            raise ValueError(
-                f"share must leave room for a whole number of pixels, got {self.share} of {pixels} pixels; widen it"
-            )
-        return low, high
 
     def _grow(
         self, canvas: Tensor, missing: list[int], flips: list[list[int]], generator: torch.Generator | None
     ) -> None:
         """Paint strokes until every image has the pixels that it is missing."""
-        for round_ in count():
-            if not any(missing):
-                return
-            counts = [_STROKES_PER_ROUND if pixels else 0 for pixels in missing]
-            widen = 2 ** min(round_ // _ROUNDS_PER_BRUSH, 16)
-            _paint(canvas, self._draw_pieces(counts, flips, *canvas.shape[1:], widen, generator), missing)
+        rounds = 0
+        while any(missing):
+            stroke_counts = [_STROKES_PER_ROUND if pixels else 0 for pixels in missing]
+            widen = 2 ** min(rounds // _ROUNDS_PER_BRUSH, 16)
+            _paint(canvas, self._draw_pieces(stroke_counts, flips, *canvas.shape[1:], widen, generator), missing)
+            rounds += 1
 
     def _draw_pieces(
         self,
-        counts: list[int],
+        stroke_counts: list[int],
         flips: list[list[int]],
         height: int,
         width: int,
@@ -150,9 +141,9 @@ class FreeFormMask:
         generator: torch.Generator | None,
     ) -> list[Piece]:
         """Draw as many strokes per image as asked for, as straight pieces in painting order."""
-        shape = (sum(counts), 5 + 2 * self.vertices[1])  # the numbers that a stroke needs at most
+        shape = (sum(stroke_counts), 5 + 2 * self.vertices[1])  # the numbers that a stroke needs at most
         numbers = torch.rand(shape, dtype=torch.float64, generator=generator, device=device_of(generator)).tolist()
-        owners = [image for image, strokes in enumerate(counts) for _ in range(strokes)]
+        owners = [image for image, strokes in enumerate(stroke_counts) for _ in range(strokes)]
         pieces = []
         for image, stroke in zip(owners, numbers, strict=True):
             points, brush = self._walk(iter(stroke), height, width)
@@ -181,6 +172,17 @@ class FreeFormMask:
             y = int(min(max(y + step * rise, 0), height - 1))
             points.append((x, y))
         return points, brush
+
+
+def _pixel_range(share: tuple[float, ...], pixels: int) -> tuple[int, int]:
+    """Return the fewest and the most hole pixels whose share is in the range."""
+    low, high = (math.ceil(Fraction(str(end)) * pixels) for end in share)  # 0.07 * 100 is more than 7 in floats
+    fewest, most = max(1, low), high - 1
+    if fewest > most:
+        raise ValueError(
+            f"share must leave room for a whole number of pixels, got {share} of {pixels} pixels; widen it"
+        )
+    return fewest, most
 
 
 def _paint(canvas: Tensor, pieces: list[Piece], missing: list[int]) -> None:
@@ -228,11 +230,11 @@ def _draw_patches(pieces: list[Piece], device: torch.device) -> Tensor:
     return draw_convex_polygon(patches, corners, patches.new_ones(1))[:, 0]
 
 
-def _keep_nearest(chosen: Tensor, row: int, column: int, count: int) -> Tensor:
+def _keep_nearest(chosen: Tensor, row: int, column: int, kept_count: int) -> Tensor:
     """Keep as many of the chosen pixels as asked for, those nearest to a place; ties in reading order."""
     rows, columns = chosen.nonzero(as_tuple=True)
     distance = (rows - row) ** 2 + (columns - column) ** 2
-    nearest = distance.argsort(stable=True)[:count]
+    nearest = distance.argsort(stable=True)[:kept_count]
     kept = torch.zeros_like(chosen)
     kept[rows[nearest], columns[nearest]] = True
     return kept

@@ -11,7 +11,7 @@ def hole_window(mask: Tensor, size: tuple[int, int]) -> Box:
     """Find the window of a given size that holds most of each mask's hole.
 
     Among windows that hold equally much, the one whose middle is nearest to the hole's centre of mass is taken
-    (rounded to a pixel), then the topmost, then the leftmost.
+    (rounded down to a pixel), then the topmost, then the leftmost.
 
     Args:
         mask: Hole mask; 1 = hole, 0 = known.
@@ -33,7 +33,7 @@ def hole_window(mask: Tensor, size: tuple[int, int]) -> Box:
         >>> hole_window(mask, (1, 2)).left
         tensor([1])
     """
-    b, _, h, w = mask.shape
+    h, w = mask.shape[-2:]
     check_room(h, w, size)
     hole = mask[:, 0].to(torch.uint8)
     across = _running_sum(hole)  # (B, H, W + 1)
@@ -56,7 +56,7 @@ def _running_sum(values: Tensor) -> Tensor:
 
 
 def _distance_to_centre(profile: Tensor, length: int) -> Tensor:
-    """Square the distance, in half pixels, from each run's middle to the centre of mass: (B, N) -> (B, N - length + 1)."""
+    """Square the distance, in half pixels, of each run from the centre of mass: (B, N) -> (B, N - length + 1)."""
     position = torch.arange(profile.shape[1], device=profile.device)
     centre = (profile * position).sum(1) // profile.sum(1).clamp_min(1)
     middle = 2 * position[: profile.shape[1] - length + 1] + length - 1
