@@ -58,3 +58,23 @@ def unpack_checkpoint(folder: Path) -> Path:
     with tarfile.open(DATA / "ckpt_c8.tar.xz") as archive:
         archive.extractall(folder, filter="data")
     return folder / "ckpt_c8"
+
+
+def tensorflow_gradients(values: dict[str, Any], loss: str) -> dict[str, np.ndarray]:
+    """Return a loss's gradients under the variables' names and in TensorFlow's layout, absent dense biases as 0."""
+    renamed = {f"var/{name}": gradient for name, gradient in section(values, f"grad_{loss}/").items()}
+    renamed |= {f"tf_var/{name}": gradient for name, gradient in section(values, f"tf_grad_{loss}/").items()}
+    gradients = tensorflow_variables(renamed)
+    dense = [name for name in gradients if name.endswith("_fc/kernel")]
+    zeros = {name.replace("kernel", "bias"): np.zeros(1, np.float32) for name in dense}
+    return {**zeros, **gradients}
+
+
+def assert_gradients_equal(actual: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 1e-3) -> None:
+    """Raise unless all gradients agree in relative norm; where the expected one is float noise around 0, absolutely."""
+    assert actual.keys() == expected.keys()
+    for name, gradient in expected.items():
+        if gradient.norm() < 1e-6:
+            assert actual[name].norm() < 1e-5, name
+        else:
+            assert relative_norm(actual[name], gradient) < tolerance, name
