@@ -111,7 +111,7 @@ def device_of(generator: torch.Generator | None) -> torch.device:
 
 
 def _read_two(value: int | Sequence[int], name: str, meaning: str) -> tuple[int, int]:
-    numbers = (value, value) if isinstance(value, int) else tuple(value)
+    numbers = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(numbers) != 2:
         raise ValueError(
             f"{name} must be one number or two {meaning}, got {len(numbers)} numbers; leave out the others"

@@ -124,11 +124,12 @@ class FreeFormMask:
         self, canvas: Tensor, missing: list[int], flips: list[list[int]], generator: torch.Generator | None
     ) -> None:
         """Paint strokes until every image has the pixels that it is missing."""
+        height, width = canvas.shape[1:]
         rounds = 0
         while any(missing):
             stroke_counts = [_STROKES_PER_ROUND if pixels else 0 for pixels in missing]
             widen = 2 ** min(rounds // _ROUNDS_PER_BRUSH, 16)
-            _paint(canvas, self._draw_pieces(stroke_counts, flips, *canvas.shape[1:], widen, generator), missing)
+            _paint(canvas, self._draw_pieces(stroke_counts, flips, height, width, widen, generator), missing)
             rounds += 1
 
     def _draw_pieces(
