@@ -47,7 +47,7 @@ def read_image(
 
     Args:
         path: File to read.
-        max_pixels: Largest width x height that is decoded.
+        max_pixels: Largest width x height that is decoded; above 178,956,970 Pillow's own limit holds.
         formats: Formats that are recognised, in Pillow's names. The file's content decides, not its suffix.
 
     Raises:
