@@ -154,7 +154,8 @@ def test_values_of_the_tensor_span_minus_one_to_one():
     tensor = to_tensor(Image.fromarray(np.array([[[0, 255, 51], [255, 0, 204]]], np.uint8)))
     expected = torch.tensor([[[-1.0, 1.0]], [[1.0, -1.0]], [[-0.6, 0.6]]])  # v / 127.5 - 1
     torch.testing.assert_close(tensor, expected, atol=1e-6, rtol=0)
-    assert tensor.is_contiguous() and tensor.shape == (3, 1, 2)
+    assert tensor.is_contiguous()
+    assert tensor.shape == (3, 1, 2)
 
 
 def test_names_with_odd_characters_are_read(tmp_path):
@@ -220,8 +221,10 @@ def test_a_bad_file_gives_one_error_that_names_it_on_one_line(tmp_path, kind):
     with pytest.raises(ImageError) as caught:
         read_image(path)
     message = str(caught.value)
-    assert message.startswith("cannot read image ") and "bad\\n file.jpg" in message
-    assert "\n" not in message and reason in message
+    assert message.startswith("cannot read image ")
+    assert "bad\\n file.jpg" in message
+    assert "\n" not in message
+    assert reason in message
     assert message.split("file.jpg'", 1)[1].strip(": ")  # a reason follows the name
 
 
@@ -249,6 +252,7 @@ def test_the_limit_on_pixels_is_the_callers(tmp_path):
 
 def test_random_bytes_behind_a_valid_start_never_raise_anything_else(tmp_path):
     generator = np.random.default_rng(1)
+    messages = []
     for suffix in (".jpg", ".png", ".webp", ".tif", ".bmp"):
         whole = tmp_path / f"whole{suffix}"
         Image.fromarray(colours(64, 64)).save(whole)
@@ -261,4 +265,6 @@ def test_random_bytes_behind_a_valid_start_never_raise_anything_else(tmp_path):
             try:
                 assert read_image(tmp_path / "broken").mode == "RGB"
             except ImageError as error:
-                assert "broken" in str(error) and "\n" not in str(error)
+                messages.append(str(error))
+    assert 10 < len(messages) < 140  # some files survive, some do not
+    assert all("broken'" in message and "\n" not in message for message in messages)

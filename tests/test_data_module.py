@@ -1,0 +1,406 @@
+"""The data module: batches that depend on the seed and their number alone, and errors before the run starts."""
+
+import itertools
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import hydra
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
+from PIL import Image
+
+from gicinpaint.data import (
+    CenterCropResize,
+    DatasetError,
+    ImageError,
+    ImageFiles,
+    InpaintingDataModule,
+    RandomCrop,
+    RandomScaleCrop,
+    ResizeThenCrop,
+    SamplePhotographs,
+)
+from gicinpaint.data.module import InpaintingDataset
+from gicinpaint.data.sample import TRAIN, VALIDATION
+from gicinpaint.data.sources import ImageSource
+from gicinpaint.masks import RectangleMask
+
+SIZE = 32
+MASK = RectangleMask(box=[16, 16], inset=[4, 4])
+CONF = Path(__file__).parents[1] / "conf"
+DATASETS = sorted(path.stem for path in (CONF / "dataset").glob("*.yaml"))
+DOWNLOADED = ["celeba", "celeba_hq", "dtd", "imagenet", "places2"]
+
+
+class Noise(ImageSource):
+    """Pictures of noise, 40 x 48; the first pixel of picture i is (i, i, i). Named ones cannot be read."""
+
+    def __init__(self, length, bad=()):
+        self.length = length
+        self.bad = frozenset(bad)
+
+    def __len__(self):
+        return self.length
+
+    def read(self, index):
+        if index in self.bad:
+            raise ImageError(f"cannot read image {self.name(index)}: broken")
+        pixels = np.random.default_rng(index).integers(0, 256, (40, 48, 3), np.uint8)
+        pixels[0, 0] = index
+        return Image.fromarray(pixels)
+
+    def name(self, index):
+        return f"noise {index}"
+
+
+class Corner:
+    """The upper left corner, so that a picture can be told by its first pixel."""
+
+    def __call__(self, image, height, width, generator):
+        return image.crop((0, 0, width, height))
+
+
+def build(train=10, validation=7, bad=(), bad_validation=(), **settings):
+    settings = {"image_size": SIZE, "batch_size": 4, "workers": 0, **settings}
+    return InpaintingDataModule(Noise(train, bad), Noise(validation, bad_validation), MASK, **settings)
+
+
+def first(loader, count):
+    return list(itertools.islice(loader, count))
+
+
+def picture_numbers(batch):
+    return ((batch.image[:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
+
+
+def assert_same(batches, others):
+    assert len(batches) == len(others)
+    for one, other in zip(batches, others, strict=True):
+        for a, b in [(one.image, other.image), (one.mask, other.mask), (one.box.top, other.box.top)]:
+            assert torch.equal(a, b)
+        assert torch.equal(one.box.left, other.box.left)
+        assert (one.box.height, one.box.width) == (other.box.height, other.box.width)
+
+
+def as_trainer(batches_seen, rank=0, world_size=1):
+    module = SimpleNamespace(batches_seen=batches_seen)
+    return SimpleNamespace(lightning_module=module, global_rank=rank, world_size=world_size)
+
+
+def test_the_sample_set_needs_no_download_and_is_split_by_photograph(monkeypatch):
+    import socket
+
+    def refuse(*_):
+        raise AssertionError("the sample set opened a connection")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    train, validation = SamplePhotographs.train(repeat=2), SamplePhotographs.validation()
+    assert not set(TRAIN) & set(VALIDATION)
+    assert {train.name(i) for i in range(len(train))} == set(TRAIN)
+    assert len(train) == 12
+    assert {validation.name(i) for i in range(len(validation))} == set(VALIDATION)
+    data = InpaintingDataModule(train, validation, MASK, image_size=SIZE, batch_size=4, workers=0)
+    batch = next(iter(data.train_dataloader()))
+    assert batch.image.shape == (4, 3, SIZE, SIZE)
+    assert batch.image.std() > 0.05
+
+
+def test_a_missing_photograph_of_the_sample_set_is_named():
+    with pytest.raises(DatasetError, match=r"sample photographs absent\.png in .*; reinstall scikit-image"):
+        SamplePhotographs(["coins.png", "absent.png"])
+
+
+def test_batches_hold_images_masks_and_boxes_that_fit_each_other():
+    batch = next(iter(build().train_dataloader()))
+    assert batch.image.shape == (4, 3, SIZE, SIZE)
+    assert batch.image.dtype == torch.float32
+    assert -1 <= batch.image.min() < -0.9
+    assert 0.9 < batch.image.max() <= 1
+    assert batch.mask.shape == (4, 1, SIZE, SIZE)
+    assert set(batch.mask.unique().tolist()) == {0.0, 1.0}
+    for mask, top, left in zip(batch.mask, batch.box.top, batch.box.left, strict=True):
+        inside = mask[:, top : top + batch.box.height, left : left + batch.box.width]
+        assert inside.sum() == mask.sum() > 0
+    assert len({tuple(mask.flatten().tolist()) for mask in batch.mask}) > 1  # each image has its own hole
+
+
+def test_batches_are_the_same_bit_for_bit_with_any_number_of_workers():
+    alone = first(build(seed=3).train_dataloader(), 6)  # 24 items of 10 images: three epochs
+    assert_same(alone, first(build(seed=3).train_dataloader(), 6))
+    assert_same(alone, first(build(seed=3, workers=2).train_dataloader(), 6))
+    assert not torch.equal(alone[0].image, next(iter(build(seed=4).train_dataloader())).image)
+
+
+def test_an_item_does_not_depend_on_what_was_made_before():
+    dataset, other = build().train, build().train
+    one = dataset[(5, 3)]
+    for item in [(0, 0), (5, 2), (4, 3)]:
+        assert not torch.equal(other[item].image, one.image)
+    torch.manual_seed(99)
+    assert_same([one], [other[(5, 3)]])
+
+
+def test_drawing_items_leaves_the_global_random_state_alone():
+    data = build()
+    before = torch.random.get_rng_state()
+    data.train[(0, 0)]
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_another_mask_leaves_the_crops_alone():
+    other = InpaintingDataset(Noise(10), RandomCrop(), RectangleMask(box=[8, 8], inset=[0, 0]), height=SIZE, width=SIZE)
+    mine = InpaintingDataset(Noise(10), RandomCrop(), MASK, height=SIZE, width=SIZE)
+    assert torch.equal(other[(1, 2)].image, mine[(1, 2)].image)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_starts_at_the_batch_that_the_module_counts(workers):
+    whole = first(build().train_dataloader(), 7)
+    resumed = build(workers=workers)
+    resumed.trainer = as_trainer(batches_seen=4)
+    assert_same(whole[4:], first(resumed.train_dataloader(), 3))
+
+
+def test_the_position_is_read_when_iteration_starts():
+    data = build()
+    data.trainer = as_trainer(batches_seen=0)
+    loader = data.train_dataloader()
+    data.trainer.lightning_module.batches_seen = 2  # a checkpoint is loaded after the loader is made
+    assert_same(first(build().train_dataloader(), 3)[2:], first(loader, 1))
+
+
+def test_processes_together_see_the_batch_that_one_process_would_see():
+    whole = first(build().train_dataloader(), 3)
+    parts = []
+    for rank in range(2):
+        data = build()
+        data.trainer = as_trainer(0, rank, world_size=2)
+        parts.append(first(data.train_dataloader(), 3))
+    for batch, one, two in zip(whole, *parts, strict=True):
+        assert torch.equal(batch.image, torch.cat([one.image, two.image]))
+        assert torch.equal(batch.mask, torch.cat([one.mask, two.mask]))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_every_validation_image_comes_once(world_size):
+    numbers, steps = [], set()
+    for rank in range(world_size):
+        data = build(validation=7, validation_crop=Corner())
+        data.trainer = as_trainer(0, rank, world_size)
+        batches = list(data.val_dataloader())
+        steps.add(len(batches))
+        numbers += [number for batch in batches for number in picture_numbers(batch)]
+    assert sorted(numbers) == list(range(7))
+    assert len(steps) == 1
+
+
+def test_validation_has_the_same_holes_in_every_run():
+    def batches(**settings):
+        return list(build(train_crop=Corner(), **settings).val_dataloader())
+
+    fixed = batches(seed=0)
+    assert_same(fixed, batches(seed=1, workers=2))
+    loader = build().val_dataloader()
+    assert_same(list(loader), list(loader))
+    one_by_one = torch.cat([batch.mask for batch in batches(validation_batch_size=1)])
+    assert torch.equal(torch.cat([batch.mask for batch in fixed]), one_by_one)
+    other = batches(validation_seed=1)
+    assert torch.equal(other[0].image, fixed[0].image)
+    assert not torch.equal(other[0].mask, fixed[0].mask)
+
+
+def test_flips_come_as_often_as_asked():
+    def share(flip):
+        dataset = InpaintingDataset(Noise(200), Corner(), MASK, height=40, width=48, flip=flip)
+        corners = torch.stack([dataset.read(0, index)[0, 0, 0] for index in range(200)])
+        flipped = ~torch.isclose(corners, torch.arange(200) / 127.5 - 1, rtol=0, atol=1e-5)
+        return flipped.double().mean().item()
+
+    assert share(0) == 0
+    assert share(1) == 1
+    assert 0.4 < share(0.5) < 0.6  # 200 fair coins: outside once in 200 seeds, and this seed is fixed
+
+
+def test_a_random_crop_keeps_the_scale_and_reaches_every_corner():
+    pixels = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    image = Image.fromarray(np.repeat(pixels[..., None], 3, axis=2))
+    generator = torch.Generator().manual_seed(0)
+    windows = {np.asarray(RandomCrop()(image, 3, 3, generator))[..., 0].tobytes() for _ in range(200)}
+    assert windows == {pixels[y : y + 3, x : x + 3].tobytes() for y in range(2) for x in range(3)}
+
+
+@pytest.mark.parametrize("crop", [RandomCrop(True), RandomScaleCrop(0.4, True), ResizeThenCrop(), CenterCropResize()])
+@pytest.mark.parametrize("size", [(20, 90), (90, 20), (64, 64), (33, 32), (7, 5)])
+def test_every_crop_gives_the_size_asked_for(crop, size):
+    image = Image.new("RGB", size, (10, 20, 30))
+    for seed in range(5):
+        result = crop(image, 32, 24, torch.Generator().manual_seed(seed))
+        assert result.size == (24, 32)
+        assert result.getpixel((11, 15)) == (10, 20, 30)
+
+
+def test_the_centred_crop_drops_the_same_on_both_sides():
+    pixels = np.zeros((218, 178, 3), np.uint8)
+    pixels[:20] = pixels[-20:] = 255  # CelebA's size: 20 rows above and below the centred square of 178
+    result = CenterCropResize()(Image.fromarray(pixels), 178, 178, torch.Generator())
+    assert result.size == (178, 178)
+    assert not np.asarray(result).any()
+
+
+def test_a_bad_image_stops_the_run_with_its_name():
+    data = build(train=100, bad=[50])
+    with pytest.raises(ImageError, match="cannot read image noise 50: broken"):
+        data.train[(0, 50)]
+
+
+def test_a_skipped_training_image_is_replaced_by_the_same_one_in_every_run(caplog):
+    settings = {"train": 200, "bad": [50], "on_error": "skip", "flip": 0, "train_crop": Corner()}
+    data = build(**settings)
+    with caplog.at_level(logging.WARNING):
+        replacement = data.train[(0, 50)]
+    assert "skipped bad training image 1: cannot read image noise 50: broken" in caplog.text
+    assert_same([replacement], [build(**settings).train[(0, 50)]])
+    assert picture_numbers(replacement) != [50]
+    assert data.train.faults.bad == 1
+    assert not torch.equal(replacement.image, data.train[(1, 50)].image)  # another one in the next epoch
+
+
+def test_a_skipped_validation_image_is_left_out(caplog):
+    data = build(validation=200, bad_validation=[5], on_error="skip", validation_crop=Corner(), workers=2)
+    numbers = [number for batch in data.val_dataloader() for number in picture_numbers(batch)]
+    assert sorted(numbers) == [number for number in range(200) if number != 5]
+    assert data.validation.faults.bad == 1
+    assert data.validation.faults.read == 200
+    with caplog.at_level(logging.WARNING):
+        data.teardown("fit")
+    assert "skipped 1 bad validation images of 200 read" in caplog.text
+
+
+def test_more_than_one_per_cent_of_bad_images_stops_the_run():
+    data = build(train=100, bad=[50, 51], on_error="skip")
+    data.train[(0, 50)]
+    with pytest.raises(
+        DatasetError, match=r"2 of 2 training images read so far .* more than 1% of the 100; .*noise 51"
+    ):
+        data.train[(0, 51)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        (
+            {"train": 3},
+            DatasetError,
+            "a batch of 4 needs at least as many training images, found 3; set batch_size to 3",
+        ),
+        (
+            {"image_size": 41},
+            DatasetError,
+            r"4 of 4 images tried .* noise 0: the image is 40x48, smaller than the crop",
+        ),
+        ({"train": 10, "bad": [0]}, DatasetError, "1 of 4 images tried before the start cannot be used; .* noise 0"),
+        ({"bad_validation": [6]}, DatasetError, "1 of 4 images tried before the start cannot be used; .* noise 6"),
+        ({"bad": range(10), "on_error": "skip"}, DatasetError, "4 of 4 images tried before the start cannot be used"),
+        ({"batch_size": 0}, ValueError, "batch_size and prefetch must be at least 1"),
+        ({"workers": -1}, ValueError, "workers at least 0, got 32x32, 4, 2 and -1"),
+        ({"flip": 1.5}, ValueError, r"flip must be a probability in 0\.\.1, got 1\.5"),
+        ({"on_error": "ignore"}, ValueError, "on_error must be 'raise' or 'skip', got 'ignore'"),
+    ],
+)
+def test_impossible_settings_stop_before_the_run(settings, error, message):
+    with pytest.raises(error, match=message):
+        build(**settings)
+
+
+def test_small_images_are_enlarged_on_request():
+    data = build(image_size=[44, 60], train_crop=RandomCrop(enlarge=True))
+    assert next(iter(data.train_dataloader())).image.shape == (4, 3, 44, 60)
+
+
+@pytest.mark.parametrize("present", [False, True])
+def test_a_missing_or_empty_folder_stops_with_its_path(tmp_path, present):
+    if present:
+        (tmp_path / "photos").mkdir()
+    reason = "found none; put photographs" if present else "which does not exist: found none; put photographs"
+    with pytest.raises(DatasetError, match=rf"'{tmp_path}/photos'.*{reason}"):
+        ImageFiles(tmp_path / "photos", hint="put photographs there")
+
+
+def compose_dataset(name, data_dir, *overrides):
+    with initialize_config_dir(str(CONF), version_base=None):
+        names = [f"+dataset={name}", "+mask=rectangle", "+seed=0", f"+data_dir={data_dir}"]
+        return compose(overrides=[*names, *overrides]).dataset
+
+
+def instantiate(config):
+    return hydra.utils.instantiate(config, _convert_="all")
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "sample"])
+def test_absent_data_is_one_line_that_says_where_it_belongs_and_how_to_get_it(tmp_path, name, part):
+    config = compose_dataset(name, tmp_path)
+    with pytest.raises(InstantiationException) as caught:
+        instantiate(config[part])
+    error = caught.value.__cause__
+    assert isinstance(error, DatasetError)
+    assert "\n" not in str(error)
+    assert str(error).startswith("looked for")
+    assert f"'{tmp_path}/" in str(error)
+    assert ("https://" in str(error) or "http://" in str(error)) == (name in DOWNLOADED)
+
+
+@pytest.mark.parametrize("name", DOWNLOADED)
+def test_the_layout_of_the_archive_is_read(tmp_path, name):
+    def save(*paths):
+        for path in paths:
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            size = (178, 218) if name == "celeba" else (64, 64)
+            Image.new("RGB", size, (200, 100, 50)).save(tmp_path / path, format="JPEG")
+
+    def write_list(path, *names):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("".join(f"{line}\n" for line in names))
+
+    if name == "places2":
+        save("places2/data_large/a/abbey/00000001.jpg", "places2/data_large/b/bar/00000001.jpg")
+        save("places2/val_large/Places365_val_00000001.jpg")
+    elif name == "imagenet":
+        save("imagenet/train/n01440764/n01440764_18.JPEG", "imagenet/train/n01443537/n01443537_2.JPEG")
+        save("imagenet/val/ILSVRC2012_val_00000001.JPEG")
+    elif name == "dtd":
+        save(*(f"dtd/images/banded/banded_000{number}.jpg" for number in (2, 4, 5)))
+        write_list("dtd/labels/train1.txt", "banded/banded_0002.jpg", "banded/banded_0004.jpg")
+        write_list("dtd/labels/val1.txt", "banded/banded_0005.jpg")
+    else:
+        folder = {"celeba": "celeba/img_align_celeba", "celeba_hq": "celeba_hq/CelebA-HQ-img"}[name]
+        save(*(f"{folder}/{number}.jpg" for number in (1, 2, 3)))
+        write_list(f"{name}/train.flist", "1.jpg", "2.jpg")
+        write_list(f"{name}/val.flist", "3.jpg")
+    counts = ["dataset.train.expected=2", "dataset.validation.expected=1"]
+    size = [
+        "dataset.image_size=48",
+        "dataset.batch_size=2",
+        "dataset.workers=0",
+        "mask.box=[16,16]",
+        "mask.inset=[0,0]",
+    ]
+    data = instantiate(compose_dataset(name, tmp_path, *counts, *size))
+    assert (len(data.train), len(data.validation)) == (2, 1)
+    batch = next(iter(data.train_dataloader()))
+    expected = torch.tensor([200.0, 100.0, 50.0]).div(127.5).sub(1).view(1, 3, 1, 1).expand(2, 3, 48, 48)
+    torch.testing.assert_close(batch.image, expected, atol=4 / 127.5, rtol=0)  # JPEG rounds a plain colour by little
+    with pytest.raises(InstantiationException, match=r"looked for \d+ images in .*: found 2; get "):
+        instantiate(compose_dataset(name, tmp_path, *size))  # a part of the data is not taken for all of it
+
+
+@pytest.mark.parametrize("name", DOWNLOADED)
+def test_the_head_of_each_dataset_says_where_to_get_it(name):
+    head = (CONF / "dataset" / f"{name}.yaml").read_text().split("defaults:")[0]
+    for word in ("Where", "Licence", "Size", "Unpack", "Count"):
+        assert f"\n# {word} " in head
+    assert all(line.startswith("#") for line in head.splitlines())
