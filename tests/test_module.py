@@ -1,0 +1,362 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, Optimizer
+from torch.utils.data import DataLoader
+
+import golden
+from gicinpaint.attention import ContextualAttention, ReferenceAttention, UnfoldAttention
+from gicinpaint.callbacks import StopAtUpdates
+from gicinpaint.compositing import Box, composite, crop_box, mask_out
+from gicinpaint.critics import GlobalCritic, LocalCritic
+from gicinpaint.data import Batch
+from gicinpaint.generator import CoarseGenerator, Generator
+from gicinpaint.losses import Hinge, InpaintingLoss
+from gicinpaint.metrics import RegionL1
+from gicinpaint.module import InpaintingModule
+from gicinpaint.official import convert
+
+BACKENDS = {"default": None, "unfold": UnfoldAttention(), "reference": ReferenceAttention()}
+PARTS = ("global", "local")
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*have no `val_dataloader`")
+
+
+# One iteration of the released model
+
+
+class Iteration:
+    """The golden file's batch, and a module with its weights and its places of the penalty."""
+
+    def __init__(self, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.values = values = golden.load("e2e_64x64_box32.npz")
+        image, meta = values["batch_data"] / 127.5 - 1, values["meta"]
+        top, left, height, width = values["bbox_tlhw"].tolist()
+        b = len(image)
+        box = Box(torch.full((b,), top), torch.full((b,), left), height, width)
+        self.batch = Batch(image, values["mask"].expand(b, -1, -1, -1), box)
+        generator = Generator(meta["cnum_generator"], ContextualAttention(backend=BACKENDS[backend]))
+        width = meta["cnum_critics"]
+        critics = GlobalCritic(width, image.shape[-2:]), LocalCritic(width, (box.height, box.width))
+        weights = convert(golden.tensorflow_variables(values))
+        for part, network in zip(("generator", "global_critic", "local_critic"), (generator, *critics), strict=True):
+            network.load_state_dict(weights[part])
+        self.module = InpaintingModule(generator, *critics)
+        places = torch.stack([values[f"alpha_{part}"].reshape(b, 1, 1, 1) for part in PARTS])
+        monkeypatch.setattr(self.module, "_penalty_places", lambda images: places)
+        masked = mask_out(image, self.batch.mask)
+        self.completion = generator(masked, self.batch.mask)
+        self.completed = composite(image, self.completion.prediction, self.batch.mask)
+
+    def assert_equal(self, terms: dict[str, Tensor | None]) -> None:
+        for name, actual in terms.items():
+            assert actual is not None
+            torch.testing.assert_close(actual, self.values[name], rtol=1e-4, atol=0)
+
+
+@pytest.fixture(params=BACKENDS)
+def iteration(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iteration:
+    return Iteration(request.param, monkeypatch)
+
+
+def test_the_critics_side_of_an_iteration_equals_the_golden_one(iteration: Iteration) -> None:
+    terms = iteration.module.critic_terms(iteration.batch, iteration.completed.detach())
+    parts = {"d_loss_global": terms.global_critic, "d_loss_local": terms.local_critic, "d_loss": terms.total}
+    iteration.assert_equal(parts | {"penalty_global": terms.global_penalty, "penalty_local": terms.local_penalty})
+    terms.total.backward()
+    expected = convert(golden.tensorflow_gradients(iteration.values, "d_loss"))
+    for part in PARTS:
+        actual = {name: weight.grad for name, weight in iteration.module.critics[part].named_parameters()}
+        golden.assert_gradients_equal(actual, expected[f"{part}_critic"])
+    assert all(weight.grad is None for weight in iteration.module.generator.parameters())
+
+
+def test_the_generators_side_of_an_iteration_equals_the_golden_one(iteration: Iteration) -> None:
+    terms = iteration.module.generator_terms(iteration.batch, iteration.completion, iteration.completed)
+    parts = {"l1_loss": terms.reconstruction, "ae_loss": terms.known, "g_loss": terms.total}
+    iteration.assert_equal(parts | {"g_loss_global": terms.global_adversarial, "g_loss_local": terms.local_adversarial})
+    terms.total.backward()
+    expected = convert(golden.tensorflow_gradients(iteration.values, "g_loss"))["generator"]
+    actual = {name: weight.grad for name, weight in iteration.module.generator.named_parameters()}
+    golden.assert_gradients_equal(actual, expected)
+
+
+# Schedule, with networks of width 2 on 16 x 16 images
+
+
+def _batches(count: int, b: int = 2) -> list[Batch]:
+    random = torch.Generator().manual_seed(0)
+    batches = []
+    for _ in range(count):
+        mask, top, left = torch.zeros(b, 1, 16, 16), *torch.randint(0, 9, (2, b), generator=random)
+        for item, row, column in zip(mask, top, left, strict=True):
+            item[:, row + 1 : row + 7, column + 2 : column + 8] = 1
+        batches.append(Batch(torch.rand(b, 3, 16, 16, generator=random) * 2 - 1, mask, Box(top, left, 8, 8)))
+    return batches
+
+
+def _module(adversary: bool = True, **arguments: Any) -> InpaintingModule:
+    torch.manual_seed(0)
+    critics = (GlobalCritic(2, (16, 16)), LocalCritic(2, (8, 8))) if adversary else ()
+    loss = InpaintingLoss() if adversary else InpaintingLoss(None)
+    factory = partial(Adam, lr=1e-3, betas=(0.5, 0.9))
+    optimizers = {"generator_optimizer": factory, "critic_optimizer": factory}
+    return InpaintingModule(Generator(2), *critics, **{"loss": loss, **optimizers, **arguments})
+
+
+def _weights(network: nn.Module) -> list[Tensor]:
+    return [weight.detach().clone() for weight in network.parameters()]
+
+
+def _moved(before: list[Tensor], after: list[Tensor]) -> bool:
+    return any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+class Watch(Callback):
+    """Note weights and gradients after every batch."""
+
+    def __init__(self) -> None:
+        self.weights: dict[str, list[list[Tensor]]] = {"generator": [], "critics": []}
+        self.gradients: dict[str, list[list[Tensor | None]]] = {"generator": [], "critics": []}
+        self.counts: list[tuple[int, int]] = []
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._note(module)
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        self._note(module)
+        self.counts.append((module.batches_seen, module.generator_updates))
+
+    def _note(self, module: LightningModule) -> None:
+        for name in self.weights:
+            network = getattr(module, name)
+            self.weights[name].append(_weights(network))
+            self.gradients[name].append([None if p.grad is None else p.grad.clone() for p in network.parameters()])
+
+    def moves(self, name: str) -> list[bool]:
+        history = self.weights[name]
+        return [_moved(before, after) for before, after in pairwise(history)]
+
+
+def _fit(module: InpaintingModule, *callbacks: Callback, updates: int = 1, **arguments: Any) -> Trainer:
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=-1,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[*callbacks, StopAtUpdates(updates)],
+        **arguments,
+    )
+    trainer.fit(module, DataLoader(_batches(12), batch_size=None))
+    return trainer
+
+
+def test_five_critic_updates_go_with_one_generator_update() -> None:
+    module, watch = _module(), Watch()
+    _fit(module, watch, updates=2)
+    assert watch.moves("critics") == [True] * 10
+    assert watch.moves("generator") == 2 * [False, False, False, False, True]
+    assert watch.counts == [(n, n // 5) for n in range(1, 11)]
+    for before, after in ((0, 5), (5, 10)):  # nothing is left out of the optimizers
+        for name, history in watch.weights.items():
+            moved = [not torch.equal(a, b) for a, b in zip(history[before], history[after], strict=True)]
+            names = [n for n, _ in getattr(module, name).named_parameters()]
+            still = {n for n, m in zip(names, moved, strict=True) if not m}
+            assert still <= {"global.score.bias", "local.score.bias"}  # their gradients cancel
+
+
+def test_gradients_stay_on_their_own_side() -> None:
+    module, watch = _module(), Watch()
+    _fit(module, watch)
+    assert all(gradient is None for batch in watch.gradients["generator"][:-1] for gradient in batch)
+    assert all(gradient is not None for gradient in watch.gradients["generator"][-1])
+    assert all(weight.requires_grad for weight in module.parameters())
+
+
+class _Recorder:
+    """An optimizer factory that notes the gradients of both networks at each step."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[Tensor]] = []
+
+    def __call__(self, parameters: Iterator[nn.Parameter]) -> Optimizer:
+        optimizer = SGD(list(parameters), lr=1e-3)
+        weights = optimizer.param_groups[0]["params"]
+        optimizer.register_step_pre_hook(lambda *_: self.seen.append([w.grad.clone() for w in weights]))
+        return optimizer
+
+
+def test_the_generators_step_leaves_the_critics_gradients_alone() -> None:
+    recorder = _Recorder()
+    module, watch = _module(critic_optimizer=recorder), Watch()
+    _fit(module, watch)
+    last = watch.gradients["critics"][-1]  # after the generator's step of the fifth batch
+    assert len(recorder.seen) == 5
+    assert all(torch.equal(before, after) for before, after in zip(recorder.seen[-1], last, strict=True))
+
+
+def test_the_generator_answers_to_the_updated_critics() -> None:
+    """Its loss on the fifth batch is that of the critics after, not before, their fifth update."""
+    module, watch = _module(), Watch()
+    trainer = _fit(module, watch)
+    image, mask, box = _batches(12)[4]
+    twin = _module()
+    twin.critics.load_state_dict(module.critics.state_dict())
+    completed = twin(image, mask)  # the generator had not moved yet
+    for part in PARTS:
+        score = twin.critics[part](crop_box(completed, box) if part == "local" else completed)
+        logged = trainer.callback_metrics[f"train/generator/{part}_adversarial"]
+        torch.testing.assert_close(logged, -score.mean(), rtol=1e-5, atol=1e-7)
+
+
+def test_warm_up_leaves_the_critics_untouched() -> None:
+    module, watch = _module(warmup_steps=3), Watch()
+    _fit(module, watch, updates=4)
+    assert watch.moves("generator") == [True, True, True, False, True]
+    assert watch.moves("critics") == [False, False, False, True, True]
+    assert watch.counts == [(1, 1), (2, 2), (3, 3), (4, 3), (5, 4)]
+
+
+def test_warm_up_trains_on_reconstruction_alone() -> None:
+    module = _module(warmup_steps=1)
+    trainer = _fit(module)
+    assert not [name for name in trainer.callback_metrics if "adversarial" in name or "critic/" in name]
+    assert trainer.callback_metrics["train/generator/total"] > 0
+
+
+@pytest.mark.parametrize("generator", [Generator(2), CoarseGenerator(2)], ids=lambda g: type(g).__name__)
+def test_without_adversary_every_batch_updates_the_generator(generator: nn.Module) -> None:
+    module, watch = _module(adversary=False), Watch()
+    module.generator = generator
+    _fit(module, watch, updates=3)
+    assert len(module.configure_optimizers()) == 1
+    assert not module.critics
+    assert watch.moves("generator") == [True] * 3
+    assert watch.counts == [(1, 1), (2, 2), (3, 3)]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_one_critic_is_enough(part: str) -> None:
+    critic = (
+        {"global_critic": GlobalCritic(2, (16, 16))} if part == "global" else {"local_critic": LocalCritic(2, (8, 8))}
+    )
+    module, watch = InpaintingModule(Generator(2), **critic, critic_steps=2), Watch()
+    trainer = _fit(module, watch)
+    assert watch.moves("critics") == [True, True]
+    assert watch.moves("generator") == [False, True]
+    adversarial = [name for name in trainer.callback_metrics if name.endswith("adversarial")]
+    assert adversarial == [f"train/generator/{part}_adversarial"]
+
+
+def test_a_penalty_of_weight_zero_is_not_computed() -> None:
+    module = _module(loss=InpaintingLoss(Hinge(), penalty_weight=0), critic_steps=1)
+    trainer = _fit(module)
+    assert not [name for name in trainer.callback_metrics if "penalty" in name]
+    assert trainer.callback_metrics["train/critic/total"] > 0
+
+
+def test_runs_of_one_seed_are_alike_and_of_another_are_not() -> None:
+    """Weights and batches are the same: only the places of the penalty depend on the seed."""
+    runs = []
+    for seed in (1, 1, 2):
+        module = _module(seed=seed)
+        _fit(module)
+        runs.append(_weights(module.critics))
+    assert not _moved(runs[0], runs[1])
+    assert _moved(runs[0], runs[2])
+
+
+def test_every_process_takes_its_part_of_the_joint_batchs_places() -> None:
+    module = _module(seed=3)
+    _fit(module)
+    trainer = module.trainer
+    whole = module._penalty_places(torch.zeros(4, 3, 16, 16))
+
+    parts = []
+    for rank in range(2):
+        module._trainer = type("_Two", (), {"world_size": 2, "global_rank": rank})()
+        parts.append(module._penalty_places(torch.zeros(2, 3, 16, 16)))
+    module._trainer = trainer
+    assert torch.equal(torch.cat(parts, dim=1), whole)
+    assert whole.shape == (2, 4, 1, 1, 1)
+    assert len(whole.unique()) == 8
+    module.batches_seen += 1
+    assert not torch.isin(module._penalty_places(torch.zeros(4, 3, 16, 16)), whole).any()
+
+
+# Validation, forward and checkpoints
+
+
+def test_validation_measures_both_stages_in_the_hole() -> None:
+    module, batches = _module(), _batches(3)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    (figures,) = trainer.validate(module, DataLoader(batches, batch_size=None), verbose=False)
+    stages = {"coarse": RegionL1(), "completed": RegionL1()}
+    with torch.no_grad():
+        for image, mask, _ in batches:
+            completion = module.generator(mask_out(image, mask), mask)
+            stages["coarse"].update(completion.coarse, image, mask)
+            stages["completed"].update(completion.refined, image, mask)
+    for stage, metric in stages.items():
+        assert figures[f"validation/{stage}/hole/l1"] == pytest.approx(metric.compute().item())
+    columns = {name.rsplit("/", 1)[1] for name in figures if name.startswith("validation/completed/hole/")}
+    assert columns == {"l1", "l2", "psnr", "tv"}
+    assert all(math.isfinite(value) for value in figures.values())
+
+
+def test_calling_the_module_fills_the_hole_alone() -> None:
+    module, (batch,) = _module(), _batches(1)
+    with torch.no_grad():
+        completed = module(batch.image, batch.mask)
+        refined = module.generator(mask_out(batch.image, batch.mask), batch.mask).refined
+    hole = batch.mask.bool().expand_as(refined)
+    assert torch.equal(completed[~hole], batch.image[~hole])
+    assert torch.equal(completed[hole], refined[hole])
+
+
+def test_a_checkpoint_carries_counters_and_configuration_and_opens_safely(tmp_path: Path) -> None:
+    module = _module(critic_steps=2)
+    module.config = {"critic_steps": 2, "generator": {"width": 2}, "names": ["a", None]}
+    trainer = _fit(module, updates=2)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert checkpoint["counters"] == {"batches_seen": 4, "generator_updates": 2}
+    assert checkpoint["config"] == module.config
+    for name, weight in module.state_dict().items():
+        assert torch.equal(checkpoint["state_dict"][name], weight)
+    other = _module(critic_steps=2)
+    other.on_load_checkpoint(checkpoint)
+    assert (other.batches_seen, other.generator_updates) == (4, 2)
+
+
+# Errors
+
+
+def test_an_adversary_without_critic_is_reported() -> None:
+    with pytest.raises(ValueError, match="an adversarial loss needs a critic, got none; pass one or use a loss"):
+        InpaintingModule(Generator(2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"critic_steps": 0}, "critic_steps must be at least 1, got 0; the paper's is 5"),
+        ({"warmup_steps": -1}, "warmup_steps must not be negative, got -1; 0 switches the warm-up off"),
+    ],
+)
+def test_a_count_out_of_range_is_reported(arguments: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _module(**arguments)
