@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from torch import Tensor
 from tqdm import tqdm
 
@@ -40,7 +40,7 @@ class StopAtUpdates(Callback):
             trainer.should_stop = True
 
 
-class SaveByUpdates(Checkpoint):
+class SaveByUpdates(Callback):
     """Save `last.ckpt` every few generator updates and at the end, and `best.ckpt` after the best validation.
 
     Args:
@@ -72,7 +72,7 @@ class SaveByUpdates(Checkpoint):
         value = trainer.callback_metrics.get(self.monitor)
         if trainer.state.fn == "fit" and value is not None and value.item() < self.best:
             self.best = value.item()
-            trainer.save_checkpoint(self.folder / "best.ckpt")
+            trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=False)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Save the final state."""
@@ -89,7 +89,7 @@ class SaveByUpdates(Checkpoint):
 
     def _save_last(self, trainer: Trainer, updates: int) -> None:
         self._saved_at = updates
-        trainer.save_checkpoint(self.last_path)
+        trainer.save_checkpoint(self.last_path, weights_only=False)
 
 
 class UpdatesProgressBar(ProgressBar):

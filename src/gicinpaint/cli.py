@@ -91,7 +91,7 @@ def _run(job: str, overrides: list[str]) -> int:
     from gicinpaint.overrides import explain
 
     full = os.environ.get("HYDRA_FULL_ERROR", "0") == "1"
-    codes: dict[int, int] = {}  # of the errors that were raised inside of jobs and are reported
+    codes: list[int] = []  # of jobs that failed, each reported already
 
     with _hydra_command_line(job, overrides) as users_command_line:
 
@@ -99,20 +99,19 @@ def _run(job: str, overrides: list[str]) -> int:
             with users_command_line():
                 try:
                     JOBS[job].function(config)
-                except Exception as error:
-                    codes[id(error)] = _report(error, full)
-                    raise
+                except Exception as error:  # reported here: raised again, Hydra would add lines of its own
+                    codes.append(_report(error, full))
 
         try:
             hydra.main(config_path="pkg://gicinpaint.conf", config_name=job, version_base="1.3")(task)()
         except Exception as error:
-            if id(error) in codes:
-                return codes[id(error)]
-            if full or not isinstance(error, HydraException | OmegaConfBaseException | ValueError | OSError | yaml.YAMLError):
+            if full or not isinstance(
+                error, HydraException | OmegaConfBaseException | ValueError | OSError | yaml.YAMLError
+            ):
                 raise
             _say(explain(error))
             return WRONG_OVERRIDES
-    return 0
+    return max(codes, default=0)
 
 
 def _report(error: Exception, full: bool) -> int:

@@ -15,7 +15,7 @@ class Critic(nn.Module):
 
     Args:
         widths: Output channels of the four convolutions.
-        image_size: Height and width of the images it scores; the dense unit fixes them.
+        image_size: Height and width of the images it scores; the dense unit fixes them. One number means both.
 
     Shape:
         - image: (B, 3, *image_size), [-1, 1]
@@ -28,9 +28,9 @@ class Critic(nn.Module):
         Yu et al. 2018, section 3.2; layers as in the released code.
     """
 
-    def __init__(self, widths: Sequence[int], image_size: Sequence[int]) -> None:
+    def __init__(self, widths: Sequence[int], image_size: int | Sequence[int]) -> None:
         super().__init__()
-        self.image_size = tuple(image_size)
+        self.image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         channels = [3, *widths]
         self.features = nn.Sequential(
             *(
@@ -64,7 +64,7 @@ class GlobalCritic(Critic):
 
     Args:
         width: Channels of the first convolution; the following have 2, 4 and 4 times as many.
-        image_size: Height and width of the images it scores.
+        image_size: Height and width of the images it scores, or one number for both.
 
     Shape:
         - image: (B, 3, *image_size), [-1, 1]
@@ -77,7 +77,7 @@ class GlobalCritic(Critic):
         Yu et al. 2018, section 3.2; layers as in the released code.
     """
 
-    def __init__(self, width: int = 64, image_size: Sequence[int] = (256, 256)) -> None:
+    def __init__(self, width: int = 64, image_size: int | Sequence[int] = (256, 256)) -> None:
         super().__init__([width, 2 * width, 4 * width, 4 * width], image_size)
 
 
@@ -86,7 +86,7 @@ class LocalCritic(Critic):
 
     Args:
         width: Channels of the first convolution; the following have 2, 4 and 8 times as many.
-        image_size: Height and width of the boxes it scores.
+        image_size: Height and width of the boxes it scores, or one number for both.
 
     Shape:
         - image: (B, 3, *image_size), [-1, 1]
@@ -99,5 +99,5 @@ class LocalCritic(Critic):
         Yu et al. 2018, section 3.2; layers as in the released code.
     """
 
-    def __init__(self, width: int = 64, image_size: Sequence[int] = (128, 128)) -> None:
+    def __init__(self, width: int = 64, image_size: int | Sequence[int] = (128, 128)) -> None:
         super().__init__([width, 2 * width, 4 * width, 8 * width], image_size)

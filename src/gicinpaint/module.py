@@ -1,6 +1,6 @@
 """The training algorithm: critics on every batch, the generator on every few, by manual optimization."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torchmetrics import MetricCollection
 
-from gicinpaint.compositing import composite, crop_box, mask_out
+from gicinpaint.compositing import composite, crop_box, fill_with_mean, mask_out
 from gicinpaint.critics import Critic
 from gicinpaint.data import Batch
 from gicinpaint.data.order import key
@@ -39,13 +39,13 @@ class InpaintingModule(LightningModule):
         critic_optimizer: Makes the optimizer of both critics' parameters.
         critic_steps: Critic updates per generator update.
         warmup_steps: Generator updates on reconstruction alone, before the critics start.
-        metrics: What validation measures in the hole, for the coarse and for the completed image.
+        metrics: What validation measures in the hole, for the mean colour, the coarse and the completed image.
         seed: The run's seed; the places of the gradient penalty depend on it and on the batch's number alone.
-        config: Plain data from which this module was built; it travels in the checkpoint.
 
     Attributes:
         batches_seen: Training batches so far.
         generator_updates: Generator updates so far.
+        config: Plain data from which this module was built, where a configuration was; it travels in the checkpoint.
 
     Raises:
         ValueError: If the loss has an adversary but there is no critic, or a count is out of range.
@@ -66,7 +66,6 @@ class InpaintingModule(LightningModule):
         warmup_steps: int = 0,
         metrics: MetricCollection | None = None,
         seed: int = 0,
-        config: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         _check_schedule(critic_steps, warmup_steps)
@@ -87,10 +86,10 @@ class InpaintingModule(LightningModule):
         self.critic_steps = critic_steps
         self.warmup_steps = warmup_steps
         columns = hole_metrics() if metrics is None else metrics
-        stages = ("coarse", "completed")
-        self.validation_metrics = nn.ModuleDict({s: columns.clone(prefix=f"validation/{s}/hole/") for s in stages})
+        rows = ("mean_colour", "coarse", "completed")
+        self.validation_metrics = nn.ModuleDict({r: columns.clone(prefix=f"validation/{r}/hole/") for r in rows})
         self.seed = seed
-        self.config = dict(config or {})
+        self.config: dict[str, Any] = {}
         self.batches_seen = 0
         self.generator_updates = 0
 
@@ -157,10 +156,11 @@ class InpaintingModule(LightningModule):
         )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Measure the coarse and the completed image in the hole."""
+        """Measure the coarse and the completed image in the hole, and the mean colour beside them."""
         completion, completed = self._complete(batch)
         coarse = composite(batch.image, completion.coarse, batch.mask)
-        for name, prediction in (("coarse", coarse), ("completed", completed)):
+        rows = {"mean_colour": fill_with_mean(batch.image, batch.mask), "coarse": coarse, "completed": completed}
+        for name, prediction in rows.items():
             self.validation_metrics[name].update(prediction, batch.image, batch.mask)
 
     def on_validation_epoch_end(self) -> None:

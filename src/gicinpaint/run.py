@@ -1,18 +1,21 @@
 """The train job: build every part from its configuration, in the order in which a mistake is cheapest to find."""
 
+import logging
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from lightning import Callback, LightningDataModule, Trainer, seed_everything
+from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
+from gicinpaint.callbacks import SaveByUpdates, SavePictures
 from gicinpaint.configuration import JobError, build, check_configuration
-from gicinpaint.data import DatasetError
+from gicinpaint.data import DatasetError, InpaintingDataModule
 from gicinpaint.module import InpaintingModule
 
-READS = {"seed": int, "output": str}
+READS = {"seed": int, "output": str, "data_dir": str, "updates": int}
 
 
 def train(config: DictConfig) -> None:
@@ -26,17 +29,20 @@ def train(config: DictConfig) -> None:
         JobError: If a part cannot be built or the data cannot be used.
     """
     check_configuration(config, READS)
+    _quieten()
     seed_everything(config.seed, workers=True, verbose=False)
     data = build(config.dataset)  # first: absent data stops the job before any network is built
     module = build_module(config)
     trainer = build_trainer(config)
+    _say(trainer, opening(config, module, data))
     fit(trainer, module, data)
+    _say(trainer, report(trainer))
 
 
 def build_module(config: DictConfig) -> InpaintingModule:
     """Build networks, losses and optimizers; the checkpoint will carry the plain data they are built from."""
-    plain = OmegaConf.to_container(config.model, resolve=True)
-    module: InpaintingModule = build(config.model, config=plain)
+    module: InpaintingModule = build(config.model)
+    module.config = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
     try:
         module.configure_optimizers()  # made again by the trainer; here the optimizers judge their settings
     except (ValueError, TypeError) as error:
@@ -74,9 +80,50 @@ def choose_strategy(strategy: str, devices: object, num_nodes: int) -> str:
     return "ddp_find_unused_parameters_true" if strategy == "auto" and not alone else strategy
 
 
-def fit(trainer: Trainer, module: InpaintingModule, data: LightningDataModule) -> None:
+def fit(trainer: Trainer, module: InpaintingModule, data: InpaintingDataModule) -> None:
     """Train, and say in one line what the user can mend."""
     try:
         trainer.fit(module, datamodule=data)
+        if not trainer.interrupted:
+            trainer.validate(module, datamodule=data, verbose=False)
     except (DatasetError, MisconfigurationException) as error:
         raise JobError(str(error)) from error
+
+
+def opening(config: DictConfig, module: InpaintingModule, data: InpaintingDataModule) -> str:
+    """Return what is about to happen, in two lines."""
+    parameters = sum(parameter.numel() for parameter in module.generator.parameters())
+    return (
+        f"{len(data.train):,} training and {len(data.validation):,} validation images, {data.batch_size} per batch; "
+        f"a generator of {parameters:,} parameters, {config.updates:,} updates\n"
+        f"everything goes to {config.output}"
+    )
+
+
+def report(trainer: Trainer) -> str:
+    """Return the last validation as a table, and where pictures and checkpoints lie."""
+    found = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("validation/")}
+    lines = [f"{'in the hole':14}{'L1 %':>8}{'L2 %':>8}{'PSNR dB':>9}{'TV %':>8}"] if found else []
+    for row in ("mean_colour", "coarse", "completed"):
+        values = [found.get(f"validation/{row}/hole/{column}") for column in ("l1", "l2", "psnr", "tv")]
+        if None not in values:
+            lines.append("{:14}{:8.2f}{:8.2f}{:9.2f}{:8.2f}".format(row.replace("_", " "), *values))
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, SavePictures) and callback.last_path:
+            lines.append(f"picture      {callback.last_path}")
+        if isinstance(callback, SaveByUpdates):
+            lines.append(f"checkpoint   {callback.last_path}")
+    return "\n".join(lines)
+
+
+def _quieten() -> None:
+    """Keep the trainer's greetings, and a warning that it causes itself, off the screen."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+
+
+def _say(trainer: Trainer, text: str) -> None:
+    if trainer.is_global_zero:
+        print(text, flush=True)
