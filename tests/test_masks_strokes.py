@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -114,3 +117,64 @@ def test_strokes_are_flipped_both_ways() -> None:
         slopes.append(float(((y - y.mean()) * (x - x.mean())).sum().sign()))
     assert slopes.count(1.0) > 10
     assert slopes.count(-1.0) > 10
+
+
+def _strokes(sampler: FreeFormMask, count: int, flips: list[int]) -> list[list[Piece]]:
+    """The pieces of strokes on an image of 300 x 400, one list per stroke."""
+    pieces = sampler._draw_pieces([1] * count, [flips] * count, 300, 400, 1, seeded())
+    return [[piece for piece in pieces if piece.image == image] for image in range(count)]
+
+
+@pytest.mark.parametrize("flips", [[1, 0], [0, 1], [1, 1]], ids=["vertical", "horizontal", "both"])
+def test_a_flip_mirrors_the_corners_of_a_stroke(flips: list[int]) -> None:
+    for plain, flipped in zip(*(_strokes(FreeFormMask(), 5, some) for some in ([0, 0], flips)), strict=True):
+        for piece, mirrored in zip(plain, flipped, strict=True):
+            for x, y, new_x, new_y in (
+                (piece.x0, piece.y0, mirrored.x0, mirrored.y0),
+                (piece.x1, piece.y1, mirrored.x1, mirrored.y1),
+            ):
+                assert new_y == (299 - y if flips[0] else y)
+                assert new_x == (399 - x if flips[1] else x)
+
+
+def test_a_stroke_is_a_chain_of_pieces_that_go_up_and_down_in_turn() -> None:
+    strokes = _strokes(FreeFormMask(vertices=(2, 5), brush=(3, 6)), 120, [0, 0])
+    assert {len(stroke) for stroke in strokes} == {2, 3, 4, 5}
+    assert {stroke[0].brush for stroke in strokes} == {3, 4, 5, 6}
+    for stroke in strokes:
+        assert len({piece.brush for piece in stroke}) == 1
+        for before, after in pairwise(stroke):
+            assert (before.x1, before.y1) == (after.x0, after.y0)
+        for number, piece in enumerate(stroke):  # a mean of 72 degrees, 24 more or less: never level
+            assert piece.y1 >= piece.y0 if number % 2 else piece.y1 <= piece.y0
+
+
+def test_the_length_of_a_piece_is_normal_around_a_fraction_of_the_diagonal() -> None:
+    sampler = FreeFormMask(vertices=1, angle=(0.0, 0.0), length=0.1)  # 50 of a diagonal of 500, deviation 25
+    lengths = [piece.x1 - piece.x0 for (piece,) in _strokes(sampler, 800, [0, 0]) if piece.x0 < 299]  # none is cut
+    assert len(lengths) > 500
+    assert 45 < sum(lengths) / len(lengths) < 54  # rounded down
+    assert 0.6 < sum(25 <= length <= 75 for length in lengths) / len(lengths) < 0.76  # 68 % within one deviation
+    assert max(lengths) == 100  # two deviations, where the released code cuts
+
+
+def test_the_number_of_strokes_covers_its_whole_range() -> None:
+    dots = FreeFormMask(box=8, strokes=(2, 4), vertices=1, brush=1, angle=(0.0, 0.0), length=1e-9)
+    one = FreeFormMask(box=8, strokes=1, vertices=1, brush=1, angle=(0.0, 0.0), length=1e-9)
+    size = int(one(1, 128, 128, generator=seeded())[0].sum())
+    seen = Counter(int(image.sum()) / size for image in dots(90, 128, 128, generator=seeded())[0])
+    assert all(15 <= seen[number] <= 45 for number in (2, 3, 4))
+    assert sum(seen[number] for number in (2, 3, 4)) >= 80  # the others overlap or are cut by the image
+
+
+def test_the_brush_doubles_until_a_large_share_is_reached() -> None:
+    class Counted(FreeFormMask):
+        rounds = 0
+
+        def _draw_pieces(self, *arguments: Any) -> list[Piece]:
+            self.rounds += 1
+            return super()._draw_pieces(*arguments)
+
+    sampler = Counted(box=8, brush=1, vertices=1, length=0.01, share=(0.97, 0.98))
+    sampler(1, 64, 64, generator=seeded())
+    assert 8 < sampler.rounds <= 8 * 8  # 8 rounds for each brush of 1, 2, ... 128; the last covers the image
