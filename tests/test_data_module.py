@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import hydra
+import lightning
 import numpy as np
 import pytest
 import torch
@@ -37,7 +38,7 @@ DOWNLOADED = ["celeba", "celeba_hq", "dtd", "imagenet", "places2"]
 
 
 class Noise(ImageSource):
-    """Pictures of noise, 40 x 48; the first pixel of picture i is (i, i, i), its row's last is white."""
+    """Pictures of noise, 40 x 48; the first pixel of picture i is (i, i, i), its row's last is white; bad ones raise."""
 
     def __init__(self, length, bad=()):
         self.length = length
@@ -163,6 +164,55 @@ def test_training_starts_at_the_batch_that_the_module_counts(workers):
     resumed = build(workers=workers)
     resumed.trainer = as_trainer(batches_seen=4)
     assert_same(whole[4:], first(resumed.train_dataloader(), 3))
+
+
+class Recorder(lightning.LightningModule):
+    """Counts batches as the training module does and keeps what it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.batches_seen = 0
+        self.batches = []
+
+    def training_step(self, batch):
+        self.batches.append(batch)
+        self.batches_seen += 1
+        return self.weight * 1.0
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def on_save_checkpoint(self, checkpoint):
+        checkpoint["batches_seen"] = self.batches_seen
+
+    def on_load_checkpoint(self, checkpoint):
+        self.batches_seen = checkpoint["batches_seen"]
+
+
+def fit(module, steps, checkpoint=None):
+    trainer = lightning.Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        limit_val_batches=0,
+    )
+    trainer.fit(module, datamodule=build(), ckpt_path=checkpoint)
+    return trainer
+
+
+@pytest.mark.filterwarnings("ignore")  # the trainer advises more workers
+def test_a_resumed_run_of_the_trainer_continues_with_the_next_batch(tmp_path):
+    whole, part, rest = Recorder(), Recorder(), Recorder()
+    fit(whole, 7)
+    fit(part, 3).save_checkpoint(tmp_path / "run.ckpt")
+    fit(rest, 7, tmp_path / "run.ckpt")
+    assert len(rest.batches) == 4
+    assert_same(whole.batches, part.batches + rest.batches)
 
 
 def test_the_position_is_read_when_iteration_starts():

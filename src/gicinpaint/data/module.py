@@ -24,7 +24,7 @@ _PROBES = 4
 class InpaintingDataModule(lightning.LightningDataModule):
     """Training batches without end and fixed validation batches.
 
-    Training starts at the batch that the module counts in its buffer `batches_seen` (0 without a trainer). Validation
+    Training starts at the batch that the module counts in `batches_seen` (0 without a trainer). Validation
     takes every image once, with the hole that belongs to it: a function of the sampler, `validation_seed` and index.
     The trainer must leave the samplers alone: `use_distributed_sampler=False`.
 
