@@ -46,7 +46,7 @@ def check_configuration(config: DictConfig, reads: Mapping[str, Any]) -> None:
         ConfigurationError: If a value is missing, empty, of a wrong type or unused, or if a `_target_` cannot be found,
             lacks an argument or does not know one.
     """
-    for key in sorted(OmegaConf.missing_keys(config)):
+    for key in _missing(OmegaConf.to_container(config, resolve=False)):
         raise ConfigurationError(f"{key}: a value is missing; set it with {key}=<value>")
     try:
         OmegaConf.to_container(config, resolve=True)
@@ -184,8 +184,8 @@ def _accepts(expected: Any, value: object) -> bool:
     if isinstance(value, list):
         return _accepts_list(expected, value)
     kind = origin or expected
-    if not isinstance(kind, type) or kind is object:
-        return True  # Any, type variables
+    if not isinstance(kind, type) or kind is object or getattr(kind, "_is_protocol", False):
+        return True  # Any, type variables; what a protocol asks for shows in use
     if isinstance(value, str):
         return kind is str or hasattr(kind, "__fspath__") or (issubclass(str, kind) and not issubclass(kind, Iterable))
     return isinstance(value, kind) or (isinstance(value, dict) and not issubclass(kind, bool | str))
@@ -231,6 +231,14 @@ def _hints(target: str) -> dict[str, Any]:
         return get_type_hints(found.__init__ if isinstance(found, type) else found)  # type: ignore[misc]
     except (NameError, TypeError, AttributeError):  # annotations that only a type checker can read
         return {}
+
+
+def _missing(value: object, path: str = "") -> list[str]:
+    """Collect the keys of a plain, unresolved configuration that still wait for a value."""
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return [key for name, child in items for key in _missing(child, _join(path, name))]
+    return [path] if value == "???" else []
 
 
 def _references(value: object, path: tuple[str, ...] = ()) -> set[str]:

@@ -1,0 +1,69 @@
+"""What a user sees of the command: pages, and one line for each mistake. Everything runs in real processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "train.py"), *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_help_names_every_group_and_how_to_begin(tmp_path: Path) -> None:
+    result = run("--help", folder=tmp_path)
+    assert result.returncode == 0
+    for text in ("experiment=quickstart", "dataset:", "celeba_hq", "mask:", "trainer.devices", "--cfg job"):
+        assert text in result.stdout
+    assert "_target_" not in result.stdout  # a page, not a dump
+
+
+def test_celeba_hq_on_four_devices_composes(tmp_path: Path) -> None:
+    result = run("dataset=celeba_hq", "trainer.devices=4", "--cfg", "job", folder=tmp_path)
+    assert result.returncode == 0
+    assert "devices: 4" in result.stdout
+
+
+def test_absent_data_stops_with_what_where_and_how(tmp_path: Path) -> None:
+    result = run("dataset=celeba_hq", "trainer.devices=4", "data_dir=/nowhere", folder=tmp_path)
+    assert result.returncode == 1
+    assert "/nowhere" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("trainer.max_step=3", "did you mean trainer.max_steps"),
+        ("dataset.batch_sise=4", "did you mean dataset.batch_size"),
+        ("datset=sample", "datset"),
+        ("dataset=sampel", "did you mean dataset=sample"),
+        ("optimizer.lr=abc", "optimizer.lr: expected a number"),
+        ("optimizer.lr=", "optimizer.lr"),
+        ("+typo=1", "typo: nothing reads this key"),
+        ("updates=many", "updates: expected a whole number"),
+        ("seed=???", "seed: a value is missing"),
+        ("model.critic_steps=two", "model.critic_steps: expected a whole number"),
+        ("dataset.workers=[1", "dataset.workers=[1: expected key=value"),
+    ],
+)
+def test_a_wrong_override_is_one_line_and_a_non_zero_exit(override: str, expected: str, tmp_path: Path) -> None:
+    result = run(override, folder=tmp_path)
+    assert result.returncode == 2
+    assert expected in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_unknown_job_names_the_nearest(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gicinpaint.cli", "trian"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert "did you mean train?" in result.stderr

@@ -1,0 +1,60 @@
+"""What is installed: a wheel with every module and every yaml, in an environment without torchvision."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_wheel_holds_the_package_and_composes(tmp_path: Path) -> None:
+    source = tmp_path / "a source"  # a copy: building leaves folders beside the sources
+    tracked = [path for folder in ("src", "conf") for path in (ROOT / folder).rglob("*") if path.is_file()]
+    tracked = [path for path in tracked if "__pycache__" not in path.parts and ".egg-info" not in str(path)]
+    for path in [*tracked, *(ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE"))]:
+        copy = source / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*build, "--wheel-dir", str(tmp_path), str(source)], check=True, capture_output=True, timeout=120)
+    (wheel,) = tmp_path.glob("gicinpaint-*.whl")
+    unpacked = tmp_path / "unpacked"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(unpacked)
+    expected = {path.relative_to(ROOT / "src") for path in (ROOT / "src" / "gicinpaint").rglob("*.py")}
+    expected |= {Path("gicinpaint") / path.relative_to(ROOT) for path in (ROOT / "conf").rglob("*.yaml")}
+    expected.add(Path("gicinpaint/py.typed"))
+    assert expected <= {path.relative_to(unpacked) for path in unpacked.rglob("*")}
+    program = (
+        "import gicinpaint, gicinpaint.conf\n"
+        f"assert gicinpaint.__file__.startswith({str(unpacked)!r}), gicinpaint.__file__\n"
+        "from gicinpaint.cli import main\n"
+        "raise SystemExit(main(['train', 'experiment=quickstart', '--cfg', 'job']))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(unpacked)}
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    assert "gicinpaint.module.InpaintingModule" in result.stdout
+
+
+def test_torchvision_is_absent() -> None:
+    # beside a CPU build of torch it breaks the import of lightning and of torchmetrics
+    assert importlib.util.find_spec("torchvision") is None
+
+
+def test_importing_the_package_loads_no_framework() -> None:
+    program = "import sys, gicinpaint; print('lightning' in sys.modules, 'torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.split() == ["False", "False"]
+
+
+def test_every_public_name_is_there() -> None:
+    import gicinpaint
+
+    assert all(getattr(gicinpaint, name) is not None for name in gicinpaint.__all__)
+    assert set(gicinpaint._HOMES) <= set(gicinpaint.__all__)
