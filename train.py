@@ -1,10 +1,10 @@
 """Train the inpainting networks.
 
-    python train.py                                            the paper's setting on the sample photographs
-    python train.py experiment=quickstart                      five minutes on two CPU cores
-    python train.py dataset=celeba_hq trainer.devices=4        your own copy of CelebA-HQ on four GPUs
-    python train.py -m attention=unfold,reference seed=0,1     four runs, one after the other
-    python train.py --help                                     all settings
+python train.py                                            the paper's setting on the sample photographs
+python train.py experiment=quickstart                      five minutes on two CPU cores
+python train.py dataset=celeba_hq trainer.devices=4        your own copy of CelebA-HQ on four GPUs
+python train.py -m attention=unfold,reference seed=0,1     four runs, one after the other
+python train.py --help                                     all settings
 """
 
 import sys

@@ -15,9 +15,7 @@ from gicinpaint.run import READS, build_each, build_module, choose_strategy
 CONF = Path(__file__).parents[1] / "conf"
 GROUPS = ("attention", "callbacks", "dataset", "experiment", "logger", "loss", "mask", "metric", "model", "optimizer")
 OPTIONS = sorted(
-    (path.parent.name, path.stem)
-    for path in CONF.glob("*/*.yaml")
-    if path.parent.name not in ("hydra", "sweep")
+    (path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name not in ("hydra", "sweep")
 )
 
 
@@ -37,9 +35,7 @@ def test_options_are_found() -> None:
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids="=".join)
-def test_option_composes_and_builds(
-    group: str, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_option_composes_and_builds(group: str, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     config = composed(f"{group}={option}", output=tmp_path)
     check_configuration(config, READS)

@@ -219,7 +219,6 @@ def _find(target: str) -> Any:
     try:
         return get_object(target)
     except Exception as error:  # get_object imports foreign modules, which may raise anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigurationError(
             f"cannot find {target!r} ({_first_line(error)}); check the spelling and what is installed"
         ) from error

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import LightningModule
@@ -161,11 +161,11 @@ class InpaintingModule(LightningModule):
         coarse = composite(batch.image, completion.coarse, batch.mask)
         rows = {"mean_colour": fill_with_mean(batch.image, batch.mask), "coarse": coarse, "completed": completed}
         for name, prediction in rows.items():
-            self.validation_metrics[name].update(prediction, batch.image, batch.mask)
+            cast(MetricCollection, self.validation_metrics[name]).update(prediction, batch.image, batch.mask)
 
     def on_validation_epoch_end(self) -> None:
         """Log the averages over the validation images."""
-        for metrics in self.validation_metrics.values():
+        for metrics in cast(Iterable[MetricCollection], self.validation_metrics.values()):
             self.log_dict(metrics.compute())
             metrics.reset()
         self.log("step", float(self.generator_updates))

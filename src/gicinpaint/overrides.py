@@ -1,5 +1,7 @@
 """One line for each way in which a command line can fail to compose."""
 
+from collections.abc import Sequence
+
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -27,7 +29,7 @@ def explain(error: Exception) -> str:
     return "; ".join(line for line in lines if line and not line.startswith("See https"))
 
 
-def _explain_option(missing: str, options: list[str]) -> str:
+def _explain_option(missing: str, options: Sequence[str]) -> str:
     group, _, option = missing.rpartition("/")
     match = closest(option, options)
     hint = f"did you mean {group}={match}? " if match else ""

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning import Callback, Trainer, seed_everything
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from gicinpaint.callbacks import SaveByUpdates, SavePictures
@@ -105,9 +105,10 @@ def report(trainer: Trainer) -> str:
     found = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("validation/")}
     lines = [f"{'in the hole':14}{'L1 %':>8}{'L2 %':>8}{'PSNR dB':>9}{'TV %':>8}"] if found else []
     for row in ("mean_colour", "coarse", "completed"):
-        values = [found.get(f"validation/{row}/hole/{column}") for column in ("l1", "l2", "psnr", "tv")]
-        if None not in values:
-            lines.append("{:14}{:8.2f}{:8.2f}{:9.2f}{:8.2f}".format(row.replace("_", " "), *values))
+        keys = [f"validation/{row}/hole/{column}" for column in ("l1", "l2", "psnr", "tv")]
+        if all(key in found for key in keys):
+            l1, l2, psnr, tv = (found[key] for key in keys)
+            lines.append(f"{row.replace('_', ' '):14}{l1:8.2f}{l2:8.2f}{psnr:9.2f}{tv:8.2f}")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, SavePictures) and callback.last_path:
             lines.append(f"picture      {callback.last_path}")
