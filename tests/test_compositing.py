@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gicinpaint.compositing import Box, composite, crop_box, mask_out
+from gicinpaint.compositing import Box, composite, crop_box, fill_with_mean, mask_out
 
 
 def _image(b: int = 3, h: int = 5, w: int = 7, seed: int = 0) -> torch.Tensor:
@@ -133,3 +133,18 @@ def test_a_box_that_does_not_fit_is_reported(box: Box, message: str) -> None:
 def test_a_crop_of_an_image_without_batch_is_reported() -> None:
     with pytest.raises(ValueError, match=r"image must be \(B, C, H, W\), got \(3, 5, 7\)"):
         crop_box(_image()[0], Box(TOP, LEFT, 3, 2))
+
+
+def test_the_mean_fill_uses_each_images_known_pixels_only() -> None:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(2, 3, 4, 5, generator=generator) * 2 - 1
+    mask = (torch.rand(2, 1, 4, 5, generator=generator) > 0.5).float()
+    filled = fill_with_mean(image, mask)
+    for i in range(2):
+        for c in range(3):
+            known = [image[i, c, y, x].item() for y in range(4) for x in range(5) if mask[i, 0, y, x] == 0]
+            for y in range(4):
+                for x in range(5):
+                    expected = sum(known) / len(known) if mask[i, 0, y, x] else image[i, c, y, x].item()
+                    assert filled[i, c, y, x].item() == pytest.approx(expected, abs=1e-6)
+    assert torch.equal(fill_with_mean(image, torch.ones_like(mask)), torch.zeros_like(image))
