@@ -8,6 +8,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MetricCollection
 
 from gicinpaint.compositing import composite, crop_box, fill_with_mean, mask_out
@@ -19,6 +20,7 @@ from gicinpaint.losses import CriticTerms, GeneratorTerms, InpaintingLoss, gradi
 from gicinpaint.metrics import hole_metrics
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+ScheduleFactory = Callable[[Optimizer], LRScheduler]
 
 
 class InpaintingModule(LightningModule):
@@ -37,6 +39,7 @@ class InpaintingModule(LightningModule):
         loss: The losses and their weights.
         generator_optimizer: Makes the optimizer of the generator's parameters.
         critic_optimizer: Makes the optimizer of both critics' parameters.
+        generator_schedule: Makes the schedule of the generator's learning rate, in generator updates; None keeps it.
         critic_steps: Critic updates per generator update.
         warmup_steps: Generator updates on reconstruction alone, before the critics start.
         metrics: What validation measures in the hole, for the mean colour, the coarse and the completed image.
@@ -62,6 +65,7 @@ class InpaintingModule(LightningModule):
         loss: InpaintingLoss = InpaintingLoss(),  # noqa: B008  (no state: safe to share)
         generator_optimizer: OptimizerFactory = partial(Adam, lr=1e-4, betas=(0.5, 0.9)),  # noqa: B008
         critic_optimizer: OptimizerFactory = partial(Adam, lr=1e-4, betas=(0.5, 0.9)),  # noqa: B008
+        generator_schedule: ScheduleFactory | None = None,
         critic_steps: int = 5,
         warmup_steps: int = 0,
         metrics: MetricCollection | None = None,
@@ -83,6 +87,7 @@ class InpaintingModule(LightningModule):
         self.loss = loss
         self.generator_optimizer = generator_optimizer
         self.critic_optimizer = critic_optimizer
+        self.generator_schedule = generator_schedule
         self.critic_steps = critic_steps
         self.warmup_steps = warmup_steps
         columns = hole_metrics() if metrics is None else metrics
@@ -97,12 +102,12 @@ class InpaintingModule(LightningModule):
         """Return images (B, 3, H, W) in [-1, 1] with the hole of (B, 1, H, W) masks filled."""
         return composite(image, self.generator(mask_out(image, mask), mask).prediction, mask)
 
-    def configure_optimizers(self) -> list[Optimizer]:
-        """Return the generator's optimizer and, where there are critics, theirs."""
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+        """Return the generator's optimizer and, where there are critics, theirs; and the generator's schedule."""
         optimizers = [self.generator_optimizer(self.generator.parameters())]
         if self.critics:
             optimizers.append(self.critic_optimizer(self.critics.parameters()))
-        return optimizers
+        return optimizers, [] if self.generator_schedule is None else [self.generator_schedule(optimizers[0])]
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the critics, the generator or both from one batch."""
@@ -189,6 +194,8 @@ class InpaintingModule(LightningModule):
         terms = self.generator_terms(batch, completion, completed)
         self._step(self._optimizers()[0], terms.total)
         self.critics.requires_grad_(True)
+        if self.generator_schedule is not None:
+            self.lr_schedulers().step()  # type: ignore[union-attr]
         self.generator_updates += 1
         self._log_terms("generator", terms)
 
