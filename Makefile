@@ -20,10 +20,10 @@ train: .venv/core.stamp
 	@$(RUN) train.py experiment=quickstart
 
 test: .venv/dev.stamp
-	@$(RUN) -m pytest -q -m "not slow"
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -m "not slow"
 
 test-all: .venv/dev.stamp
-	@$(RUN) -m pytest -q
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q
 
 lint: .venv/dev.stamp
 	@$(RUN) -m ruff check .

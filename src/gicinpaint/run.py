@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from lightning import Callback, Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger
@@ -15,7 +16,7 @@ from gicinpaint.configuration import JobError, build, check_configuration
 from gicinpaint.data import DatasetError, InpaintingDataModule
 from gicinpaint.module import InpaintingModule
 
-READS = {"seed": int, "output": str, "data_dir": str, "updates": int}
+READS = {"seed": int, "output": str, "data_dir": str, "updates": int, "threads": int | None}
 
 
 def train(config: DictConfig) -> None:
@@ -30,6 +31,8 @@ def train(config: DictConfig) -> None:
     """
     check_configuration(config, READS)
     _quieten()
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     seed_everything(config.seed, workers=True, verbose=False)
     data = build(config.dataset)  # first: absent data stops the job before any network is built
     module = build_module(config)
