@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from PIL import Image
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -37,3 +40,10 @@ def best_window(hole: torch.Tensor, height: int, width: int) -> tuple[int, int]:
 
     tops, lefts = range(hole.shape[0] - height + 1), range(hole.shape[1] - width + 1)
     return min(((top, left) for top in tops for left in lefts), key=rank)
+
+
+def save_mask(path: Path) -> None:
+    """Save a mask file of 32 x 32 whose hole is 8 rows of 8 white pixels."""
+    picture = Image.new("L", (32, 32))
+    picture.paste(255, (8, 8, 16, 16))
+    picture.save(path)

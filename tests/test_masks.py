@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from gicinpaint.masks import CenterMask, FreeFormMask, MaskSampler, MixedMask, RectangleMask
-from holes import rectangle, seeded
+from holes import rectangle, save_mask, seeded
 
 MASK_FILES = sorted((Path(__file__).parent.parent / "conf" / "mask").glob("*.yaml"))
 SAMPLERS = {
@@ -91,8 +91,11 @@ def test_a_box_larger_than_the_image_is_refused(sampler: MaskSampler, height: in
 
 @pytest.mark.parametrize("path", MASK_FILES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("size", [64, 128])
-def test_every_mask_configuration_has_one_box_for_all_its_parts(path: Path, size: int) -> None:
+def test_every_mask_configuration_has_one_box_for_all_its_parts(path: Path, size: int, tmp_path: Path) -> None:
     config = OmegaConf.create({"mask": OmegaConf.load(path)})
+    if path.stem == "folder":
+        save_mask(tmp_path / "mask.png")
+        config.mask.path = str(tmp_path)
     assert config.mask.box == [128, 128]  # the released size of the local critic
     config.mask.box = [size, size]
     mask, box = instantiate(config.mask, _convert_="all")(2, 128, 192, generator=seeded())
