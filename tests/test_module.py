@@ -181,7 +181,7 @@ def test_without_adversary_every_batch_updates_the_generator(generator: nn.Modul
     module, watch = _module(adversary=False), Watch()
     module.generator = generator
     _fit(module, watch, updates=3)
-    assert len(module.configure_optimizers()) == 1
+    assert len(module.configure_optimizers()[0]) == 1
     assert not module.critics
     assert watch.moves("generator") == [True] * 3
     assert watch.counts == [(1, 1), (2, 2), (3, 3)]

@@ -22,5 +22,5 @@ def test_files_and_commands_that_it_names_exist() -> None:
     makefile = (root / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
         assert f"\n{target}:" in makefile
-    for group, option in re.findall(r"(?<![.\w])(dataset|model|experiment|attention)=(\w+)", README):
+    for group, option in re.findall(r"(?<![.\w])(dataset|model|experiment|attention)=([a-z]\w*)", README):
         assert (root / "conf" / group / f"{option}.yaml").is_file(), f"{group}={option}"

@@ -6,7 +6,10 @@ from gicinpaint.data.images import ImageError, decode_image, read_image
 from gicinpaint.data.listing import DatasetError
 from gicinpaint.data.module import InpaintingDataModule
 from gicinpaint.data.order import EndlessBatchSampler, key
+from gicinpaint.data.packing import Packing, prepare
 from gicinpaint.data.sample import SamplePhotographs
+from gicinpaint.data.scanning import Scan, scan
+from gicinpaint.data.shards import TarShards
 from gicinpaint.data.sources import ImageFiles, ImageSource
 
 __all__ = [
@@ -19,12 +22,17 @@ __all__ = [
     "ImageSource",
     "InpaintingDataModule",
     "InpaintingDataset",
+    "Packing",
     "RandomCrop",
     "RandomScaleCrop",
     "ResizeThenCrop",
     "SamplePhotographs",
+    "Scan",
+    "TarShards",
     "collate",
     "decode_image",
     "key",
+    "prepare",
     "read_image",
+    "scan",
 ]

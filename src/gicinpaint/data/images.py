@@ -3,6 +3,8 @@
 import os
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO
 
 import numpy as np
@@ -53,18 +55,18 @@ def read_image(
     Raises:
         ImageError: If it is missing, no regular file, unreadable, of another format, too large or broken.
     """
-    name = show_name(path)
-    try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ImageError(f"cannot read image {name}: not a regular file")
-            return decode_image(file, name, max_pixels=max_pixels, formats=formats)
-    except (OSError, ValueError) as error:
-        if isinstance(error, ImageError):
-            raise
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-        hint = "; the link points nowhere" if os.path.islink(path) and not os.path.exists(path) else ""
-        raise ImageError(f"cannot read image {name}: {reason}{hint}") from None
+    with _open_regular(path) as file:
+        return decode_image(file, show_name(path), max_pixels=max_pixels, formats=formats)
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """Return the bytes of an image file as they are.
+
+    Raises:
+        ImageError: If it is missing, no regular file or unreadable.
+    """
+    with _open_regular(path) as file:
+        return file.read()
 
 
 def decode_image(
@@ -147,6 +149,22 @@ def _turn_upright(source: Image.Image, image: Image.Image) -> Image.Image:
 
 def _is_empty(file: IO[bytes]) -> bool:
     return file.seek(0, os.SEEK_END) == 0
+
+
+@contextmanager
+def _open_regular(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    name = show_name(path)
+    try:
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ImageError(f"cannot read image {name}: not a regular file")
+            yield file
+    except (OSError, ValueError) as error:
+        if isinstance(error, ImageError):
+            raise
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+        hint = "; the link points nowhere" if os.path.islink(path) and not os.path.exists(path) else ""
+        raise ImageError(f"cannot read image {name}: {reason}{hint}") from None
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

@@ -1,5 +1,6 @@
 """Where images come from: the interface of every dataset, and folders, globs and lists of files."""
 
+import io
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from gicinpaint.data.images import FORMATS, MAX_PIXELS, SUFFIXES, read_image, show_name
+from gicinpaint.data.images import FORMATS, MAX_PIXELS, SUFFIXES, read_file, read_image, show_name
 from gicinpaint.data.listing import DatasetError, Names, list_folder, list_glob, read_list
 from gicinpaint.data.order import random_order
 
@@ -29,12 +30,56 @@ class ImageSource(ABC):
     def name(self, index: int) -> str:
         """Return what to call image `index`."""
 
+    def encoded(self, index: int) -> bytes:
+        """Return an image file with the content of image `index`: the original where there is one, else a PNG.
+
+        Raises:
+            ImageError: If it cannot be read.
+        """
+        file = io.BytesIO()
+        self.read(index).save(file, format="PNG")
+        return file.getvalue()
+
     def order(self, seed: int, epoch: int) -> Tensor:
         """Return the epoch's permutation of the images; it depends on its arguments only."""
         return random_order(len(self), seed, epoch)
 
 
-class ImageFiles(ImageSource):
+class NamedFiles(ImageSource):
+    """Image files of given names.
+
+    Args:
+        root: What relative names start from.
+        names: Names of the files.
+        max_pixels: Largest width x height that is decoded.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], names: Names, *, max_pixels: int = MAX_PIXELS) -> None:
+        self.root = os.fspath(root)
+        self.names = names
+        self.max_pixels = max_pixels
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, index: int) -> Image.Image:
+        """Return image `index` as 8-bit RGB, or raise an `ImageError`."""
+        return read_image(self.path(index), max_pixels=self.max_pixels, formats=FORMATS)
+
+    def encoded(self, index: int) -> bytes:
+        """Return the bytes of the image's file, or raise an `ImageError`."""
+        return read_file(self.path(index))
+
+    def name(self, index: int) -> str:
+        """Return the path of image `index`, quoted where it has odd characters."""
+        return show_name(self.path(index))
+
+    def path(self, index: int) -> str:
+        """Return the path of image `index`."""
+        return os.path.join(self.root, os.fsdecode(self.names[index]))
+
+
+class ImageFiles(NamedFiles):
     """The image files of a folder with everything below it, of a glob pattern, or of a list file.
 
     Args:
@@ -59,33 +104,18 @@ class ImageFiles(ImageSource):
         expected: int | None = None,
         hint: str = "set the path to a folder, a pattern or a list file",
     ) -> None:
-        self.max_pixels = max_pixels
         where = os.fspath(path)
         if os.path.isdir(where):
-            self.root, self.names = where, list_folder(where, cache_dir=cache_dir)
+            start, names = where, list_folder(where, cache_dir=cache_dir)
         elif where.endswith(LIST_SUFFIXES) and not is_pattern(where):
-            self.root = os.fspath(root) if root is not None else os.path.dirname(where)
-            self.names = _read_existing_list(where, self.root, hint)
+            start = os.fspath(root) if root is not None else os.path.dirname(where)
+            names = _read_existing_list(where, start, hint)
         elif is_pattern(where):
-            self.root, self.names = "", list_glob(where)
+            start, names = "", list_glob(where)
         else:
-            self.root, self.names = where, Names.of(())
-        check_found(len(self.names), where, expected, hint)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def read(self, index: int) -> Image.Image:
-        """Return image `index` as 8-bit RGB, or raise an `ImageError`."""
-        return read_image(self.path(index), max_pixels=self.max_pixels, formats=FORMATS)
-
-    def name(self, index: int) -> str:
-        """Return the path of image `index`, quoted where it has odd characters."""
-        return show_name(self.path(index))
-
-    def path(self, index: int) -> str:
-        """Return the path of image `index`."""
-        return os.path.join(self.root, os.fsdecode(self.names[index]))
+            start, names = where, Names.of(())
+        check_found(len(names), where, expected, hint)
+        super().__init__(start, names, max_pixels=max_pixels)
 
 
 def is_pattern(path: str) -> bool:
