@@ -1,5 +1,6 @@
 """The data module: batches that depend on the seed and their number alone, and errors before the run starts."""
 
+import hashlib
 import itertools
 import logging
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from gicinpaint.data import (
 )
 from gicinpaint.data.module import InpaintingDataset
 from gicinpaint.data.sources import ImageSource
-from gicinpaint.masks import RectangleMask
+from gicinpaint.masks import RectangleMask, paper_random
 
 SIZE = 32
 MASK = RectangleMask(box=[16, 16], inset=[4, 4])
@@ -225,6 +226,18 @@ def test_validation_has_the_same_holes_in_every_run():
     other = batches(validation_seed=1)
     assert torch.equal(other[0].image, fixed[0].image)
     assert not torch.equal(other[0].mask, fixed[0].mask)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_numbered_masks_validate_with_the_holes_of_their_manifest(workers):
+    masks = paper_random(box=16, seed=3)
+    data = build(validation_mask=masks, workers=workers, validation_seed=9, validation_batch_size=3)
+    digest = hashlib.sha256()
+    for batch in data.val_dataloader():
+        for mask, top, left in zip(batch.mask, batch.box.top, batch.box.left, strict=True):
+            digest.update(mask.to(torch.uint8).numpy().tobytes())
+            digest.update(f"({int(top)}, {int(left)}, 16, 16)".encode())
+    assert digest.hexdigest() == masks.manifest(7, SIZE, SIZE)["sha256"]
 
 
 def test_flips_come_as_often_as_asked():

@@ -95,7 +95,7 @@ def test_the_hash_changes_with_seed_count_size_and_box() -> None:
 RECORDED = {
     paper_center: "87897f12783e45530622342454a2b0834fad6d1a776c5944de9e2f2356f4d069",
     paper_random: "618f5310502df3842be910bb5b8a32b0731093a92703e718cac67be69041dfa8",
-    free_form: "3aa63d87df61ac716eec25f4aa6cd4ef1a0227344d87502b2c50604bac099f7c",
+    free_form: "b4e248472800d2863f2762716ed6d270adee6eec8fb160acdfa0e9242cdbdbc1",
 }
 
 

@@ -130,6 +130,20 @@ def test_one_file_of_a_large_hole_does_not_refuse_the_folder(tmp_path: Path) -> 
     assert len(MaskFolder(tmp_path, box=2).files) == 5
 
 
+def test_a_share_draws_only_the_files_whose_share_lies_in_it(tmp_path: Path) -> None:
+    for number in range(1, 11):  # shares of 10, 20, ... 100 % less a pixel
+        hole = np.zeros((10, 10), np.uint8)
+        hole.ravel()[: 10 * number - (number == 10)] = 1
+        save(tmp_path / f"{number}.png", hole)
+    folder = MaskFolder(tmp_path, box=2, share=(0.2, 0.4), largest_share=1)
+    drawn = Counter(folder(200, 10, 10, generator=seeded())[0].sum((1, 2, 3)).tolist())
+    assert set(drawn) == {20.0, 30.0}  # the low end belongs to the range, the high one does not
+    with pytest.raises(ValueError, match=r"from 1% to below 9%, the 10 files have 10.0% to 99.0%; choose another"):
+        MaskFolder(tmp_path, box=2, share=(0.01, 0.09), largest_share=1)
+    with pytest.raises(ValueError, match=r"share must be \(low, high\).*got \[10, 20\]; use fractions"):
+        MaskFolder(tmp_path, box=2, share=[10, 20], largest_share=1)
+
+
 def grey(path: Path) -> None:
     values = corner() * 255
     values[4, 4:7] = 3

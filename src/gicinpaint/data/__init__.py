@@ -1,5 +1,6 @@
 """Images in, batches out: reading, cropping, ordering, holes."""
 
+from gicinpaint.data.colours import VaryColours
 from gicinpaint.data.crops import CenterCropResize, RandomCrop, RandomScaleCrop, ResizeThenCrop
 from gicinpaint.data.dataset import Batch, InpaintingDataset, collate
 from gicinpaint.data.images import ImageError, decode_image, read_image
@@ -29,6 +30,7 @@ __all__ = [
     "SamplePhotographs",
     "Scan",
     "TarShards",
+    "VaryColours",
     "collate",
     "decode_image",
     "key",

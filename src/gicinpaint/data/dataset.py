@@ -13,9 +13,10 @@ from gicinpaint.data.faults import FaultCount
 from gicinpaint.data.images import ImageError, to_tensor
 from gicinpaint.data.order import Item, key
 from gicinpaint.data.sources import ImageSource
-from gicinpaint.masks.sampler import MaskSampler
+from gicinpaint.masks.sampler import MaskSampler, NumberedMasks
 
 Crop = Callable[[Image.Image, int, int, torch.Generator], Image.Image]
+Colours = Callable[[Tensor, torch.Generator], Tensor]
 OnError = Literal["raise", "skip"]
 
 _TRIES = 10  # replacements for one bad image; at 1 % of bad images, ten in a row never happen by chance
@@ -44,11 +45,12 @@ class InpaintingDataset(Dataset[Batch | None]):
     Args:
         source: Where the images come from.
         crop: Brings an image to the training size.
-        mask: Draws the holes.
+        mask: Draws the holes. Masks with numbers give item (epoch, index) mask `index`, whatever the seed.
         height: Height of the items.
         width: Width of the items.
         seed: The run's seed.
         flip: Probability of a left-right flip.
+        colours: Changes an image's colours, (3, H, W) in [-1, 1]; None keeps them.
         on_error: What to do with an image that cannot be used: "raise" its `ImageError`, or "skip" it.
         replace: What skipping means: another image of the dataset takes its place, the same one in every run (True),
             or nothing does, and the item is None (False: for validation, where no image may count twice).
@@ -62,12 +64,13 @@ class InpaintingDataset(Dataset[Batch | None]):
         self,
         source: ImageSource,
         crop: Crop,
-        mask: MaskSampler,
+        mask: MaskSampler | NumberedMasks,
         *,
         height: int,
         width: int,
         seed: int = 0,
         flip: float = 0.5,
+        colours: Colours | None = None,
         on_error: OnError = "raise",
         replace: bool = True,
         faults: FaultCount | None = None,
@@ -83,6 +86,7 @@ class InpaintingDataset(Dataset[Batch | None]):
         self.width = width
         self.seed = seed
         self.flip = flip
+        self.colours = colours
         self.on_error = on_error
         self.replace = replace
         self.faults = faults if faults is not None else FaultCount("dataset", len(source))
@@ -101,7 +105,10 @@ class InpaintingDataset(Dataset[Batch | None]):
         image = self._find_usable(epoch, index)
         if image is None:
             return None
-        mask, box = self.mask(1, self.height, self.width, generator=self._generator(epoch, index, "mask"))
+        if isinstance(self.mask, NumberedMasks):
+            mask, box = self.mask([index], self.height, self.width)
+        else:
+            mask, box = self.mask(1, self.height, self.width, generator=self._generator(epoch, index, "mask"))
         return Batch(image[None], mask, box)
 
     def read(self, epoch: int, index: int) -> Tensor:
@@ -110,14 +117,14 @@ class InpaintingDataset(Dataset[Batch | None]):
         Raises:
             ImageError: If the image cannot be used.
         """
-        return self._read(index, self._generator(epoch, index, "crop"))
+        return self._read(epoch, index, index)
 
     def _find_usable(self, epoch: int, index: int) -> Tensor | None:
         self.faults.add_read()
         chosen = index
         for attempt in range(1, _TRIES + 1):
             try:
-                return self._read(chosen, self._generator(epoch, index, "crop"))
+                return self._read(epoch, index, chosen)
             except ImageError as error:
                 if self.on_error == "raise":
                     raise
@@ -127,15 +134,18 @@ class InpaintingDataset(Dataset[Batch | None]):
                 chosen = key(self.seed, epoch, index, "replacement", attempt) % len(self.source)
         raise ImageError(f"{_TRIES} images drawn to replace {self.source.name(index)} cannot be used either")
 
-    def _read(self, index: int, generator: torch.Generator) -> Tensor:
-        image = self.source.read(index)
+    def _read(self, epoch: int, index: int, chosen: int) -> Tensor:
+        """Return image `chosen` as item (epoch, index) crops, flips and colours it."""
+        generator = self._generator(epoch, index, "crop")
+        image = self.source.read(chosen)
         try:
             image = self.crop(image, self.height, self.width, generator)
         except ImageError as error:
-            raise ImageError(f"cannot use image {self.source.name(index)}: {error}") from None
+            raise ImageError(f"cannot use image {self.source.name(chosen)}: {error}") from None
         if self.flip and torch.rand((), generator=generator).item() < self.flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return to_tensor(image)
+        pixels = to_tensor(image)
+        return pixels if self.colours is None else self.colours(pixels, self._generator(epoch, index, "colours"))
 
     def _generator(self, epoch: int, index: int, use: str) -> torch.Generator:
         return torch.Generator().manual_seed(key(self.seed, epoch, index, use))

@@ -77,27 +77,24 @@ def decode_image(
     Raises:
         ImageError: If the content is of another format, too large or broken.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of what is checked below or harmless (EXIF remains)
-            with Image.open(file, formats=formats) as image:
-                width, height = image.size
-                if width < 1 or height < 1:
-                    raise ImageError(f"cannot read image {name}: it is {width}x{height} pixels")
-                if width * height > max_pixels:
-                    raise ImageError(
-                        f"cannot read image {name}: {width}x{height} pixels are more than the limit of {max_pixels}"
-                    )
-                image.load()
-                return _turn_upright(image, _to_rgb(image, name))
-    except ImageError:
-        raise
-    except UnidentifiedImageError:
-        reason = "the file is empty" if _is_empty(file) else f"its content is none of {', '.join(formats)}"
-        raise ImageError(f"cannot read image {name}: {reason}") from None
-    except Exception as error:  # decoders of foreign bytes raise anything, from struct.error to MemoryError
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"cannot read image {name}: {reason}") from None
+    with _open_checked(file, name, max_pixels, formats) as image:
+        image.load()
+        return _turn_upright(image, _to_rgb(image, name))
+
+
+def decode_picture(
+    file: IO[bytes], name: str, *, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = FORMATS
+) -> Image.Image:
+    """Decode an open binary file, upright, in the mode that it has; `name` is what the error calls it.
+
+    Raises:
+        ImageError: If the content is of another format, too large or broken.
+    """
+    with _open_checked(file, name, max_pixels, formats) as image:
+        image.load()
+        upright = _turn_upright(image, image.copy())
+        upright.info = {key: image.info[key] for key in ("icc_profile", "transparency", "dpi") if key in image.info}
+        return upright
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -110,6 +107,31 @@ def show_name(path: str | bytes | os.PathLike[str]) -> str:
     """Return a file name in quotes on one line, whatever characters it has."""
     name = os.fsdecode(path)
     return f"'{name}'" if name.isprintable() else ascii(name)
+
+
+@contextmanager
+def _open_checked(file: IO[bytes], name: str, max_pixels: int, formats: tuple[str, ...]) -> Iterator[Image.Image]:
+    """Open an image whose header was checked; whatever its decoder raises becomes an `ImageError`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of what is checked below or harmless (EXIF remains)
+            with Image.open(file, formats=formats) as image:
+                width, height = image.size
+                if width < 1 or height < 1:
+                    raise ImageError(f"cannot read image {name}: it is {width}x{height} pixels")
+                if width * height > max_pixels:
+                    raise ImageError(
+                        f"cannot read image {name}: {width}x{height} pixels are more than the limit of {max_pixels}"
+                    )
+                yield image
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        reason = "the file is empty" if _is_empty(file) else f"its content is none of {', '.join(formats)}"
+        raise ImageError(f"cannot read image {name}: {reason}") from None
+    except Exception as error:  # decoders of foreign bytes raise anything, from struct.error to MemoryError
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"cannot read image {name}: {reason}") from None
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

@@ -143,11 +143,18 @@ def _look_into(folder: bytes) -> tuple[list[bytes], list[bytes]]:
         for entry in entries:
             if entry.name.startswith(b"."):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 inner.append(entry.name)
             elif _is_image(entry.name):
                 files.append(entry.name)
     return sorted(files), sorted(inner)
+
+
+def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle; if it is named like an image, reading it says so
+        return False
 
 
 def _is_image(name: bytes) -> bool:

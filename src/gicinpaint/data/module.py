@@ -1,5 +1,6 @@
 """The data module: images from a source, holes from a mask sampler, in an order that resumes exactly."""
 
+import signal
 from collections.abc import Sequence
 
 import lightning
@@ -7,13 +8,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from gicinpaint.data.crops import CenterCropResize, RandomCrop
-from gicinpaint.data.dataset import Batch, Crop, InpaintingDataset, OnError, collate
+from gicinpaint.data.dataset import Batch, Colours, Crop, InpaintingDataset, OnError, collate
 from gicinpaint.data.faults import FaultCount
 from gicinpaint.data.images import ImageError
 from gicinpaint.data.listing import DatasetError
 from gicinpaint.data.order import EndlessBatchSampler, FiniteBatchSampler
 from gicinpaint.data.sources import ImageSource
-from gicinpaint.masks.sampler import MaskSampler
+from gicinpaint.masks.sampler import MaskSampler, NumberedMasks
 
 __all__ = ["Batch", "InpaintingDataModule"]
 
@@ -25,18 +26,21 @@ class InpaintingDataModule(lightning.LightningDataModule):
     """Training batches without end and fixed validation batches.
 
     Training starts at the batch that the module counts in `batches_seen` (0 without a trainer). Validation
-    takes every image once, with the hole that belongs to it: a function of the sampler, `validation_seed` and index.
+    takes every image once, with the hole that belongs to it: a function of the sampler, `validation_seed` and index, or
+    for masks with numbers of preset, seed and index alone.
     The trainer must leave the samplers alone: `use_distributed_sampler=False`.
 
     Args:
         train: Images to train on.
         validation: Images to validate on.
         mask: Draws the holes.
-        validation_mask: Draws the validation holes. Default: `mask`.
+        validation_mask: Draws the validation holes, or masks with numbers (`FixedMasks`): image i gets mask i.
+            Default: `mask`.
         image_size: Height and width in pixels, or one number for both.
         train_crop: Brings a training image to that size. Default: a random crop at its own scale.
         validation_crop: Does the same in validation. Default: the largest centred window, resized.
         flip: Probability of a left-right flip in training.
+        colours: Changes the colours of training images, (3, H, W) in [-1, 1]. Default: they stay as they are.
         batch_size: Images per batch over all processes together.
         validation_batch_size: The same in validation. Default: `batch_size`.
         workers: Worker processes for each process's training loader, and as many for validation; 0 reads in the
@@ -59,11 +63,12 @@ class InpaintingDataModule(lightning.LightningDataModule):
         validation: ImageSource,
         mask: MaskSampler,
         *,
-        validation_mask: MaskSampler | None = None,
+        validation_mask: MaskSampler | NumberedMasks | None = None,
         image_size: int | Sequence[int] = 256,
         train_crop: Crop | None = None,
         validation_crop: Crop | None = None,
         flip: float = 0.5,
+        colours: Colours | None = None,
         batch_size: int = 16,
         validation_batch_size: int | None = None,
         workers: int = 4,
@@ -99,6 +104,7 @@ class InpaintingDataModule(lightning.LightningDataModule):
             width=width,
             seed=seed,
             flip=flip,
+            colours=colours,
             on_error=on_error,
             faults=FaultCount("training", len(train), workers),
         )
@@ -155,6 +161,7 @@ class InpaintingDataModule(lightning.LightningDataModule):
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
             multiprocessing_context=self.multiprocessing_context if self.workers else None,
+            worker_init_fn=_leave_signals_to_the_run,
         )
 
     def _place(self) -> tuple[int, int]:
@@ -163,6 +170,12 @@ class InpaintingDataModule(lightning.LightningDataModule):
     def _batches_seen(self) -> int:
         module = None if self.trainer is None else self.trainer.lightning_module
         return int(getattr(module, "batches_seen", 0))
+
+
+def _leave_signals_to_the_run(_: int) -> None:
+    """Let a worker outlive the SIGTERM or Ctrl+C that its whole process group gets: the run saves first."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _probe(dataset: InpaintingDataset) -> None:

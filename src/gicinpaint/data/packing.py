@@ -1,21 +1,19 @@
 """Packing a dataset into WebDataset shards: in parallel, the same after any interruption, with a manifest."""
 
 import dataclasses
-import fcntl
 import hashlib
 import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
 
 import torch
 from PIL import Image
 
 from gicinpaint.data.dataset import OnError
+from gicinpaint.data.durable import LOCK, alone, part_of, sync_folder, write_text
 from gicinpaint.data.images import MAX_PIXELS, ImageError, decode_image, show_name
 from gicinpaint.data.index import ShardIndex, load_index, save_index
 from gicinpaint.data.listing import DatasetError, Names
@@ -92,7 +90,7 @@ def prepare(
     packing = packing if packing is not None else Packing()
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with alone(folder):
         _check_settings(folder, sources, packing)
         parts = {
             name: _pack_part(source, folder / name, packing, workers, progress) for name, source in sources.items()
@@ -101,11 +99,11 @@ def prepare(
             "packing": dataclasses.asdict(packing),
             "parts": {name: _describe(folder / name, shards) for name, shards in parts.items()},
         }
-        _write_text(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+        write_text(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     return folder / MANIFEST
 
 
-def write_shard(source: ImageSource, numbers: list[int], first: int, path: Path, packing: Packing) -> ShardIndex:
+def write_shard(source: ImageSource, numbers: list[int], first: int, path: Path, packing: Packing) -> list[bytes]:
     """Write one shard and its index, the index last: where it exists, the shard is complete.
 
     Args:
@@ -114,6 +112,9 @@ def write_shard(source: ImageSource, numbers: list[int], first: int, path: Path,
         first: Number of the first image in the whole part; names the files inside.
         path: The shard.
         packing: How images are packed.
+
+    Returns:
+        What was left out, one "name: reason" each.
 
     Raises:
         ImageError: If an image is bad and `packing.on_error` is "raise".
@@ -142,17 +143,16 @@ def write_shard(source: ImageSource, numbers: list[int], first: int, path: Path,
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     os.replace(part, path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     table = torch.tensor(entries, dtype=torch.int64).reshape(-1, 2)
-    index = ShardIndex(table, Names.of(names), size, digest, Names.of(skipped))
-    save_index(index, _index_of(path))
-    return index
+    save_index(ShardIndex(table, Names.of(names), size, digest, Names.of(skipped)), _index_of(path))
+    return skipped
 
 
 def _pack_part(source: ImageSource, folder: Path, packing: Packing, workers: int, progress: bool) -> list[Path]:
     folder.mkdir(exist_ok=True)
-    for stale in folder.glob("*.part"):
-        stale.unlink()
+    for part in folder.glob("*.part"):  # of a job that was killed
+        part.unlink(missing_ok=True)
     order = random_order(len(source), packing.seed, 0)
     pieces = order.split(packing.images_per_shard)
     shards = [folder / f"shard-{number:06d}.tar" for number in range(len(pieces))]
@@ -163,11 +163,11 @@ def _pack_part(source: ImageSource, folder: Path, packing: Packing, workers: int
     for result in work_through(
         write_shard, source, tasks, workers, total=len(source), done=done, title=folder.name if progress else None
     ):
-        skipped += len(result.skipped)
+        skipped += len(result)
         if skipped > _LARGEST_SHARE * len(source):
             raise DatasetError(
                 f"{skipped} of {len(source)} images could not be used so far, more than {_LARGEST_SHARE:.0%}; the "
-                f"last: {os.fsdecode(result.skipped[-1])}; list all of them with check=true"
+                f"last: {os.fsdecode(result[-1])}; list all of them with check=true"
             )
     return shards
 
@@ -204,9 +204,9 @@ def _check_settings(folder: Path, sources: Mapping[str, ImageSource], packing: P
                 f"({' and '.join(changed)} changed); delete it, or choose another output"
             )
         return
-    if any(path.name != ".lock" for path in folder.iterdir()):
+    if {path.name for path in folder.iterdir()} - {LOCK, part_of(kept).name}:  # the part: killed while it was written
         raise DatasetError(f"{show_name(folder)} holds other files; choose an empty folder as output")
-    _write_text(kept, json.dumps(settings, indent=1, sort_keys=True) + "\n")
+    write_text(kept, json.dumps(settings, indent=1, sort_keys=True) + "\n")
 
 
 def _fingerprint(source: ImageSource) -> str:
@@ -257,31 +257,3 @@ def _index_of(shard: Path) -> Path:
 
 def _line(text: object) -> bytes:
     return os.fsencode(str(text).replace("\n", " "))
-
-
-def _write_text(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    with open(part, "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[IO[str]]:
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DatasetError(f"another job is writing to {show_name(folder)}; wait for it or end it") from None
-        yield lock

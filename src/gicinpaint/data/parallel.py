@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import Any, TypeVar
 
+import torch
 from tqdm import tqdm
 
 from gicinpaint.data.listing import DatasetError
@@ -42,7 +43,7 @@ def work_through(
 
     Raises:
         DatasetError: If a process was killed.
-        Exception: What the work raises; tasks that have not begun are given up.
+        Exception: What the work raises; the other tasks are given up.
     """
     with tqdm(total=total, initial=done, desc=title, unit="image", disable=title is None, smoothing=0.05) as bar:
         if workers == 0:
@@ -51,8 +52,8 @@ def work_through(
                 bar.update(len(task[0]))
                 yield result
             return
-        counter = multiprocessing.Value("q", 0)
-        pool = ProcessPoolExecutor(workers, initializer=_start, initargs=(work, subject, counter))
+        counter, stop = multiprocessing.Value("q", 0), multiprocessing.Value("b", 0)
+        pool = ProcessPoolExecutor(workers, initializer=_start, initargs=(work, subject, counter, stop))
         try:
             left = iter(tasks)
             waiting: set[Future[Result]] = set()
@@ -70,21 +71,29 @@ def work_through(
                 "stopped, with fewer workers if need be"
             ) from None
         finally:
+            stop.value = 1
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 def count_done(images: int = 1) -> None:
-    """Tell the progress bar, from inside the work, that images are done."""
-    counter = _shared.get("counter")
+    """Tell the progress bar, from inside the work, that images are done; give the task up if all work was stopped."""
+    counter, stop = _shared.get("counter"), _shared.get("stop")
     if counter is not None:
         with counter.get_lock():
             counter.value += images
+    if stop is not None and stop.value:
+        raise _StoppedError
 
 
-def _start(work: Callable[..., Any], subject: object, counter: Any) -> None:
+class _StoppedError(Exception):
+    """Another task failed or the user interrupted; nobody waits for this one's result."""
+
+
+def _start(work: Callable[..., Any], subject: object, counter: Any, stop: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool
+    torch.set_num_threads(1)  # a forked process has none of its parent's threads, and would wait for them
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _shared.update(work=work, subject=subject, counter=counter)
+    _shared.update(work=work, subject=subject, counter=counter, stop=stop)
 
 
 def _run(task: tuple[Any, ...]) -> Any:

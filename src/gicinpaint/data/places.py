@@ -109,16 +109,17 @@ def _fetch(place: str, target: Path) -> None:
     import fsspec  # type: ignore[import-untyped]
 
     part = target.with_name(target.name + ".part")
+    try:
+        filesystem, inner = fsspec.core.url_to_fs(place)
+    except (ImportError, ValueError) as error:  # its package is not installed, or there is no such protocol
+        raise DatasetError(f"cannot fetch {show_name(place)}: {error}") from None
     for attempt in range(3):
         try:
-            filesystem, inner = fsspec.core.url_to_fs(place)
             filesystem.get_file(inner, str(part))
             os.replace(part, target)
             return
         except FileNotFoundError:
             raise
-        except ImportError as error:
-            raise DatasetError(f"cannot fetch {show_name(place)}: {error}") from None
         except Exception as error:  # every protocol has its own kinds of passing failures
             part.unlink(missing_ok=True)
             if attempt == 2:

@@ -44,7 +44,7 @@ def scan(
     sources: Mapping[str, ImageSource],
     report: str | os.PathLike[str],
     *,
-    crop: Crop | None = None,
+    crops: Mapping[str, Crop] | None = None,
     image_size: tuple[int, int] = (256, 256),
     workers: int = 4,
     progress: bool = True,
@@ -54,8 +54,8 @@ def scan(
     Args:
         sources: Images of each part, e.g. train and val.
         report: Text file to write; fields are separated by tabs.
-        crop: The training crop, to find images that are too small for it as well.
-        image_size: Height and width for it.
+        crops: Crops by part, to find images that are too small for them as well.
+        image_size: Height and width for them.
         workers: Processes that read.
         progress: Show a progress bar on the standard error.
 
@@ -64,7 +64,7 @@ def scan(
     """
     lines = []
     for part, source in sources.items():
-        subject = _Subject(source, crop, *image_size)
+        subject = _Subject(source, (crops or {}).get(part), *image_size)
         tasks = ((piece.tolist(),) for piece in torch.arange(len(source)).split(_PIECE))
         title = f"check {part}" if progress else None
         found: list[tuple[int, str]] = []

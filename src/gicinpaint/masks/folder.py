@@ -1,6 +1,7 @@
 """Holes read from image files."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from gicinpaint.compositing import Box
-from gicinpaint.masks.sampler import Device, check_room, draw_integers, read_pair
+from gicinpaint.masks.sampler import Device, check_room, draw_integers, read_pair, read_share
 from gicinpaint.masks.window import hole_window
 
 _SUFFIXES = frozenset({".bmp", ".gif", ".png", ".tif", ".tiff", ".webp"})  # JPEG blurs the edge of a mask
@@ -29,11 +30,14 @@ class MaskFolder:
         hole: Value that means hole in the files, 255 or 0.
         largest_share: From this mean hole share on the folder is refused, because the files most likely mean the
             opposite. 1 accepts every folder.
+        share: Smallest hole share (included) and largest (excluded), e.g. (0.1, 0.2): only files between them are
+            drawn. All files are read once at the start. None draws from all.
 
     Raises:
         FileNotFoundError: If the folder does not exist.
         ValueError: If it holds no mask file, a setting is out of range, a file of those that are looked at (64,
-            evenly spread over the sorted names) is no mask, or their mean hole share is too large; when called, if
+            evenly spread over the sorted names) is no mask, their mean hole share is too large, or no file has the
+            share that is asked for; when called, if
             a file that is drawn is no mask, or the box does not fit the image. The message names the file.
 
     Source:
@@ -47,6 +51,7 @@ class MaskFolder:
         flip: bool = True,
         hole: int = 255,
         largest_share: float = 0.5,
+        share: Sequence[float] | None = None,
     ) -> None:
         self.box = read_pair(box, "box", 1)
         self.flip = flip
@@ -65,6 +70,8 @@ class MaskFolder:
             kinds = ", ".join(sorted(suffix[1:] for suffix in _SUFFIXES))
             raise ValueError(f"mask folder {self.path} must hold mask files ({kinds}), got none; check the path")
         self._check_polarity(largest_share)
+        if share is not None:
+            self._keep_share(read_share(share))
 
     def __call__(
         self,
@@ -114,10 +121,7 @@ class MaskFolder:
     def _check_polarity(self, largest_share: float) -> None:
         """Raise if the files that are looked at are mostly hole."""
         step = -(-len(self.files) // _CHECKED_FILES)
-        shares = {}
-        for file in self.files[::step]:
-            levels = self._read(file).histogram()
-            shares[file] = levels[self.hole] / sum(levels)
+        shares = {file: self._share(file) for file in self.files[::step]}
         mean = sum(shares.values()) / len(shares)
         if mean >= largest_share and largest_share < 1:
             worst = max(shares, key=lambda file: shares[file])
@@ -126,3 +130,19 @@ class MaskFolder:
                 f"(most, {shares[worst]:.0%}, in {worst}); set hole={255 - self.hole} if the other value is the hole, "
                 "or largest_share=1 if the holes are that large"
             )
+
+    def _keep_share(self, share: tuple[float, float]) -> None:
+        """Keep the files whose hole share lies in the range."""
+        with ThreadPoolExecutor() as pool:
+            shares = list(pool.map(self._share, self.files))
+        self.files = [file for file, own in zip(self.files, shares, strict=True) if share[0] <= own < share[1]]
+        if not self.files:
+            raise ValueError(
+                f"masks in {self.path} must have hole shares from {share[0]:.0%} to below {share[1]:.0%}, the "
+                f"{len(shares)} files have {min(shares):.1%} to {max(shares):.1%}; choose another share"
+            )
+
+    def _share(self, file: str) -> float:
+        """Return a file's hole share."""
+        levels = self._read(file).histogram()
+        return levels[self.hole] / sum(levels)

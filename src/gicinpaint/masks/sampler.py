@@ -1,7 +1,7 @@
 """What a mask sampler is, and how all of them read their settings and draw their numbers."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -43,6 +43,19 @@ class MaskSampler(Protocol):
         ...
 
 
+@runtime_checkable
+class NumberedMasks(Protocol):
+    """Masks with numbers, such as `FixedMasks`: mask i is the same in every batch and process."""
+
+    def __call__(self, indices: Iterable[int], height: int = 256, width: int = 256) -> tuple[Tensor, Box]:
+        """Return the masks with the given numbers, (B, 1, H, W), {0, 1}, 1 = hole, and a box for each."""
+        ...
+
+    def manifest(self, count: int, height: int = 256, width: int = 256) -> Mapping[str, int | str]:
+        """Describe the first masks, with the SHA-256 over all of them."""
+        ...
+
+
 def read_pair(value: int | Sequence[int], name: str, smallest: int) -> tuple[int, int]:
     """Return a (height, width) pair from one whole number or two.
 
@@ -77,6 +90,18 @@ def read_range(value: int | Sequence[int], name: str, smallest: int) -> tuple[in
     if not smallest <= low <= high:
         raise ValueError(f"{name} must be a range from {smallest} upwards, got ({low}, {high}); give (low, high)")
     return low, high
+
+
+def read_share(value: Sequence[float]) -> tuple[float, float]:
+    """Return a (low, high) range of hole shares; the low end belongs to it, the high one does not.
+
+    Raises:
+        ValueError: If there are not two fractions in order.
+    """
+    share = tuple(value)
+    if not (len(share) == 2 and 0 <= share[0] < share[1] <= 1):
+        raise ValueError(f"share must be (low, high) with 0 <= low < high <= 1, got {value}; use fractions, not %")
+    return share[0], share[1]
 
 
 def check_room(height: int, width: int, box: tuple[int, int], margin: tuple[int, int] = (0, 0)) -> None:

@@ -7,15 +7,15 @@ from itertools import pairwise
 from statistics import NormalDist
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from kornia.image import draw_convex_polygon
 from torch import Tensor
 
 from gicinpaint.compositing import Box
-from gicinpaint.masks.sampler import Device, check_room, device_of, draw_integers, read_pair, read_range
+from gicinpaint.masks.capsules import Spans, fill_spans, find_spans
+from gicinpaint.masks.sampler import Device, check_room, device_of, draw_integers, read_pair, read_range, read_share
 from gicinpaint.masks.window import hole_window
 
-_CAP_EDGES = 6  # of the polygon that rounds an end of a stroke; it stays within 4 % of the circle's radius
 _STROKES_PER_ROUND = 3  # while a mask grows to its share
 _ROUNDS_PER_BRUSH = 8  # then the brush doubles, so that every share is reached however thin the brush
 
@@ -29,16 +29,6 @@ class Piece(NamedTuple):
     x1: int
     y1: int
     brush: int
-
-    @property
-    def reach(self) -> int:
-        """How far the brush extends around the line, rounded up."""
-        return (self.brush + 1) // 2
-
-    @property
-    def origin(self) -> tuple[int, int]:
-        """Row and column of the first pixel that the piece can touch; outside the image if negative."""
-        return min(self.y0, self.y1) - self.reach, min(self.x0, self.x1) - self.reach
 
 
 class FreeFormMask:
@@ -89,13 +79,11 @@ class FreeFormMask:
         self.brush = read_range(brush, "brush", 1)
         self.angle = tuple(angle)
         self.length = length
-        self.share = None if share is None else tuple(share)
+        self.share = None if share is None else read_share(share)
         if len(self.angle) != 2 or not self.angle[1] >= 0:
             raise ValueError(f"angle must be (mean, most by which it differs) in degrees, got {angle}; give both")
         if not 0 < length <= 1:
             raise ValueError(f"length must be in (0, 1], got {length}; give a fraction of the diagonal")
-        if self.share is not None and not (len(self.share) == 2 and 0 <= self.share[0] < self.share[1] <= 1):
-            raise ValueError(f"share must be (low, high) with 0 <= low < high <= 1, got {share}; use fractions, not %")
 
     def __call__(
         self,
@@ -108,7 +96,7 @@ class FreeFormMask:
     ) -> tuple[Tensor, Box]:
         """Draw masks of the given size; see `MaskSampler`."""
         check_room(height, width, self.box)
-        canvas = torch.zeros(batch_size, height, width, dtype=torch.uint8, device=device or "cpu")
+        canvas = torch.zeros(batch_size, height, width, dtype=torch.uint8)
         flips = draw_integers(0, 1, (batch_size, 2), generator).tolist()
         if self.share is None:
             stroke_counts = draw_integers(*self.strokes, (batch_size,), generator).tolist()
@@ -117,8 +105,8 @@ class FreeFormMask:
         else:
             missing = draw_integers(*_pixel_range(self.share, height * width), (batch_size,), generator).tolist()
             self._grow(canvas, missing, flips, generator)
-        mask = canvas[:, None].float()
-        return mask, hole_window(mask, self.box)
+        box = hole_window(canvas[:, None], self.box)
+        return canvas[:, None].to(device or "cpu").float(), Box(box.top.to(device), box.left.to(device), *self.box)
 
     def _grow(
         self, canvas: Tensor, missing: list[int], flips: list[list[int]], generator: torch.Generator | None
@@ -195,50 +183,39 @@ def _paint(canvas: Tensor, pieces: list[Piece], missing: list[int]) -> None:
         missing: Number of pixels that may still be painted in each image, changed in place.
 
     Shape:
-        - canvas: uint8 (B, H, W), {0, 1}
+        - canvas: uint8 (B, H, W), {0, 1}, on the CPU
     """
-    _, height, width = canvas.shape
-    patches = _draw_patches(pieces, canvas.device)
-    for piece, patch in zip(pieces, patches, strict=True):
-        if missing[piece.image] == 0:
-            continue
-        top, left = piece.origin
-        rows, columns = slice(max(top, 0), top + len(patch)), slice(max(left, 0), left + len(patch))
-        target = canvas[piece.image, rows, columns]
-        new = patch[max(-top, 0) : height - top, max(-left, 0) : width - left] > target
-        painted = int(new.sum())
-        if painted > missing[piece.image]:
-            painted = missing[piece.image]
-            new = _keep_nearest(new, piece.y0 - rows.start, piece.x0 - columns.start, painted)
-        target |= new
-        missing[piece.image] -= painted
+    b, height, width = canvas.shape
+    table = np.array(pieces, np.int64)  # (N, 6)
+    spans = find_spans(table[:, 1:], height, width)
+    image = table[spans.capsule, 0]
+    new = fill_spans(image * height + spans.row, spans.first, spans.last, b * height, width).reshape(b, height, width)
+    new &= canvas.numpy() == 0
+    for number, count in enumerate(np.count_nonzero(new, (1, 2)).tolist()):
+        if count > missing[number]:
+            _keep_first(new[number], Spans(*(part[image == number] for part in spans)), pieces, missing[number])
+        missing[number] -= min(count, missing[number])
+    canvas |= torch.from_numpy(new)
 
 
-def _draw_patches(pieces: list[Piece], device: torch.device) -> Tensor:
-    """Draw each piece into a square of its own, as a polygon with round ends: uint8 (N, size, size)."""
-    size = max(max(abs(p.x1 - p.x0), abs(p.y1 - p.y0)) + 2 * p.reach + 1 for p in pieces)
-    ends = torch.tensor([(p.x0, p.y0, p.x1, p.y1) for p in pieces], dtype=torch.float32, device=device)
-    offset = torch.tensor([p.origin[::-1] * 2 for p in pieces], dtype=torch.float32, device=device)
-    radius = torch.tensor([p.brush / 2 for p in pieces], device=device)
-    start, end = (ends - offset).unflatten(1, (2, 2)).unbind(1)  # (N, 2)
-    along = end - start
-    heading = torch.atan2(along[:, 1], along[:, 0])[:, None]
-    fan = torch.linspace(-math.pi / 2, math.pi / 2, _CAP_EDGES + 1, device=device)
-    angles = torch.cat([heading + fan, heading + math.pi + fan], 1)  # (N, corners)
-    around = torch.stack([angles.cos(), angles.sin()], -1) * radius[:, None, None]
-    corners = torch.stack([end, start], 1).repeat_interleave(_CAP_EDGES + 1, 1) + around
-    patches = torch.zeros(len(pieces), 1, size, size, dtype=torch.uint8, device=device)
-    return draw_convex_polygon(patches, corners, patches.new_ones(1))[:, 0]
-
-
-def _keep_nearest(chosen: Tensor, row: int, column: int, kept_count: int) -> Tensor:
-    """Keep as many of the chosen pixels as asked for, those nearest to a place; ties in reading order."""
-    rows, columns = chosen.nonzero(as_tuple=True)
-    distance = (rows - row) ** 2 + (columns - column) ** 2
-    nearest = distance.argsort(stable=True)[:kept_count]
-    kept = torch.zeros_like(chosen)
-    kept[rows[nearest], columns[nearest]] = True
-    return kept
+def _keep_first(new: np.ndarray, spans: Spans, pieces: list[Piece], kept_count: int) -> None:
+    """Keep as many of the new pixels (H, W) as asked for: those of the first pieces, the last one's from its start."""
+    width = new.shape[1]
+    painter = np.zeros(new.size, np.int64)  # the first piece that covers each pixel
+    begin, end = spans.row * width + spans.first, spans.row * width + spans.last + 1
+    for run in zip(begin[::-1].tolist(), end[::-1].tolist(), spans.capsule[::-1].tolist(), strict=True):
+        painter[run[0] : run[1]] = run[2]
+    places = new.ravel().nonzero()[0]
+    painter = painter[places]
+    before = np.searchsorted(np.bincount(painter).cumsum(), kept_count)  # pieces that are painted whole
+    kept = places[painter < before]
+    edge = places[painter == before]
+    rows, columns = np.divmod(edge, width)
+    distance = (rows - pieces[before].y0) ** 2 + (columns - pieces[before].x0) ** 2
+    nearest = distance.argsort(kind="stable")[: kept_count - len(kept)]  # ties in reading order
+    new[:] = False
+    new.ravel()[kept] = True
+    new.ravel()[edge[nearest]] = True
 
 
 def _pick(number: float, low: int, high: int) -> int:

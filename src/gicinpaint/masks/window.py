@@ -1,5 +1,6 @@
 """The window that the local critic looks at when a hole is no rectangle."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,29 +36,30 @@ def hole_window(mask: Tensor, size: tuple[int, int]) -> Box:
     """
     h, w = mask.shape[-2:]
     check_room(h, w, size)
-    hole = mask[:, 0].to(torch.uint8)
-    across = _running_sum(hole)  # (B, H, W + 1)
-    inside = _running_sum((across[..., size[1] :] - across[..., : w - size[1] + 1]).mT)
-    inside = (inside[..., size[0] :] - inside[..., : h - size[0] + 1]).long()  # (B, W - width + 1, H - height + 1)
-    down = _distance_to_centre(across[..., -1], size[0])  # (B, H - height + 1)
-    right = _distance_to_centre(hole.sum(1, dtype=torch.int32), size[1])  # (B, W - width + 1)
-    farthest = 8 * (h * h + w * w)
-    score = inside.mT * farthest - (down[:, :, None] + right[:, None, :])
-    best = score.flatten(1).argmax(1)  # the first of equal ones
-    columns = w - size[1] + 1
-    return Box(best // columns, best % columns, *size)
+    holes = mask[:, 0].to("cpu", torch.int32).numpy()  # (B, H, W)
+    inside = _running_sum(_running_sum(holes, size[1]).swapaxes(1, 2), size[0]).swapaxes(1, 2)
+    places = [_most_central(hole, held.copy(), size) for hole, held in zip(holes, inside, strict=True)]
+    top, left = torch.tensor(places, device=mask.device).reshape(-1, 2).unbind(1)
+    return Box(top, left, *size)
 
 
-def _running_sum(values: Tensor) -> Tensor:
-    """Sum the values before every place of the last dimension: (..., N) -> (..., N + 1)."""
-    total = values.new_zeros((*values.shape[:-1], values.shape[-1] + 1), dtype=torch.int32)
-    torch.cumsum(values, -1, dtype=torch.int32, out=total[..., 1:])
-    return total
+def _running_sum(values: np.ndarray, length: int) -> np.ndarray:
+    """Sum every run of the given length along the last axis: (..., N) -> (..., N - length + 1)."""
+    total = np.cumsum(np.ascontiguousarray(values), -1, dtype=np.int32)
+    sums = total[..., length - 1 :].copy()
+    sums[..., 1:] -= total[..., :-length]
+    return sums
 
 
-def _distance_to_centre(profile: Tensor, length: int) -> Tensor:
-    """Square the distance, in half pixels, of each run from the centre of mass: (B, N) -> (B, N - length + 1)."""
-    position = torch.arange(profile.shape[1], device=profile.device)
-    centre = (profile * position).sum(1) // profile.sum(1).clamp_min(1)
-    middle = 2 * position[: profile.shape[1] - length + 1] + length - 1
-    return (middle - 2 * centre[:, None]) ** 2
+def _most_central(hole: np.ndarray, held: np.ndarray, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the window that holds most, (H - height + 1, W - width + 1); of equal ones the nearest to the hole."""
+    places = np.divmod(np.flatnonzero(held == held.max()), held.shape[1])
+    if len(places[0]) == 1:
+        return int(places[0][0]), int(places[1][0])
+    distance = 0
+    for axis in (0, 1):
+        profile = hole.sum(1 - axis)
+        centre = profile @ np.arange(len(profile)) // max(1, profile.sum())
+        distance = distance + (2 * places[axis] + size[axis] - 1 - 2 * centre) ** 2  # in half pixels
+    best = np.argmin(distance)  # the first of equal ones: topmost, then leftmost
+    return int(places[0][best]), int(places[1][best])
