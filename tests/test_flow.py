@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import golden
-from gicinpaint.attention.flow import colour_legend, colour_offset, relative_offset
+from gicinpaint.attention.flow import colour_legend, colour_offset, hole_arrows, relative_offset
 
 # Files whose foreground and background differ in size have neither offsets nor a drawing.
 FILES = [path for path in golden.paths("ca_*.npz") if {"flow_rgb", "offset_rel"} <= golden.load(path).keys()]
@@ -87,3 +87,33 @@ def test_the_legend_shows_the_offset_from_the_middle_to_each_pixel() -> None:
     assert (legend[:, middle, middle] == 1).all()
     for corner in (legend[:, 0, 0], legend[:, 0, -1], legend[:, -1, 0], legend[:, -1, -1]):
         assert (corner == 1).all()  # white
+
+
+def test_arrows_lead_from_each_patch_of_the_hole_to_its_source() -> None:
+    """Counted cell by cell: a cell of 8 x 4 pixels has its middle 3.5 and 1.5 pixels after its first."""
+    generator = torch.Generator().manual_seed(0)
+    offset = torch.stack([torch.randint(0, n, (2, 5, 6), generator=generator) for n in (5, 6)], dim=1)
+    mask = torch.zeros(2, 1, 40, 24)
+    mask[0, :, 8:24, 6:20] = 1  # half of the second column's cells
+    mask[1, :, 33:, 20:] = 1
+    mask[1, :, :3, :4] = 1  # less than half of a cell
+    for i, arrows in enumerate(hole_arrows(offset, mask)):
+        expected = []
+        for row in range(5):
+            for column in range(6):
+                if mask[i, 0, 8 * row : 8 * row + 8, 4 * column : 4 * column + 4].mean() >= 0.5:
+                    source = offset[i, :, row, column].tolist()
+                    expected.append([[8 * y + 3.5, 4 * x + 1.5] for y, x in ((row, column), source)])
+        assert arrows.tolist() == expected
+        assert len(expected) == (8, 1)[i]
+
+
+def test_fewer_arrows_start_at_every_third_row_and_column() -> None:
+    offset = torch.zeros(1, 2, 9, 9, dtype=torch.int64)
+    (arrows,) = hole_arrows(offset, torch.ones(1, 1, 9, 9), every=3)
+    assert arrows[:, 0].tolist() == [[y, x] for y in (1, 4, 7) for x in (1, 4, 7)]
+
+
+def test_an_image_without_a_hole_has_no_arrows() -> None:
+    (arrows,) = hole_arrows(torch.zeros(1, 2, 2, 2, dtype=torch.int64), torch.zeros(1, 1, 8, 8))
+    assert arrows.shape == (0, 2, 2)

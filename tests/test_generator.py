@@ -100,7 +100,8 @@ def test_every_layer_equals_the_golden_one(attention: ContextualAttention) -> No
     def keep(scope: str) -> Any:
         return lambda module, inputs, output: seen.__setitem__(scope, output)
 
-    hooks = [modules[layer.name].register_forward_hook(keep(layer.scope)) for layer in generator_layers(8)]
+    names = {layer.scope: layer.name.removesuffix(".convolution") for layer in generator_layers(8)}
+    hooks = [modules[name].register_forward_hook(keep(scope)) for scope, name in names.items()]
     hooks.append(generator.refinement_network.attention.register_forward_hook(keep("contextual_attention")))
     hooks.append(
         generator.refinement_network.attention.register_forward_pre_hook(

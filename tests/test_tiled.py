@@ -148,3 +148,16 @@ def test_compiled_with_generated_code_it_gives_the_same_numbers() -> None:
     weight = network[0].weight
     expected = torch.autograd.grad(network(image).square().sum(), weight)[0]
     assert golden.relative_norm(torch.autograd.grad(compiled(image).square().sum(), weight)[0], expected) < 1e-5
+
+
+def test_gradients_after_a_pass_in_inference_mode() -> None:
+    """Memory kept from an inference pass must serve training; the expected gradient is the reference's."""
+    features = torch.randn(1, 4, 12, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode():
+        ContextualAttention(backend=TiledAttention())(features)
+    gradients = []
+    for backend in (TiledAttention(), ReferenceAttention()):
+        x = features.clone().requires_grad_()
+        ContextualAttention(backend=backend)(x).square().sum().backward()
+        gradients.append(x.grad)
+    torch.testing.assert_close(*gradients)

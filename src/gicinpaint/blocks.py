@@ -74,7 +74,8 @@ class Convolution(nn.Conv2d):
         amounts: list[int] = []
         for size in (x.shape[-1], x.shape[-2]):
             kernel, stride, dilation = self.kernel_size[0], self.stride[0], self.dilation[0]
-            total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+            last = size % stride or stride  # cells of the last step; a plain number where the size is a known multiple
+            total = max((kernel - 1) * dilation + 1 - last, 0)
             amounts += [total // 2, total - total // 2]
         return F.pad(x, amounts)
 
@@ -85,6 +86,9 @@ class Convolution(nn.Conv2d):
 
 class Upsample(nn.Module):
     """Repeat every pixel twice along both axes, then convolve.
+
+    Both are one transposed convolution: a pixel and its copies meet neighbouring weights of the kernel, whose sums
+    are the weights of a 4x4 kernel with stride 2. That is four ninths of the products and no enlarged input.
 
     Args:
         in_channels: Channels of the input.
@@ -97,7 +101,7 @@ class Upsample(nn.Module):
         - returned: (B, out_channels, 2 * H, 2 * W)
 
     Source:
-        Released code, `gen_deconv`.
+        Released code, `gen_deconv`. Differs from the released code: the order of the sums, up to rounding.
     """
 
     def __init__(
@@ -108,7 +112,13 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution of x at twice its size."""
-        return self.convolution(F.interpolate(x, scale_factor=2, mode="nearest"))
+        weight, bias, activation = self.convolution.weight, self.convolution.bias, self.convolution.activation
+        weight = _summed_for_copies(_summed_for_copies(weight, 2), 3).transpose(0, 1)
+        outside = 1  # cells of the output that belong to neighbours outside the image
+        if self.convolution.mirror:
+            x, outside = mirror_pad(x, (1, 1, 1, 1)), 3
+        x = F.conv_transpose2d(x, weight, bias, stride=2, padding=outside)
+        return x if activation is None else activation(x)
 
 
 def mirror_pad(x: Tensor, amounts: Sequence[int]) -> Tensor:
@@ -152,9 +162,9 @@ def resize_nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
     """
     height, width = size
     if height != x.shape[-2]:
-        x = x.index_select(-2, _on_device(nearest_index(x.shape[-2], height), x.device))
+        x = x.index_select(-2, _nearest_positions(x.shape[-2], height, x.device))
     if width != x.shape[-1]:
-        x = x.index_select(-1, _on_device(nearest_index(x.shape[-1], width), x.device))
+        x = x.index_select(-1, _nearest_positions(x.shape[-1], width, x.device))
     return x
 
 
@@ -185,10 +195,26 @@ def nearest_index(size_in: int, size_out: int) -> list[int]:
     return np.minimum(index, size_in - 1).tolist()
 
 
+def _summed_for_copies(weight: Tensor, dim: int) -> Tensor:
+    """Return the kernel of a transposed convolution along an axis: 3 weights on copies become 4 on originals."""
+    first, middle, last = weight.unbind(dim)
+    return torch.stack([last, middle + last, first + middle, first], dim)
+
+
 def _mirror_index(size: int, before: int, after: int, device: torch.device) -> Tensor:
-    position = torch.arange(-before, size + after, device=device) % (2 * size)
+    period, position = 2 * size, torch.arange(-before, size + after, device=device)
+    position = position - position // period * period  # no remainder: ONNX has none by a size known later
     return torch.where(position < size, position, 2 * size - 1 - position)
 
 
-def _on_device(index: list[int], device: torch.device) -> Tensor:
-    return torch.tensor(index, device=device)
+def _nearest_positions(size_in: int, size_out: int, device: torch.device) -> Tensor:
+    if not torch.compiler.is_exporting():
+        return torch.tensor(nearest_index(size_in, size_out), device=device)
+    # An exported graph computes the index from sizes that are unknown now: the same steps as tensor operations. Eager
+    # code does without them, because a compiler may fuse the product into the difference and round once instead of
+    # twice. With one output cell the position is 0 whatever the scale.
+    steps = torch.full((), size_out - 1, dtype=torch.float32, device=device).clamp(min=1)
+    scale = torch.full((), size_in - 1, dtype=torch.float32, device=device) / steps
+    position = torch.arange(size_out, dtype=torch.float32, device=device) * scale
+    whole = position.floor()
+    return (whole + (position - whole >= 0.5)).long().clamp(max=size_in - 1)

@@ -10,6 +10,7 @@ from gicinpaint.attention import ContextualAttention
 from gicinpaint.blocks import Convolution, Upsample, resize_nearest
 from gicinpaint.checks import check_image, check_mask
 from gicinpaint.compositing import composite
+from gicinpaint.storing import StoredNetwork
 
 SIZE_MULTIPLE = 8  # two stride-2 convolutions, and the attention halves the feature grid once more
 
@@ -52,12 +53,12 @@ class Encoder(nn.Sequential):
     def __init__(self, widths: Sequence[int], padding: str, last_activation: nn.Module | None = None) -> None:
         stem, half_in, half, quarter_in, quarter, last = widths
         super().__init__()
-        self.stem = Convolution(5, stem, kernel_size=5, padding=padding, activation=nn.ELU())
-        self.downsample_half = Convolution(stem, half_in, stride=2, padding=padding, activation=nn.ELU())
-        self.half_size = Convolution(half_in, half, padding=padding, activation=nn.ELU())
-        self.downsample_quarter = Convolution(half, quarter_in, stride=2, padding=padding, activation=nn.ELU())
-        self.quarter_size = Convolution(quarter_in, quarter, padding=padding, activation=nn.ELU())
-        self.features = Convolution(quarter, last, padding=padding, activation=last_activation or nn.ELU())
+        self.stem = Convolution(5, stem, kernel_size=5, padding=padding, activation=_elu())
+        self.downsample_half = Convolution(stem, half_in, stride=2, padding=padding, activation=_elu())
+        self.half_size = Convolution(half_in, half, padding=padding, activation=_elu())
+        self.downsample_quarter = Convolution(half, quarter_in, stride=2, padding=padding, activation=_elu())
+        self.quarter_size = Convolution(quarter_in, quarter, padding=padding, activation=_elu())
+        self.features = Convolution(quarter, last, padding=padding, activation=last_activation or _elu())
 
 
 class DilatedConvolutions(nn.Sequential):
@@ -77,7 +78,7 @@ class DilatedConvolutions(nn.Sequential):
 
     def __init__(self, channels: int, padding: str) -> None:
         super().__init__(
-            *(Convolution(channels, channels, dilation=d, padding=padding, activation=nn.ELU()) for d in (2, 4, 8, 16))
+            *(Convolution(channels, channels, dilation=d, padding=padding, activation=_elu()) for d in (2, 4, 8, 16))
         )
 
 
@@ -99,12 +100,12 @@ class Decoder(nn.Sequential):
 
     def __init__(self, in_channels: int, width: int, padding: str) -> None:
         super().__init__()
-        self.merge = Convolution(in_channels, 4 * width, padding=padding, activation=nn.ELU())
-        self.quarter_size = Convolution(4 * width, 4 * width, padding=padding, activation=nn.ELU())
-        self.upsample_half = Upsample(4 * width, 2 * width, padding=padding, activation=nn.ELU())
-        self.half_size = Convolution(2 * width, 2 * width, padding=padding, activation=nn.ELU())
-        self.upsample_full = Upsample(2 * width, width, padding=padding, activation=nn.ELU())
-        self.full_size = Convolution(width, width // 2, padding=padding, activation=nn.ELU())
+        self.merge = Convolution(in_channels, 4 * width, padding=padding, activation=_elu())
+        self.quarter_size = Convolution(4 * width, 4 * width, padding=padding, activation=_elu())
+        self.upsample_half = Upsample(4 * width, 2 * width, padding=padding, activation=_elu())
+        self.half_size = Convolution(2 * width, 2 * width, padding=padding, activation=_elu())
+        self.upsample_full = Upsample(2 * width, width, padding=padding, activation=_elu())
+        self.full_size = Convolution(width, width // 2, padding=padding, activation=_elu())
         self.image = Convolution(width // 2, 3, padding=padding, activation=nn.Hardtanh())  # clips to [-1, 1]
 
 
@@ -169,10 +170,10 @@ class RefinementNetwork(nn.Module):
         self.attention = attention
         if attention is not None:
             widths = [width, width, 2 * width, 4 * width, 4 * width, 4 * width]
-            self.attention_encoder = Encoder(widths, padding, last_activation=nn.ReLU())
+            self.attention_encoder = Encoder(widths, padding, last_activation=nn.ReLU(inplace=True))
             self.attended = nn.Sequential(
-                Convolution(4 * width, 4 * width, padding=padding, activation=nn.ELU()),
-                Convolution(4 * width, 4 * width, padding=padding, activation=nn.ELU()),
+                Convolution(4 * width, 4 * width, padding=padding, activation=_elu()),
+                Convolution(4 * width, 4 * width, padding=padding, activation=_elu()),
             )
         self.decoder = Decoder(4 * width if attention is None else 8 * width, width, padding)
 
@@ -198,7 +199,7 @@ class RefinementNetwork(nn.Module):
         return attention(features, mask=small_mask), None
 
 
-class Generator(nn.Module):
+class Generator(StoredNetwork):
     """The paper's two-stage network, from a masked image to its completion.
 
     Args:
@@ -242,7 +243,7 @@ class Generator(nn.Module):
         return Completion(coarse, refined, offset)
 
 
-class CoarseGenerator(nn.Module):
+class CoarseGenerator(StoredNetwork):
     """The coarse network alone, with a generator's signature.
 
     Args:
@@ -272,9 +273,16 @@ class CoarseGenerator(nn.Module):
         return Completion(self.coarse_network(masked, mask), None, None)
 
 
+def _elu() -> nn.ELU:
+    return nn.ELU(inplace=True)  # the convolution before does not need its output, and fresh memory costs time
+
+
 def _with_planes(image: Tensor, mask: Tensor) -> Tensor:
     ones = image.new_ones(image.shape[0], 1, *image.shape[-2:])
-    return torch.cat([image, ones, ones * mask.to(image.dtype)], dim=1)  # (B, 5, H, W)
+    planes = torch.cat([image, ones, ones * mask.to(image.dtype)], dim=1)  # (B, 5, H, W)
+    if planes.device.type != "cpu":  # accelerators: the user's choice, with generator.to(memory_format=...)
+        return planes
+    return planes.contiguous(memory_format=torch.channels_last)  # convolutions keep the layout and are faster in it
 
 
 def _check_input(image: Tensor, mask: Tensor) -> None:

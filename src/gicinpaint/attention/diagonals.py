@@ -31,7 +31,8 @@ class Workspace:
         """Return the named piece in a shape; its values are whatever was written there last."""
         count = math.prod(shape)
         if name not in self.pieces or self.pieces[name].numel() < count:
-            self.pieces[name] = self.like.new_empty(count)
+            with torch.inference_mode(False):  # a kept piece must serve a training call after an inference call
+                self.pieces[name] = torch.empty(count, dtype=self.like.dtype, device=self.like.device)
         return self.pieces[name][:count].view(shape)
 
 

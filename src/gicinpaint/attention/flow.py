@@ -1,4 +1,4 @@
-"""Offsets as pictures: the optical-flow colour wheel and its legend."""
+"""Offsets as pictures: the optical-flow colour wheel with its legend, and arrows from holes to their sources."""
 
 import torch
 from torch import Tensor
@@ -54,6 +54,43 @@ def colour_offset(relative: Tensor, largest: Tensor | None = None, rate: int = 1
     colour = torch.where(length <= 1, 1 - length * (1 - hue), 0.75 * hue)
     levels = (255 * colour).floor().movedim(-1, 1)
     return F.interpolate((levels / 127.5 - 1).float(), scale_factor=rate, mode="nearest")
+
+
+def hole_arrows(offset: Tensor, mask: Tensor, every: int = 1) -> list[Tensor]:
+    """Return arrows from the patches of each image's hole to where they were copied from.
+
+    A cell of the offset's grid belongs to the hole where at least half of its pixels do.
+
+    Args:
+        offset: Absolute (row, column) of each patch's source.
+        mask: Hole mask; 1 = hole.
+        every: Take the cells of every so many rows and columns of the grid.
+
+    Shape:
+        - offset: (B, 2, h, w), integer
+        - mask: (B, 1, H, W), {0, 1}
+        - returned: for each image (arrows, 2, 2), float64: the middle of the patch, then that of its source, each
+          as (row, column) in pixels, where whole numbers are middles of pixels; in row-major order of the patches
+
+    Example:
+        >>> import torch
+        >>> mask = torch.zeros(1, 1, 8, 16)
+        >>> mask[..., 8:] = 1  # the second of two cells, copied from the first
+        >>> hole_arrows(torch.zeros(1, 2, 1, 2, dtype=torch.int64), mask)
+        [tensor([[[ 3.5000, 11.5000],
+                 [ 3.5000,  3.5000]]], dtype=torch.float64)]
+    """
+    (h, w), (height, width) = offset.shape[-2:], mask.shape[-2:]
+    size = torch.tensor([height / h, width / w], dtype=torch.float64)
+    share = F.adaptive_avg_pool2d(mask.double(), (h, w))[:, 0].cpu()
+    wanted = torch.zeros(h, w, dtype=torch.bool)
+    wanted[every // 2 :: every, every // 2 :: every] = True
+    arrows = []
+    for sources, hole in zip(offset.cpu(), share >= 0.5, strict=True):
+        cells = (hole & wanted).nonzero()  # (arrows, 2)
+        ends = torch.stack([cells, sources[:, cells[:, 0], cells[:, 1]].t()], dim=1)
+        arrows.append((ends + 0.5) * size - 0.5)
+    return arrows
 
 
 def colour_legend(size: int = 64) -> Tensor:

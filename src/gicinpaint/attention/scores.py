@@ -67,7 +67,8 @@ def best_offset(attention: Tensor, query_width: int, key_width: int) -> Tensor:
         - returned: int64 (B, 2, queries / query_width, query_width), (row, column)
     """
     index = attention.detach().argmax(dim=-1).unflatten(-1, (-1, query_width))
-    return torch.stack((index // key_width, index % key_width), dim=1)
+    row = index // key_width
+    return torch.stack((row, index - row * key_width), dim=1)  # no remainder: ONNX has none by a size known later
 
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:

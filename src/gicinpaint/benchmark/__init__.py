@@ -1,0 +1,23 @@
+"""Time and memory of attention backends, generators and training steps, compared within one run.
+
+To add a benchmark, write a class that is a `Benchmark` and a yaml in `conf/benchmark`.
+"""
+
+from gicinpaint.benchmark.attention import AttentionBenchmark
+from gicinpaint.benchmark.cases import Benchmark, Case, Work, list_cases
+from gicinpaint.benchmark.generator import GeneratorBenchmark
+from gicinpaint.benchmark.measuring import Limits, Measuring, Result
+from gicinpaint.benchmark.training_step import TrainingStepBenchmark
+
+__all__ = [
+    "AttentionBenchmark",
+    "Benchmark",
+    "Case",
+    "GeneratorBenchmark",
+    "Limits",
+    "Measuring",
+    "Result",
+    "TrainingStepBenchmark",
+    "Work",
+    "list_cases",
+]

@@ -1,0 +1,155 @@
+"""What is measured: a case is one row of the table, and a benchmark the list of its cases."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Protocol
+
+import torch
+
+Step = Callable[[], object]
+
+
+class Work(Protocol):
+    """Sets up what a case times. It is pickled to the processes that measure memory."""
+
+    def __call__(self, case: "Case") -> Step:
+        """Make inputs and weights and return the step."""
+        ...
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table.
+
+    Args:
+        what: What is measured, such as "forward".
+        variant: Which of several ways to do it, such as a backend's name.
+        height: Height of the input, in pixels or feature cells.
+        width: Width of the input.
+        batch_size: Images per step.
+        dtype: Floating-point type: a name of torch, such as "float32".
+        threads: Processor threads.
+        device: Where it runs: "cpu" or "cuda".
+        work: Sets up the step.
+    """
+
+    what: str
+    variant: str
+    height: int
+    width: int
+    batch_size: int
+    dtype: str
+    threads: int
+    device: str
+    work: Work
+
+    @property
+    def comparison(self) -> tuple[str, int, int, int, str, int, str]:
+        """What all variants that are compared with each other have in common."""
+        return (self.what, self.height, self.width, self.batch_size, self.dtype, self.threads, self.device)
+
+    @property
+    def curve(self) -> tuple[str, str, int, str, int, str]:
+        """What all sizes of one curve have in common."""
+        return (self.what, self.variant, self.batch_size, self.dtype, self.threads, self.device)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels or feature cells of an image."""
+        return self.height * self.width
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.variant} {self.height}x{self.width} batch {self.batch_size} {self.dtype}"
+
+    def set_up(self) -> Step:
+        """Return the step with its inputs made, and set the number of threads."""
+        torch.set_num_threads(self.threads)
+        torch.manual_seed(0)
+        step = self.work(self)
+        if self.device == "cpu":
+            return step
+
+        def finished() -> None:
+            step()
+            torch.cuda.synchronize()
+
+        return finished
+
+
+class Benchmark(Protocol):
+    """What a benchmark offers; `conf/benchmark` has one option for each.
+
+    Attributes:
+        parts: What is measured, such as "forward".
+        variants: Names of the ways to do it; compared within one run.
+        basis: The variant whose time the others are divided into.
+        sizes: Pixels or feature cells, as numbers or pairs (height, width).
+        batch_sizes: Images per step.
+        dtypes: Floating-point types, by torch's names.
+    """
+
+    parts: Sequence[str]
+    variants: Sequence[str]
+    basis: str
+    sizes: Sequence[int | Sequence[int]]
+    batch_sizes: Sequence[int]
+    dtypes: Sequence[str]
+
+    def work(self, part: str, variant: str) -> Work:
+        """Return what sets up the steps of a part and a variant."""
+        ...
+
+
+def list_cases(benchmark: Benchmark, threads: Sequence[int], device: str) -> Iterator[Case]:
+    """Return every combination: those to be compared together, and of a curve the small sizes first.
+
+    Raises:
+        ValueError: If a size or a type is none.
+    """
+    for dtype in benchmark.dtypes:
+        floating_point(dtype)
+    settings = product(threads, benchmark.parts, benchmark.batch_sizes, benchmark.dtypes, _pairs(benchmark.sizes))
+    for count, part, batch_size, dtype, (height, width) in settings:
+        for variant in benchmark.variants:
+            work = benchmark.work(part, variant)
+            yield Case(part, variant, height, width, batch_size, dtype, count, device, work)
+
+
+def floating_point(name: str) -> torch.dtype:
+    """Return a floating-point type by torch's name.
+
+    Raises:
+        ValueError: If torch has no such type.
+    """
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"dtypes must be floating-point types of torch, got {name!r}; use float32 or bfloat16")
+    return found
+
+
+def check_parts(parts: Sequence[str], known: Sequence[str]) -> None:
+    """Raise a ValueError if a benchmark does not have one of the parts."""
+    for part in parts:
+        if part not in known:
+            raise ValueError(f"parts must be among {', '.join(known)}, got {part!r}; correct benchmark.parts")
+
+
+def layout_variants(names: Iterable[str], layouts: Sequence[str]) -> tuple[str, ...]:
+    """Return "<name> <layout>" for every name and layout in memory.
+
+    Raises:
+        ValueError: If a layout is neither "contiguous" nor "channels_last".
+    """
+    for layout in layouts:
+        if layout not in ("contiguous", "channels_last"):
+            raise ValueError(f"layouts must be contiguous or channels_last, got {layout!r}; correct benchmark.layouts")
+    return tuple(f"{name} {layout}" for name in names for layout in layouts)
+
+
+def _pairs(sizes: Sequence[int | Sequence[int]]) -> list[tuple[int, int]]:
+    found = [(size, size) if isinstance(size, int) else tuple(size) for size in sizes]
+    for size in found:
+        if len(size) != 2 or min(size) < 1:
+            raise ValueError(f"sizes must be numbers or pairs [height,width], got {list(size)}; e.g. [64,[272,480]]")
+    return sorted(found, key=lambda size: size[0] * size[1])  # type: ignore[arg-type]
