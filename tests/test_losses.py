@@ -11,6 +11,7 @@ import golden
 from gicinpaint.compositing import Box, composite, crop_box
 from gicinpaint.critics import Critic, GlobalCritic, LocalCritic
 from gicinpaint.losses import (
+    CriticScores,
     CriticTerms,
     InpaintingLoss,
     Wasserstein,
@@ -162,3 +163,17 @@ def test_weights_join_the_critics_terms() -> None:
 def test_a_critics_loss_without_adversary_is_reported() -> None:
     with pytest.raises(ValueError, match="a critic's loss needs an adversary, got None; pass one"):
         InpaintingLoss(None).critic(torch.zeros(1, 1), torch.zeros(1, 1))
+
+
+def test_critics_without_any_part_are_reported() -> None:
+    with pytest.raises(ValueError, match="the critics' loss needs at least one part, got None for all; pass a critic"):
+        InpaintingLoss().critics(None, None)
+
+
+def test_a_critics_scores_are_logged_as_detached_means() -> None:
+    """By hand: means 2 and -1 of the scores, 3 apart; the norms' mean is 1.5."""
+    real, completed = torch.tensor([[1.0], [3.0]], requires_grad=True), torch.tensor([[-2.0], [0.0]])
+    scores = CriticScores.of(real, completed, torch.tensor([1.0, 2.0]))
+    assert [score.item() for score in scores] == [2, -1, 3, 1.5]
+    assert not any(score.requires_grad for score in scores)
+    assert CriticScores.of(real, completed, None).gradient_norm is None

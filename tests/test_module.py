@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,17 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, Optimizer
 from torch.utils.data import DataLoader
 
 from gicinpaint.callbacks import StopAtUpdates
-from gicinpaint.compositing import Box, crop_box, mask_out
+from gicinpaint.compositing import crop_box, mask_out
 from gicinpaint.critics import GlobalCritic, LocalCritic
-from gicinpaint.data import Batch
 from gicinpaint.generator import CoarseGenerator, Generator
 from gicinpaint.losses import Hinge, InpaintingLoss
 from gicinpaint.metrics import RegionL1
 from gicinpaint.module import InpaintingModule
+from runs import batches, small_module
 
 PARTS = ("global", "local")
 pytestmark = pytest.mark.filterwarnings(
@@ -31,26 +30,6 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 # Schedule, with networks of width 2 on 16 x 16 images
-
-
-def _batches(count: int, b: int = 2) -> list[Batch]:
-    random = torch.Generator().manual_seed(0)
-    batches = []
-    for _ in range(count):
-        mask, top, left = torch.zeros(b, 1, 16, 16), *torch.randint(0, 9, (2, b), generator=random)
-        for item, row, column in zip(mask, top, left, strict=True):
-            item[:, row + 1 : row + 7, column + 2 : column + 8] = 1
-        batches.append(Batch(torch.rand(b, 3, 16, 16, generator=random) * 2 - 1, mask, Box(top, left, 8, 8)))
-    return batches
-
-
-def _module(adversary: bool = True, **arguments: Any) -> InpaintingModule:
-    torch.manual_seed(0)
-    critics = (GlobalCritic(2, (16, 16)), LocalCritic(2, (8, 8))) if adversary else ()
-    loss = InpaintingLoss() if adversary else InpaintingLoss(None)
-    factory = partial(Adam, lr=1e-3, betas=(0.5, 0.9))
-    optimizers = {"generator_optimizer": factory, "critic_optimizer": factory}
-    return InpaintingModule(Generator(2), *critics, **{"loss": loss, **optimizers, **arguments})
 
 
 def _weights(network: nn.Module) -> list[Tensor]:
@@ -99,12 +78,12 @@ def _fit(module: InpaintingModule, *callbacks: Callback, updates: int = 1, **arg
         callbacks=[*callbacks, StopAtUpdates(updates)],
         **arguments,
     )
-    trainer.fit(module, DataLoader(_batches(12), batch_size=None))
+    trainer.fit(module, DataLoader(batches(12), batch_size=None))
     return trainer
 
 
 def test_five_critic_updates_go_with_one_generator_update() -> None:
-    module, watch = _module(), Watch()
+    module, watch = small_module(), Watch()
     _fit(module, watch, updates=2)
     assert watch.moves("critics") == [True] * 10
     assert watch.moves("generator") == 2 * [False, False, False, False, True]
@@ -118,7 +97,7 @@ def test_five_critic_updates_go_with_one_generator_update() -> None:
 
 
 def test_gradients_stay_on_their_own_side() -> None:
-    module, watch = _module(), Watch()
+    module, watch = small_module(), Watch()
     _fit(module, watch)
     assert all(gradient is None for batch in watch.gradients["generator"][:-1] for gradient in batch)
     assert all(gradient is not None for gradient in watch.gradients["generator"][-1])
@@ -140,7 +119,7 @@ class _Recorder:
 
 def test_the_generators_step_leaves_the_critics_gradients_alone() -> None:
     recorder = _Recorder()
-    module, watch = _module(critic_optimizer=recorder), Watch()
+    module, watch = small_module(critic_optimizer=recorder), Watch()
     _fit(module, watch)
     last = watch.gradients["critics"][-1]  # after the generator's step of the fifth batch
     assert len(recorder.seen) == 5
@@ -149,10 +128,10 @@ def test_the_generators_step_leaves_the_critics_gradients_alone() -> None:
 
 def test_the_generator_answers_to_the_updated_critics() -> None:
     """Its loss on the fifth batch is that of the critics after, not before, their fifth update."""
-    module, watch = _module(), Watch()
+    module, watch = small_module(), Watch()
     trainer = _fit(module, watch)
-    image, mask, box = _batches(12)[4]
-    twin = _module()
+    image, mask, box = batches(12)[4]
+    twin = small_module()
     twin.critics.load_state_dict(module.critics.state_dict())
     completed = twin(image, mask)  # the generator had not moved yet
     for part in PARTS:
@@ -162,7 +141,7 @@ def test_the_generator_answers_to_the_updated_critics() -> None:
 
 
 def test_warm_up_leaves_the_critics_untouched() -> None:
-    module, watch = _module(warmup_steps=3), Watch()
+    module, watch = small_module(warmup_steps=3), Watch()
     _fit(module, watch, updates=4)
     assert watch.moves("generator") == [True, True, True, False, True]
     assert watch.moves("critics") == [False, False, False, True, True]
@@ -170,7 +149,7 @@ def test_warm_up_leaves_the_critics_untouched() -> None:
 
 
 def test_warm_up_trains_on_reconstruction_alone() -> None:
-    module = _module(warmup_steps=1)
+    module = small_module(warmup_steps=1)
     trainer = _fit(module)
     assert not [name for name in trainer.callback_metrics if "adversarial" in name or "critic/" in name]
     assert trainer.callback_metrics["train/generator/total"] > 0
@@ -178,7 +157,7 @@ def test_warm_up_trains_on_reconstruction_alone() -> None:
 
 @pytest.mark.parametrize("generator", [Generator(2), CoarseGenerator(2)], ids=lambda g: type(g).__name__)
 def test_without_adversary_every_batch_updates_the_generator(generator: nn.Module) -> None:
-    module, watch = _module(adversary=False), Watch()
+    module, watch = small_module(adversary=False), Watch()
     module.generator = generator
     _fit(module, watch, updates=3)
     assert len(module.configure_optimizers()[0]) == 1
@@ -201,7 +180,7 @@ def test_one_critic_is_enough(part: str) -> None:
 
 
 def test_a_penalty_of_weight_zero_is_not_computed() -> None:
-    module = _module(loss=InpaintingLoss(Hinge(), penalty_weight=0), critic_steps=1)
+    module = small_module(loss=InpaintingLoss(Hinge(), penalty_weight=0), critic_steps=1)
     trainer = _fit(module)
     assert not [name for name in trainer.callback_metrics if "penalty" in name]
     assert trainer.callback_metrics["train/critic/total"] > 0
@@ -211,7 +190,7 @@ def test_runs_of_one_seed_are_alike_and_of_another_are_not() -> None:
     """Weights and batches are the same: only the places of the penalty depend on the seed."""
     runs = []
     for seed in (1, 1, 2):
-        module = _module(seed=seed)
+        module = small_module(seed=seed)
         _fit(module)
         runs.append(_weights(module.critics))
     assert not _moved(runs[0], runs[1])
@@ -219,7 +198,7 @@ def test_runs_of_one_seed_are_alike_and_of_another_are_not() -> None:
 
 
 def test_every_process_takes_its_part_of_the_joint_batchs_places() -> None:
-    module = _module(seed=3)
+    module = small_module(seed=3)
     _fit(module)
     trainer = module.trainer
     whole = module._penalty_places(torch.zeros(4, 3, 16, 16))
@@ -240,12 +219,12 @@ def test_every_process_takes_its_part_of_the_joint_batchs_places() -> None:
 
 
 def test_validation_measures_both_stages_in_the_hole() -> None:
-    module, batches = _module(), _batches(3)
+    module, drawn = small_module(), batches(3)
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
-    (figures,) = trainer.validate(module, DataLoader(batches, batch_size=None), verbose=False)
+    (figures,) = trainer.validate(module, DataLoader(drawn, batch_size=None), verbose=False)
     stages = {"coarse": RegionL1(), "completed": RegionL1()}
     with torch.no_grad():
-        for image, mask, _ in batches:
+        for image, mask, _ in drawn:
             completion = module.generator(mask_out(image, mask), mask)
             stages["coarse"].update(completion.coarse, image, mask)
             stages["completed"].update(completion.refined, image, mask)
@@ -257,7 +236,7 @@ def test_validation_measures_both_stages_in_the_hole() -> None:
 
 
 def test_calling_the_module_fills_the_hole_alone() -> None:
-    module, (batch,) = _module(), _batches(1)
+    module, (batch,) = small_module(), batches(1)
     with torch.no_grad():
         completed = module(batch.image, batch.mask)
         refined = module.generator(mask_out(batch.image, batch.mask), batch.mask).refined
@@ -267,7 +246,7 @@ def test_calling_the_module_fills_the_hole_alone() -> None:
 
 
 def test_a_checkpoint_carries_counters_and_configuration_and_opens_safely(tmp_path: Path) -> None:
-    module = _module(critic_steps=2)
+    module = small_module(critic_steps=2)
     module.config = {"critic_steps": 2, "generator": {"width": 2}, "names": ["a", None]}
     trainer = _fit(module, updates=2)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
@@ -276,7 +255,7 @@ def test_a_checkpoint_carries_counters_and_configuration_and_opens_safely(tmp_pa
     assert checkpoint["config"] == module.config
     for name, weight in module.state_dict().items():
         assert torch.equal(checkpoint["state_dict"][name], weight)
-    other = _module(critic_steps=2)
+    other = small_module(critic_steps=2)
     other.on_load_checkpoint(checkpoint)
     assert (other.batches_seen, other.generator_updates) == (4, 2)
 
@@ -298,4 +277,4 @@ def test_an_adversary_without_critic_is_reported() -> None:
 )
 def test_a_count_out_of_range_is_reported(arguments: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        _module(**arguments)
+        small_module(**arguments)

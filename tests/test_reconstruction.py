@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import golden
 from gicinpaint.compositing import Box
@@ -60,6 +61,29 @@ def test_the_holes_discount_equals_scipys_distance_transform() -> None:
     mask[1, :, 3:28, 5:30] = 1
     expected = torch.stack([torch.from_numpy(0.9 ** distance_transform_edt(item[0].numpy())) for item in mask])
     torch.testing.assert_close(hole_discount(mask, 0.9).double(), expected[:, None] * mask, rtol=1e-5, atol=0)
+
+
+class _Largest(TorchDispatchMode):
+    """Note the size of the largest tensor that anything returns, in bytes."""
+
+    size = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.size = max(self.size, result.nbytes)
+        return result
+
+
+def test_the_holes_discount_of_a_large_mask_is_made_in_parts() -> None:
+    """All sums of a vertical and a horizontal distance at once would be 256^3 numbers, 67 MB."""
+    mask = torch.ones(1, 1, 256, 256)
+    mask[..., 128] = 0
+    with _Largest() as largest:
+        weights = hole_discount(mask, 0.9)
+    assert largest.size <= 4 * 2**20
+    expected = 0.9 ** (torch.arange(256) - 128).abs().double() * mask
+    torch.testing.assert_close(weights.double(), expected, rtol=1e-5, atol=0)
 
 
 def test_discounted_error_equals_a_hand_calculation() -> None:

@@ -56,7 +56,8 @@ def test_a_run_ends_with_table_picture_and_checkpoint(
         assert 0 < l2 < l1 < 100
         assert psnr >= -10 * np.log10(l2 / 100) - 0.02  # the mean of logarithms is no less than that of the mean
     picture = Image.open(folder / next(line.split()[-1] for line in lines if line.startswith("picture")))
-    assert picture.width == 5 * 32 + 4 * 4  # input, coarse, completed, offsets, ground truth, and gaps
+    # input, coarse, completed, offsets, ground truth, each enlarged from 32 to 128 pixels, and gaps
+    assert picture.width == 5 * 128 + 4 * 4
     assert "Traceback" not in result.stderr
 
 

@@ -16,11 +16,14 @@ from gicinpaint.critics import Critic
 from gicinpaint.data import Batch
 from gicinpaint.data.order import key
 from gicinpaint.generator import Completion
-from gicinpaint.losses import CriticTerms, GeneratorTerms, InpaintingLoss, gradient_penalty
+from gicinpaint.guards import GradientGuard
+from gicinpaint.losses import CriticScores, CriticTerms, GeneratorTerms, InpaintingLoss, gradient_norm, penalty
 from gicinpaint.metrics import hole_metrics
+from gicinpaint.pieces import Piece, average, by_name, split
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
+Completed = tuple[Completion, Tensor]  # and the completed images
 
 
 class InpaintingModule(LightningModule):
@@ -30,7 +33,8 @@ class InpaintingModule(LightningModule):
     On the other batches the generator runs without gradients. Without an adversary, and during the warm-up, every
     batch updates the generator and the critics rest.
 
-    `global_step` counts the updates of both optimizers; schedules, plots and stopping go by `generator_updates`.
+    `global_step` counts the updates of both optimizers; schedules, plots and stopping go by `generator_updates`. A step
+    whose gradients are not finite is skipped and not counted; see `GradientGuard`.
 
     Args:
         generator: Maps (masked, mask) to a `Completion`.
@@ -42,6 +46,9 @@ class InpaintingModule(LightningModule):
         generator_schedule: Makes the schedule of the generator's learning rate, in generator updates; None keeps it.
         critic_steps: Critic updates per generator update.
         warmup_steps: Generator updates on reconstruction alone, before the critics start.
+        clip: Largest norm of a network's gradient; None: no limit.
+        pieces: Pieces that a batch is cut into, for less memory and more time. All losses are means over images, and no
+            layer mixes images, so gradients add up to the batch's, the penalty's included.
         metrics: What validation measures in the hole, for the mean colour, the coarse and the completed image.
         seed: The run's seed; the places of the gradient penalty depend on it and on the batch's number alone.
 
@@ -68,11 +75,13 @@ class InpaintingModule(LightningModule):
         generator_schedule: ScheduleFactory | None = None,
         critic_steps: int = 5,
         warmup_steps: int = 0,
+        clip: float | None = None,
+        pieces: int = 1,
         metrics: MetricCollection | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _check_schedule(critic_steps, warmup_steps)
+        _check_counts(critic_steps, warmup_steps, pieces)
         self.automatic_optimization = False
         self.generator = generator
         self.critics = nn.ModuleDict()
@@ -90,6 +99,8 @@ class InpaintingModule(LightningModule):
         self.generator_schedule = generator_schedule
         self.critic_steps = critic_steps
         self.warmup_steps = warmup_steps
+        self.guard = GradientGuard(clip)
+        self.pieces = pieces
         columns = hole_metrics() if metrics is None else metrics
         rows = ("mean_colour", "coarse", "completed")
         self.validation_metrics = nn.ModuleDict({r: columns.clone(prefix=f"validation/{r}/hole/") for r in rows})
@@ -97,6 +108,9 @@ class InpaintingModule(LightningModule):
         self.config: dict[str, Any] = {}
         self.batches_seen = 0
         self.generator_updates = 0
+        self._steps_before = 0  # of both optimizers, before a resume
+        self._stepping: tuple[str, dict[str, Tensor]] = ("", {})  # whose step is being taken, and its losses
+        self._admitted = True
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         """Return images (B, 3, H, W) in [-1, 1] with the hole of (B, 1, H, W) masks filled."""
@@ -111,15 +125,15 @@ class InpaintingModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the critics, the generator or both from one batch."""
-        with torch.set_grad_enabled(self.updates_generator):
-            completion, completed = self._complete(batch)
+        pieces = split(batch, self.pieces)
+        completion = None  # of a whole batch: it serves both updates; a piece is completed again, which saves memory
+        if len(pieces) == 1:
+            with torch.set_grad_enabled(self.updates_generator):
+                completion = self._complete(batch)
         if self.updates_critics:
-            scored = completed.detach()
-            terms = self.critic_terms(batch, scored)
-            self._step(self._optimizers()[1], terms.total)
-            self._log_terms("critic", terms)
+            self._update_critics(pieces, completion, self._penalty_places(batch.image))
         if self.updates_generator:
-            self._update_generator(batch, completion, completed)
+            self._update_generator(pieces, completion)
         self.batches_seen += 1
         self.log("step", float(self.generator_updates))  # the loggers' axis
 
@@ -133,17 +147,23 @@ class InpaintingModule(LightningModule):
         """Whether the next batch updates the generator."""
         return not self.updates_critics or (self.batches_seen + 1) % self.critic_steps == 0
 
-    def critic_terms(self, batch: Batch, completed: Tensor) -> CriticTerms:
-        """Return the critics' losses on a batch and its completed images, (B, 3, H, W)."""
-        losses, penalties = {}, {}
-        for (name, critic), alpha in zip(self.critics.items(), self._penalty_places(completed), strict=True):
+    def critic_terms(self, batch: Batch, completed: Tensor, places: Tensor | None = None) -> CriticTerms:
+        """Return the critics' losses on a batch and its completed images, (B, 3, H, W).
+
+        The penalty's places between real and completed, (critics, B, 1, 1, 1), are by default those of a whole batch.
+        """
+        losses, penalties, scores = {}, {}, {}
+        places = self._penalty_places(completed) if places is None else places
+        for (name, critic), alpha in zip(self.critics.items(), places, strict=True):
             image, fake, mask = (self._seen_by(name, x, batch) for x in (batch.image, completed, batch.mask))
             real_scores, completed_scores = critic(torch.cat([image, fake])).chunk(2)
             losses[name] = self.loss.critic(real_scores, completed_scores)
-            if self.loss.penalty_weight:
-                penalties[name] = gradient_penalty(critic, image, fake, mask, alpha)
+            norm = gradient_norm(critic, image, fake, mask, alpha) if self.loss.penalty_weight else None
+            if norm is not None:
+                penalties[name] = penalty(norm)
+            scores[name] = CriticScores.of(real_scores, completed_scores, norm)
         parts = (found.get(name) for found in (losses, penalties) for name in ("global", "local"))
-        return self.loss.critics(*parts)
+        return self.loss.critics(*parts)._replace(global_scores=scores.get("global"), local_scores=scores.get("local"))
 
     def generator_terms(self, batch: Batch, completion: Completion, completed: Tensor) -> GeneratorTerms:
         """Return the generator's losses on a batch from its completion; the critics take part where they train."""
@@ -184,25 +204,59 @@ class InpaintingModule(LightningModule):
         """Continue counting where the checkpoint stopped."""
         self.batches_seen = checkpoint["counters"]["batches_seen"]
         self.generator_updates = checkpoint["counters"]["generator_updates"]
+        self._steps_before = checkpoint["global_step"]
+        checkpoint.pop("loops", None)  # the trainer's own bookkeeping repeats steps at an epoch's edge: it starts anew
 
-    def _complete(self, batch: Batch) -> tuple[Completion, Tensor]:
+    def on_train_start(self) -> None:
+        """Let the trainer count validations and log lines from the batches that were seen before a resume."""
+        loop = self.trainer.fit_loop.epoch_loop
+        loop.batch_progress.total.ready = loop.batch_progress.total.completed = self.batches_seen
+        loop._batches_that_stepped = self.batches_seen
+        steps = loop.manual_optimization.optim_step_progress.total
+        steps.completed = max(steps.completed, self._steps_before)
+
+    def _complete(self, batch: Batch) -> Completed:
         completion = self.generator(mask_out(batch.image, batch.mask), batch.mask)
         return completion, composite(batch.image, completion.prediction, batch.mask)
 
-    def _update_generator(self, batch: Batch, completion: Completion, completed: Tensor) -> None:
-        self.critics.requires_grad_(False)  # the generator's loss passes through them and must not reach them
-        terms = self.generator_terms(batch, completion, completed)
-        self._step(self._optimizers()[0], terms.total)
-        self.critics.requires_grad_(True)
-        if self.generator_schedule is not None:
-            self.lr_schedulers().step()  # type: ignore[union-attr]
-        self.generator_updates += 1
-        self._log_terms("generator", terms)
-
-    def _step(self, optimizer: Any, loss: Tensor) -> None:
+    def _update_critics(self, pieces: list[Piece], completion: Completed | None, places: Tensor) -> None:
+        optimizer, terms = self._optimizers()[1], []
         optimizer.zero_grad(set_to_none=True)
-        self.manual_backward(loss)
+        for piece in pieces:
+            with torch.no_grad():
+                _, completed = completion or self._complete(piece.batch)
+            found = self.critic_terms(piece.batch, completed.detach(), places[:, piece.images])
+            self.manual_backward(self.guard.mark(piece.share * found.total))
+            terms.append(by_name(found))
+        self._step("critics", optimizer, average(pieces, terms))
+
+    def _update_generator(self, pieces: list[Piece], completion: Completed | None) -> None:
+        optimizer, terms = self._optimizers()[0], []
+        optimizer.zero_grad(set_to_none=True)
+        self.critics.requires_grad_(False)  # the generator's loss passes through them and must not reach them
+        for piece in pieces:
+            found = self.generator_terms(piece.batch, *(completion or self._complete(piece.batch)))
+            self.manual_backward(self.guard.mark(piece.share * found.total))
+            terms.append(by_name(found))
+        self.critics.requires_grad_(True)
+        if self._step("generator", optimizer, average(pieces, terms)):
+            if self.generator_schedule is not None:
+                self.lr_schedulers().step()  # type: ignore[union-attr]
+            self.generator_updates += 1
+
+    def _step(self, network: str, optimizer: Any, terms: dict[str, Tensor]) -> bool:
+        """Take a step unless the guard objects, and log the losses."""
+        self._stepping = network, terms
         optimizer.step()
+        self.log_dict({f"train/{network.removesuffix('s')}/{name}": term for name, term in terms.items()})
+        return self._admitted
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip the gradients, or drop them if they are not finite; any scale of float16 is removed from them here."""
+        network, terms = self._stepping
+        where = f"batch {self.batches_seen} (generator update {self.generator_updates})"
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        self._admitted = self.guard.admit(network, getattr(self, network), terms, where, scaled=scaled)
 
     def _optimizers(self) -> list[Any]:
         optimizers = self.optimizers()
@@ -218,12 +272,10 @@ class InpaintingModule(LightningModule):
         places = torch.rand(len(self.critics), self.trainer.world_size * b, 1, 1, 1, generator=generator)
         return places[:, self.global_rank * b :][:, :b].to(images.device)
 
-    def _log_terms(self, network: str, terms: CriticTerms | GeneratorTerms) -> None:
-        named = {f"train/{network}/{name}": term for name, term in terms._asdict().items() if term is not None}
-        self.log_dict({name: term.detach() for name, term in named.items()})
 
-
-def _check_schedule(critic_steps: int, warmup_steps: int) -> None:
+def _check_counts(critic_steps: int, warmup_steps: int, pieces: int) -> None:
+    if pieces < 1:
+        raise ValueError(f"pieces must be at least 1, got {pieces}; 1 takes each batch as a whole")
     if critic_steps < 1:
         raise ValueError(f"critic_steps must be at least 1, got {critic_steps}; the paper's is 5")
     if warmup_steps < 0:

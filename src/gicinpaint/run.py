@@ -3,20 +3,38 @@
 import logging
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback, Trainer, seed_everything
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from gicinpaint.callbacks import SaveByUpdates, SavePictures
-from gicinpaint.configuration import JobError, build, check_configuration
-from gicinpaint.data import DatasetError, InpaintingDataModule
+from gicinpaint.configuration import ConfigurationError, JobError, build, check_configuration
+from gicinpaint.dashboards import close_dashboards, record_run
+from gicinpaint.data import InpaintingDataModule
+from gicinpaint.fitting import fit
+from gicinpaint.losses import Wasserstein
 from gicinpaint.module import InpaintingModule
+from gicinpaint.record import recorded_output, write_record
+from gicinpaint.resuming import AUTO, check_fit, continue_metrics, find_checkpoint
+from gicinpaint.surroundings import git_commit, versions
 
-READS = {"seed": int, "output": str, "data_dir": str, "updates": int, "threads": int | None}
+READS = {
+    "seed": int,
+    "output": str,
+    "data_dir": str,
+    "updates": int,
+    "threads": int | None,
+    "resume": str | None,
+}
+_SMALL_BATCH = 8  # with fewer images the Wasserstein critics are known to fail
+
+_log = logging.getLogger(__name__)
 
 
 def train(config: DictConfig) -> None:
@@ -33,13 +51,34 @@ def train(config: DictConfig) -> None:
     _quieten()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    seed_everything(config.seed, workers=True, verbose=False)
+    try:
+        seed_everything(config.seed, workers=True, verbose=False)
+    except ValueError as error:
+        raise JobError(f"seed: {error}") from error
+    checkpoint = resume(config)
+    with recorded_output(Path(config.output)) if getattr(rank_zero_only, "rank", 0) == 0 else nullcontext():
+        _train(config, checkpoint)
+
+
+def _train(config: DictConfig, checkpoint: Path | None) -> None:
     data = build(config.dataset)  # first: absent data stops the job before any network is built
     module = build_module(config)
+    updates = 0 if checkpoint is None else check_fit(checkpoint, module, module.config)
     trainer = build_trainer(config)
-    _say(trainer, opening(config, module, data))
-    fit(trainer, module, data)
-    _say(trainer, report(trainer))
+    if checkpoint is not None and trainer.is_global_zero:
+        continue_metrics(trainer.loggers, updates)
+    _say(trainer, opening(config, module, data, trainer, checkpoint))
+    facts = {"git": git_commit(), "versions": versions()}
+    if trainer.is_global_zero:
+        sources = {"training": data.train.source, "validation": data.validation.source}
+        more = {"processes": trainer.world_size, "seed": config.seed, "resumed": checkpoint and str(checkpoint)}
+        write_record(Path(config.output), config, _overrides(), sources, **facts, **more)
+    record_run(trainer.loggers, module, OmegaConf.to_container(config, resolve=True), facts)  # type: ignore[arg-type]
+    try:
+        fit(trainer, module, data, checkpoint)
+        _say(trainer, report(trainer))
+    finally:
+        close_dashboards(trainer.loggers, best_checkpoint(trainer))
 
 
 def build_module(config: DictConfig) -> InpaintingModule:
@@ -83,24 +122,52 @@ def choose_strategy(strategy: str, devices: object, num_nodes: int) -> str:
     return "ddp_find_unused_parameters_true" if strategy == "auto" and not alone else strategy
 
 
-def fit(trainer: Trainer, module: InpaintingModule, data: InpaintingDataModule) -> None:
-    """Train, and say in one line what the user can mend."""
-    try:
-        trainer.fit(module, datamodule=data)
-        if not trainer.interrupted:
-            trainer.validate(module, datamodule=data, verbose=False)
-    except (DatasetError, MisconfigurationException) as error:
-        raise JobError(str(error)) from error
+def resume(config: DictConfig) -> Path | None:
+    """Return the checkpoint to continue from, if any; a run that is found by itself goes on in its own folder."""
+    if config.resume is not None and not config.resume:
+        raise ConfigurationError("resume: expected auto, a path or null, got nothing; write resume=auto")
+    checkpoint = find_checkpoint(config.resume, Path(config.output), _overrides())
+    if checkpoint is not None and config.resume == AUTO:
+        config.output = str(checkpoint.parent.parent)
+    return checkpoint
 
 
-def opening(config: DictConfig, module: InpaintingModule, data: InpaintingDataModule) -> str:
-    """Return what is about to happen, in two lines."""
+def _overrides() -> list[str]:
+    """Return what was given on the command line."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def opening(
+    config: DictConfig,
+    module: InpaintingModule,
+    data: InpaintingDataModule,
+    trainer: Trainer,
+    checkpoint: Path | None = None,
+) -> str:
+    """Return what is about to happen, in a few lines."""
     parameters = sum(parameter.numel() for parameter in module.generator.parameters())
+    shared = f" ({data.batch_size // trainer.world_size} on each of {trainer.world_size} devices)"
+    start = f"continues {checkpoint}" if checkpoint else "starts at zero"
+    if data.batch_size < _SMALL_BATCH and module.critics and isinstance(module.loss.adversary, Wasserstein):
+        _log.warning(
+            "batches of %d images: Wasserstein critics are known to fail below %d; set dataset.batch_size=%d, and "
+            "model.pieces=2 or more if memory is short",
+            *(data.batch_size, _SMALL_BATCH, 2 * _SMALL_BATCH),
+        )
     return (
-        f"{len(data.train):,} training and {len(data.validation):,} validation images, {data.batch_size} per batch; "
-        f"a generator of {parameters:,} parameters, {config.updates:,} updates\n"
+        f"{len(data.train):,} training and {len(data.validation):,} validation images, {data.batch_size} per batch"
+        f"{shared if trainer.world_size > 1 else ''}; "
+        f"a generator of {parameters:,} parameters, {config.updates:,} updates; {start}\n"
         f"everything goes to {config.output}"
     )
+
+
+def best_checkpoint(trainer: Trainer) -> Path | None:
+    """Return where the best checkpoint lies, if checkpoints are saved."""
+    folders = [callback.folder for callback in trainer.callbacks if isinstance(callback, SaveByUpdates)]  # type: ignore[attr-defined]
+    return folders[0] / "best.ckpt" if folders else None
 
 
 def report(trainer: Trainer) -> str:
@@ -126,6 +193,7 @@ def _quieten() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
     warnings.filterwarnings("ignore", message=".*does not have many workers")
+    warnings.filterwarnings("ignore", message=".*sync_dist=True")  # metrics are sums over processes already
 
 
 def _say(trainer: Trainer, text: str) -> None:

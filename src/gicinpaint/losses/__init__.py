@@ -6,9 +6,11 @@ from gicinpaint.losses.adversaries import (
     Hinge,
     LeastSquares,
     Wasserstein,
+    gradient_norm,
     gradient_penalty,
+    penalty,
 )
-from gicinpaint.losses.inpainting import CriticTerms, GeneratorTerms, InpaintingLoss
+from gicinpaint.losses.inpainting import CriticScores, CriticTerms, GeneratorTerms, InpaintingLoss
 from gicinpaint.losses.reconstruction import (
     BoxReconstruction,
     HoleReconstruction,
@@ -21,6 +23,7 @@ from gicinpaint.losses.reconstruction import (
 __all__ = [
     "Adversary",
     "BoxReconstruction",
+    "CriticScores",
     "CriticTerms",
     "CrossEntropy",
     "GeneratorTerms",
@@ -30,8 +33,10 @@ __all__ = [
     "LeastSquares",
     "Wasserstein",
     "discounted_l1",
+    "gradient_norm",
     "gradient_penalty",
     "hole_discount",
     "known_l1",
+    "penalty",
     "spatial_discount",
 ]

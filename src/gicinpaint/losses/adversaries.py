@@ -70,7 +70,7 @@ class CrossEntropy:
         return F.softplus(-completed).mean()
 
 
-def gradient_penalty(
+def gradient_norm(
     critic: Callable[[Tensor], Tensor],
     real: Tensor,
     fake: Tensor,
@@ -79,7 +79,7 @@ def gradient_penalty(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Return how far the critic's gradient in the hole is from norm 1, between real and completed images.
+    """Return the norm of the critic's gradient in each image's hole, between real and completed images.
 
     Computed in float32 at least, whatever autocast says: in bfloat16 it is some percent off, in float16 it underflows.
 
@@ -95,7 +95,7 @@ def gradient_penalty(
         - real, fake: (B, C, H, W), [-1, 1]
         - mask: (B or 1, 1, H, W), {0, 1}
         - alpha: (B, 1, 1, 1), [0, 1]
-        - returned: scalar
+        - returned: (B,)
 
     Raises:
         ValueError: If the shapes differ or the mask is not binary.
@@ -117,5 +117,23 @@ def gradient_penalty(
         real, fake = real.detach().to(dtype), fake.detach().to(dtype)
         between = (real + alpha.to(dtype) * (fake - real)).requires_grad_()
         (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-        norm = torch.linalg.vector_norm((gradient * mask.to(dtype)).flatten(1), dim=1)
-        return (norm - 1).square().mean()
+        return torch.linalg.vector_norm((gradient * mask.to(dtype)).flatten(1), dim=1)
+
+
+def gradient_penalty(
+    critic: Callable[[Tensor], Tensor],
+    real: Tensor,
+    fake: Tensor,
+    mask: Tensor,
+    alpha: Tensor | None = None,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Return how far the critic's gradient in the hole is from norm 1: `penalty` of `gradient_norm`, which see."""
+    with torch.enable_grad():
+        return penalty(gradient_norm(critic, real, fake, mask, alpha, generator=generator))
+
+
+def penalty(norm: Tensor) -> Tensor:
+    """Return the mean squared distance of gradient norms (B,) from 1, a scalar."""
+    return (norm - 1).square().mean()

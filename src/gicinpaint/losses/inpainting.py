@@ -11,14 +11,38 @@ from gicinpaint.losses.adversaries import Adversary, Wasserstein
 from gicinpaint.losses.reconstruction import BoxReconstruction, known_l1
 
 
+class CriticScores(NamedTuple):
+    """What one critic said of a batch, for the log alone: means as detached scalars.
+
+    Attributes:
+        real: Score of real images.
+        completed: Score of completed images.
+        wasserstein: The first minus the second: with the Wasserstein adversary, the estimate of the distance.
+        gradient_norm: Norm of its gradient in the hole, which the penalty pulls to 1; None without a penalty.
+    """
+
+    real: Tensor
+    completed: Tensor
+    wasserstein: Tensor
+    gradient_norm: Tensor | None
+
+    @classmethod
+    def of(cls, real: Tensor, completed: Tensor, norm: Tensor | None) -> "CriticScores":
+        """Return the means of scores (B, 1) of real and completed images and of gradient norms (B,)."""
+        real, completed = real.detach().mean(), completed.detach().mean()
+        return cls(real, completed, real - completed, None if norm is None else norm.detach().mean())
+
+
 class CriticTerms(NamedTuple):
-    """The critics' loss and its parts, scalars; a part of an absent critic is None."""
+    """The critics' loss and its parts, scalars; a part of an absent critic is None. The scores are for the log."""
 
     total: Tensor
     global_critic: Tensor | None
     local_critic: Tensor | None
     global_penalty: Tensor | None
     local_penalty: Tensor | None
+    global_scores: CriticScores | None = None
+    local_scores: CriticScores | None = None
 
 
 class GeneratorTerms(NamedTuple):
@@ -115,9 +139,15 @@ class InpaintingLoss:
         global_penalty: Tensor | None = None,
         local_penalty: Tensor | None = None,
     ) -> CriticTerms:
-        """Return the sum of both critics' losses and weighted penalties; at least one part must be given."""
+        """Return the sum of both critics' losses and weighted penalties, scalars.
+
+        Raises:
+            ValueError: If no part is given.
+        """
         losses = [loss for loss in (global_loss, local_loss) if loss is not None]
         penalties = [self.penalty_weight * term for term in (global_penalty, local_penalty) if term is not None]
+        if not losses and not penalties:
+            raise ValueError("the critics' loss needs at least one part, got None for all; pass a critic's loss")
         total = torch.stack([*losses, *penalties]).sum()
         return CriticTerms(total, global_loss, local_loss, global_penalty, local_penalty)
 

@@ -6,6 +6,8 @@ from torch import Tensor
 from gicinpaint.checks import check_like, check_mask
 from gicinpaint.compositing import Box, crop_box
 
+_NUMBERS_AT_ONCE = 2**20  # 4 MB: all sums of one 256 x 256 mask would take 67 MB
+
 
 def spatial_discount(height: int, width: int, gamma: float = 0.9) -> Tensor:
     """Return the weight of every pixel of a box, smaller towards its middle.
@@ -180,7 +182,8 @@ def _squared_distance(hole: Tensor) -> Tensor:
     vertical = torch.minimum(above, below).square()
     column = torch.arange(w, dtype=torch.float32, device=hole.device)
     horizontal = (column[:, None] - column[None, :]).square()  # (to, from)
-    return (vertical[:, None, :] + horizontal[None]).amin(-1)
+    rows = max(1, _NUMBERS_AT_ONCE // (w * w))
+    return torch.cat([(some[:, None, :] + horizontal[None]).amin(-1) for some in vertical.split(rows)])
 
 
 def _check_gamma(gamma: float) -> None:

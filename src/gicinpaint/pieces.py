@@ -1,0 +1,64 @@
+"""A batch in pieces whose gradients are added up, for batches that do not fit into memory, and losses by name."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gicinpaint.compositing import Box
+from gicinpaint.data import Batch
+
+
+class Piece(NamedTuple):
+    """Consecutive images of a batch.
+
+    Attributes:
+        batch: The images.
+        images: Where they lie in the batch.
+        share: Their share of the batch; losses are means over images, so shares of the pieces' losses add up to the
+            batch's loss.
+    """
+
+    batch: Batch
+    images: slice
+    share: float
+
+
+def split(batch: Batch, count: int) -> list[Piece]:
+    """Cut a batch into pieces of as equal size as possible.
+
+    Args:
+        batch: At least one image.
+        count: Number of pieces; no more than there are images.
+    """
+    b = len(batch.image)
+    edges = [b * piece // min(count, b) for piece in range(min(count, b) + 1)]
+    pieces = []
+    for images in map(slice, edges, edges[1:]):
+        box = Box(batch.box.top[images], batch.box.left[images], batch.box.height, batch.box.width)
+        share = (images.stop - images.start) / b
+        pieces.append(Piece(Batch(batch.image[images], batch.mask[images], box), images, share))
+    return pieces
+
+
+def by_name(terms: Any) -> dict[str, Tensor]:
+    """Return the values of nested named tuples by their names, joined by /, detached; None is left out."""
+    named: dict[str, Tensor] = {}
+    for name, term in terms._asdict().items():
+        if isinstance(term, Tensor):
+            named[name] = term.detach()
+        elif term is not None:
+            named |= {f"{name}/{inner}": value for inner, value in by_name(term).items()}
+    return named
+
+
+def average(pieces: Sequence[Piece], terms: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the batch's losses from those of its pieces."""
+    if len(terms) == 1:
+        return terms[0]
+    batch: dict[str, Tensor] = {}
+    for piece, named in zip(pieces, terms, strict=True):
+        for name, term in named.items():
+            batch[name] = batch.get(name, torch.zeros_like(term)) + piece.share * term
+    return batch

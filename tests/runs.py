@@ -1,0 +1,62 @@
+"""Training in this process: networks of width 2 on images of 16 x 16."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+from torch.optim import Adam
+from torch.utils.data import DataLoader
+
+from gicinpaint.callbacks import StopAtUpdates
+from gicinpaint.compositing import Box
+from gicinpaint.critics import GlobalCritic, LocalCritic
+from gicinpaint.data import Batch
+from gicinpaint.generator import Generator
+from gicinpaint.losses import InpaintingLoss
+from gicinpaint.module import InpaintingModule
+
+
+def batches(count: int, b: int = 2) -> list[Batch]:
+    random = torch.Generator().manual_seed(0)
+    drawn = []
+    for _ in range(count):
+        mask, top, left = torch.zeros(b, 1, 16, 16), *torch.randint(0, 9, (2, b), generator=random)
+        for item, row, column in zip(mask, top, left, strict=True):
+            item[:, row + 1 : row + 7, column + 2 : column + 8] = 1
+        drawn.append(Batch(torch.rand(b, 3, 16, 16, generator=random) * 2 - 1, mask, Box(top, left, 8, 8)))
+    return drawn
+
+
+def small_module(adversary: bool = True, **arguments: Any) -> InpaintingModule:
+    torch.manual_seed(0)
+    critics = (GlobalCritic(2, (16, 16)), LocalCritic(2, (8, 8))) if adversary else ()
+    loss = InpaintingLoss() if adversary else InpaintingLoss(None)
+    factory = partial(Adam, lr=1e-3, betas=(0.5, 0.9))
+    optimizers = {"generator_optimizer": factory, "critic_optimizer": factory}
+    return InpaintingModule(Generator(2), *critics, **{"loss": loss, **optimizers, **arguments})
+
+
+def loader(drawn: list[Batch]) -> DataLoader:
+    return DataLoader(drawn, batch_size=None)
+
+
+def fit(
+    module: InpaintingModule,
+    *callbacks: Callback,
+    updates: int = 1,
+    data: DataLoader | None = None,
+    ckpt_path: Path | None = None,
+    **arguments: Any,
+) -> Trainer:
+    defaults = {"accelerator": "cpu", "max_epochs": -1, "use_distributed_sampler": False, "num_sanity_val_steps": 0}
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = Trainer(callbacks=[*callbacks, StopAtUpdates(updates)], **{**defaults, **quiet, **arguments})
+    validation = loader(batches(12)) if "val_check_interval" in arguments else None
+    data = loader(batches(12)) if data is None else data
+    trainer.fit(module, data, validation, ckpt_path=ckpt_path, weights_only=True)
+    return trainer

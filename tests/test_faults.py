@@ -1,0 +1,195 @@
+"""The table of faults of docs/reliability.md with real kills: `make test-faults`, under 25 minutes on two cores."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from faults import digest, end, fault, log_of, run, start, wait_for
+from gicinpaint.checkpoints import find_newest, read_checkpoint
+from test_checkpoints import assert_damage_is_found, assert_kills_leave_whole_files
+
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
+LONGER = ("updates=40", "trainer.val_check_interval=12", "callbacks.checkpoints.every=3")
+SETTINGS = [pytest.param(w, d, id=f"{w}-workers-{d}-processes") for w in (0, 2) for d in (1, 2)]
+
+
+def options(workers: int, devices: int) -> tuple[str, ...]:
+    return (*LONGER, f"dataset.workers={workers}", f"trainer.devices={devices}", "resume=auto")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
+    """Digests of the final state by the number of processes; workers must not change it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    for devices in (1, 2):
+        assert run(folder / str(devices), *options(0, devices)) == 0
+    return {devices: digest(folder / str(devices)) for devices in (1, 2)}
+
+
+def strike(output: Path, number: int, delay: float, *overrides: str) -> tuple[int, float]:
+    """Send a signal some time after training has begun; return the exit code and the seconds until it came."""
+    before = log_of(output).count("training ") if output.with_name(output.name + ".log").exists() else 0
+    process = start(output, *overrides)
+    try:
+        wait_for(lambda: log_of(output).count("training ") > before + 1 or process.poll() is not None)
+        time.sleep(delay)
+        sent = time.monotonic()
+        if number == signal.SIGKILL:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        return process.wait(60), time.monotonic() - sent
+    finally:
+        end(process)
+
+
+@pytest.mark.parametrize(("workers", "devices"), SETTINGS)
+def test_random_kills_change_nothing(workers: int, devices: int, undisturbed: dict[int, str], tmp_path: Path) -> None:
+    """Ten runs and 28 kills over the four settings."""
+    draw = random.Random(10 * workers + devices)
+    for attempt in range(3 if devices == 1 else 2):
+        output = tmp_path / str(attempt)
+        kills = 3 if devices == 1 or attempt == 0 else 2
+        for _ in range(kills):
+            code, _ = strike(output, signal.SIGKILL, draw.uniform(0, 1.5), *options(workers, devices))
+            assert code in (-9, 0)  # 0: it was faster
+        assert run(output, *options(workers, devices)) == 0, log_of(output)
+        assert digest(output) == undisturbed[devices]
+
+
+def test_kills_around_the_edge_of_an_epoch_change_nothing(undisturbed: dict[int, str], tmp_path: Path) -> None:
+    output = tmp_path / "edges"  # epochs of three batches; saved after every update
+    for batch in (2, 3, 4, 5, 6):
+        assert run(output, *options(2, 1), "callbacks.checkpoints.every=1", *fault(batch=batch)) == -9
+    assert run(output, *options(2, 1)) == 0
+    assert digest(output) == undisturbed[1]
+
+
+@pytest.mark.parametrize(("workers", "devices"), SETTINGS)
+def test_sigterm_saves_within_seconds_and_changes_nothing(
+    workers: int, devices: int, undisturbed: dict[int, str], tmp_path: Path
+) -> None:
+    """Twenty over the four settings: at any time, and in validation."""
+    draw = random.Random(100 * workers + devices)
+    output = tmp_path / "run"
+    for _ in range(4):
+        code, seconds = strike(output, signal.SIGTERM, draw.uniform(0, 1), *options(workers, devices))
+        assert code == 143 or "hole" in log_of(output)
+        assert seconds < 5
+    assert run(output, *options(workers, devices)) == 0, log_of(output)
+    assert digest(output) == undisturbed[devices]
+    other = tmp_path / "validation"
+    when = fault(batch=12, what="SIGTERM", when="on_validation_batch_start", rank=devices - 1)
+    assert run(other, *options(workers, devices), *when) == 143
+    assert run(other, *options(workers, devices)) == 0
+    assert digest(other) == undisturbed[devices]
+
+
+def test_fifty_kills_during_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", "/dev/shm")  # another file system; nothing may pass through it
+    assert_kills_leave_whole_files(tmp_path, kills=50, seed=1)
+
+
+def test_fifty_truncations_and_four_hundred_flips(tmp_path: Path) -> None:
+    assert_damage_is_found(tmp_path, truncations=50, flips=400, seed=1)
+
+
+def test_a_run_kills_itself_while_it_saves(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    assert run(output, *fault(batch=6, what="save")) == -9
+    assert (find_newest(output / "checkpoints") or Path()).name == "last.ckpt"
+    assert list((output / "checkpoints").glob(".*"))
+    assert run(output, "resume=auto") == 0
+    assert not list((output / "checkpoints").glob(".*"))
+
+
+def test_a_full_disk_is_named_and_the_run_resumes_when_there_is_room(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=25m", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        output = disk / "run"
+        assert run(output) == 0
+        good = {path.name: path.read_bytes() for path in (output / "checkpoints").iterdir()}
+        free = shutil.disk_usage(disk).free
+        ballast = disk / "ballast"
+        ballast.write_bytes(bytes(free - len(good["last.ckpt"]) // 2))
+        assert run(output, "resume=auto", "updates=12", "model.generator_schedule.T_max=8") == 1
+        assert "last.ckpt: the disk is full" in log_of(output) or "best.ckpt: the disk is full" in log_of(output)
+        assert "Traceback" not in log_of(output)
+        assert {path.name: path.read_bytes() for path in (output / "checkpoints").iterdir()} == good
+        ballast.unlink()
+        assert run(output, "resume=auto", "updates=12", "model.generator_schedule.T_max=8") == 0
+        assert read_checkpoint(output / "checkpoints" / "last.ckpt")["counters"]["generator_updates"] == 12
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("what", ["SIGKILL", "raise"])
+@pytest.mark.parametrize("when", ["on_train_batch_start", "on_train_batch_end", "on_validation_batch_start"])
+def test_a_lost_process_ends_the_run(rank: int, what: str, when: str, tmp_path: Path) -> None:
+    """Twelve combinations, each twice: without and with processes that read images."""
+    for workers in (0, 2):
+        output = tmp_path / str(workers)
+        process = start(
+            output, f"dataset.workers={workers}", "trainer.devices=2", *fault(batch=4, what=what, when=when, rank=rank)
+        )
+        try:
+            assert process.wait(60) != 0, log_of(output)
+            wait_for(lambda: not alive(process.pid), 30)  # noqa: B023
+            assert time.time() - float(log_of(output).partition("fault at ")[2].split()[0]) < 10
+        finally:
+            end(process)
+
+
+def alive(group: int) -> bool:
+    """Tell whether a process group still has a process that runs."""
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, own = status.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(own) == group and state != "Z":
+            return True
+    return False
+
+
+def test_a_killed_reader_of_images_ends_the_run_and_it_resumes(undisturbed: dict[int, str], tmp_path: Path) -> None:
+    import psutil
+
+    output = tmp_path / "run"
+    process = start(output, *options(2, 1))
+    try:
+        wait_for(lambda: "training 0" in log_of(output))
+        time.sleep(0.3)
+        killed = time.monotonic()
+        psutil.Process(process.pid).children()[0].kill()
+        assert process.wait(30) == 1
+        assert time.monotonic() - killed < 5
+    finally:
+        end(process)
+    assert "a process that reads images was lost" in log_of(output)
+    assert run(output, *options(2, 1)) == 0
+    assert digest(output) == undisturbed[1]
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("repeat", [1, 99])
+def test_batches_that_are_not_finite(repeat: int, devices: int, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    code = run(output, f"trainer.devices={devices}", *fault(batch=5, what="spoil", rank=devices - 1, repeat=repeat))
+    assert code == (0 if repeat == 1 else 1), log_of(output)
+    assert "skipped a step of the critics at batch 5" in log_of(output)
+    state = torch.load(output / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(value.isfinite().all() for value in state.values())
