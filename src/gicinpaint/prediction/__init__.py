@@ -1,0 +1,1 @@
+"""Filling files: one image, a folder, a pattern, a list or shards, over any number of devices."""

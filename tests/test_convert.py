@@ -1,0 +1,98 @@
+"""The convert job: from the authors' files to ours and back, and what is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import golden
+from gicinpaint import Generator
+from gicinpaint.cli import main
+from gicinpaint.official import load_weights
+from gicinpaint.weights import load_generator, save_generator
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return golden.unpack_checkpoint(tmp_path_factory.mktemp("golden"))
+
+
+def convert(folder: Path, *overrides: str) -> tuple[int, str, str]:
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), warnings.catch_warnings():
+        code = main(["convert", f"hydra.run.dir={folder / 'run'}", *overrides])
+    return code, output.getvalue(), errors.getvalue()
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_the_authors_checkpoint_becomes_a_folder_that_holds_the_golden_outputs(
+    raw: bool, released: Path, tmp_path: Path
+) -> None:
+    check = golden.DATA / "ckpt_c8_expected.npz"  # what TensorFlow computed with these weights
+    options = (f"source={released}", f"output={tmp_path / 'model'}", f"check={check}", f"raw={raw}")
+    code, output, errors = convert(tmp_path, *options)
+    assert code == 0, errors
+    found = re.search(r"equal to the outputs in .*npz to ([\d.e-]+)", output)
+    assert found
+    assert float(found[1]) < 1e-4
+    assert ("blue, green, red" in output) == raw
+    values = golden.load(check.name)
+    image, mask = values["x"], values["mask"]
+    with torch.no_grad():
+        own = load_generator(tmp_path / "model")(image if raw else image.flip(1), mask)
+    expected = values["x_stage2"] if raw else values["x_stage2"].flip(1)
+    torch.testing.assert_close(own.refined, expected, atol=1e-4, rtol=0)
+
+
+def test_the_raw_conversion_has_the_authors_weights_to_the_bit(released: Path, tmp_path: Path) -> None:
+    assert convert(tmp_path, f"source={released}", f"output={tmp_path / 'model'}", "raw=true")[0] == 0
+    state = load_generator(tmp_path / "model").state_dict()
+    for name, value in load_weights(released)["generator"].items():
+        assert torch.equal(state[name], value), name
+
+
+def test_folder_to_checkpoint_and_back_keeps_every_bit(tmp_path: Path) -> None:
+    save_generator(Generator(4, padding="mirror"), tmp_path / "a")
+    assert convert(tmp_path, f"source={tmp_path / 'a'}", f"output={tmp_path / 'b.ckpt'}")[0] == 0
+    assert convert(tmp_path, f"source={tmp_path / 'b.ckpt'}", f"output={tmp_path / 'c'}")[0] == 0
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "c" / name).read_bytes()
+    plain = torch.load(tmp_path / "b.ckpt", weights_only=True)
+    assert plain["config"]["generator"]["_target_"] == "gicinpaint.generator.Generator"
+
+
+def test_outputs_that_differ_from_the_golden_ones_fail(released: Path, tmp_path: Path) -> None:
+    values = dict(np.load(golden.DATA / "ckpt_c8_expected.npz"))
+    values["x_stage2"] = values["x_stage2"] + 1e-3
+    np.savez(tmp_path / "other.npz", **{name: values[name] for name in ("x", "mask", "x_stage1", "x_stage2")})
+    options = (f"source={released}", f"output={tmp_path / 'model'}", f"check={tmp_path / 'other.npz'}")
+    code, _, errors = convert(tmp_path, *options)
+    assert code == 1
+    assert re.search(r"differ from those of .*other.npz by 0.001\d*, more than 0.0001; do not use it", errors)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code", "message"),
+    [
+        (("source=nowhere", "output=x"), 1, "nowhere must be a model's file or folder"),
+        (("output=x",), 2, "source: a value is missing"),
+        (("source={released}", "output={folder}/x", "check=nowhere"), 1, "check: nowhere must hold x, mask"),
+        (("source={folder}/code.ckpt", "output={folder}/x"), 1, "was refused and nothing in it was run"),
+    ],
+)
+def test_mistakes_are_one_line(
+    overrides: tuple[str, ...], code: int, message: str, released: Path, tmp_path: Path
+) -> None:
+    torch.save({"state_dict": Generator(2)}, tmp_path / "code.ckpt")
+    options = [text.format(released=released, folder=tmp_path) for text in overrides]
+    result, _, errors = convert(tmp_path, *options)
+    assert result == code
+    assert message in errors
+    assert len(errors.strip().splitlines()) == 1
