@@ -1,0 +1,88 @@
+"""A demo server in a process of its own, with a small random model, that notes whom it talks to."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from gicinpaint.generator import Generator
+from gicinpaint.weights import save_generator
+
+# The hook sees every connection and every look-up of a name that Python makes, from the first import on.
+_PROGRAM = """
+import sys
+log = open(sys.argv.pop(1), "a", buffering=1)
+def hook(event, arguments):
+    if event == "socket.connect" and isinstance(arguments[1], tuple) and arguments[1][0] not in ("127.0.0.1", "::1"):
+        log.write(f"connect {arguments[1]}\\n")
+    if event == "socket.getaddrinfo" and arguments[0] not in (None, "127.0.0.1", "::1", "localhost"):
+        log.write(f"look-up {arguments[0]}\\n")
+sys.addaudithook(hook)
+from gicinpaint.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@dataclass
+class Server:
+    """A running server."""
+
+    process: subprocess.Popen[str]
+    address: str
+    folder: Path
+    contacts: Path
+
+    def foreign_contacts(self) -> str:
+        return self.contacts.read_text()
+
+    def memory(self) -> int:
+        """Bytes that the process holds now."""
+        return psutil.Process(self.process.pid).memory_info().rss
+
+    def answers(self) -> bool:
+        with urllib.request.urlopen(self.address + "/config", timeout=10) as answer:
+            return answer.status == 200
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+
+
+def model(folder: Path) -> Path:
+    """Write a small random model and return its folder."""
+    torch.manual_seed(0)
+    save_generator(Generator(width=8), folder / "model")
+    return folder / "model"
+
+
+def start(folder: Path, *overrides: str) -> Server:
+    """Start a server with a small random model and return it when it answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    contacts = folder / "contacts.txt"
+    contacts.touch()
+    arguments = ["demo", f"checkpoint={model(folder)}", f"port={port}", "threads=1", *overrides]
+    output = (folder / "server.txt").open("w")
+    command = [sys.executable, "-c", _PROGRAM, str(contacts), *arguments]
+    process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, text=True)
+    server = Server(process, f"http://127.0.0.1:{port}", folder, contacts)
+    for _ in range(600):
+        if process.poll() is not None:
+            break
+        try:
+            server.answers()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return server
+    process.kill()
+    raise RuntimeError("the server did not start: " + (folder / "server.txt").read_text())
