@@ -16,7 +16,9 @@ from holes import save_mask
 CONF = Path(__file__).parents[1] / "conf"
 GROUPS = ("attention", "callbacks", "dataset", "experiment", "logger", "loss", "mask", "metric", "model", "optimizer")
 OPTIONS = sorted(
-    (path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name not in ("hydra", "sweep")
+    (path.parent.name, path.stem)
+    for path in CONF.glob("*/*.yaml")
+    if path.parent.name not in ("hydra", "sweep", "benchmark", "preset", "method")
 )
 
 

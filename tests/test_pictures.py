@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from gicinpaint.attention.flow import colour_offset, relative_offset
+from gicinpaint.attention.flow import colour_legend, colour_offset, relative_offset
 from gicinpaint.generator import CoarseGenerator, Generator
-from gicinpaint.pictures import draw_completions, draw_sheet, to_image
+from gicinpaint.pictures import attention_of, draw_completions, draw_sheet, to_image, to_tensor
 
 GAP, TITLE = 4, 20  # pixels between pictures, and above them
 
@@ -38,6 +38,11 @@ def test_every_level_survives() -> None:
     assert np.array_equal(np.asarray(to_image(levels / 127.5 - 1)), levels.permute(1, 2, 0).numpy())
 
 
+def test_a_picture_comes_back_as_the_image_it_was_drawn_from() -> None:
+    levels = torch.randint(0, 256, (3, 5, 7), generator=torch.Generator().manual_seed(0)) / 127.5 - 1
+    torch.testing.assert_close(to_tensor(to_image(levels)), levels, rtol=0, atol=1e-6)
+
+
 def test_a_sheet_holds_every_image_at_its_place() -> None:
     columns = {"one": _images(3, 5, 7), "two": _images(3, 5, 7, seed=1)}
     sheet = draw_sheet(columns)
@@ -45,6 +50,14 @@ def test_a_sheet_holds_every_image_at_its_place() -> None:
     for column, images in enumerate(columns.values()):
         for row, image in enumerate(images):
             assert np.array_equal(_picture(sheet, row, column, 5, 7), _levels(image))
+
+
+def test_small_images_are_enlarged_by_repeating_pixels() -> None:
+    images = _images(2, 5, 7)
+    sheet = draw_sheet({"one": images}, smallest_width=20)  # three times 7 is the first width of at least 20
+    assert sheet.size == (21, TITLE + 2 * 15 + GAP)
+    enlarged = images[1].repeat_interleave(3, 1).repeat_interleave(3, 2)
+    assert np.array_equal(_picture(sheet, 1, 0, 15, 21), _levels(enlarged))
 
 
 def test_the_gaps_of_a_sheet_are_white() -> None:
@@ -99,3 +112,21 @@ def test_what_a_generator_lacks_is_left_out(kind: type[nn.Module], arguments: di
     sheet = draw_completions(_network(kind, **arguments), image, _mask(1))
     assert sheet.width == columns * (32 + GAP) - GAP
     assert np.array_equal(_picture(sheet, 0, columns - 1, 32, 32), _levels(image[0]))
+
+
+def test_the_legend_of_the_offsets_stands_below_them_and_only_there() -> None:
+    image, mask = _images(1, 64, 64), torch.zeros(1, 1, 64, 64)
+    mask[..., 16:40, 16:40] = 1
+    with_offsets = draw_completions(_network(Generator), image, mask)
+    without = draw_completions(_network(Generator, attention=None), image, mask)
+    wheel = colour_legend(56)
+    assert without.height == TITLE + 64
+    assert with_offsets.height == TITLE + 64 + GAP + 56
+    assert np.array_equal(np.asarray(with_offsets)[-56:, :56], _levels(wheel))
+
+
+def test_the_attention_layer_of_a_generator_is_found() -> None:
+    generator = _network(Generator)
+    assert attention_of(generator) is generator.refinement_network.attention
+    assert attention_of(_network(Generator, attention=None)) is None
+    assert attention_of(_network(CoarseGenerator)) is None

@@ -7,11 +7,14 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gicinpaint.attention.flow import colour_offset, relative_offset
+from gicinpaint.attention import ContextualAttention
+from gicinpaint.attention.flow import colour_legend, colour_offset, relative_offset
 from gicinpaint.compositing import composite, mask_out
 
 _GAP = 4  # pixels between pictures
 _TITLE_HEIGHT = 20
+_WHEEL_SIZE = 56
+_WHEEL_TEXT = ("copied from: the hue is the direction of the source,", "white is in place, full colour the farthest")
 
 
 def to_image(tensor: Tensor) -> Image.Image:
@@ -20,42 +23,61 @@ def to_image(tensor: Tensor) -> Image.Image:
     return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
 
 
-def draw_sheet(columns: Mapping[str, Tensor]) -> Image.Image:
+def to_tensor(picture: Image.Image) -> Tensor:
+    """Return a picture as an image, (3, H, W), [-1, 1]."""
+    levels = torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8)
+    return levels.reshape(picture.height, picture.width, 3).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def draw_sheet(columns: Mapping[str, Tensor], with_wheel: bool = False, smallest_width: int = 1) -> Image.Image:
     """Draw batches of images side by side, each under its title.
 
     Args:
         columns: Images by title, from left to right, all of one shape.
+        with_wheel: Whether the legend of the offsets' colours stands below.
+        smallest_width: Narrower images are enlarged by repeating pixels until they are at least so wide.
 
     Shape:
         - each column: (B, 3, H, W), [-1, 1]
     """
     b, _, h, w = next(iter(columns.values())).shape
-    sheet = Image.new("RGB", (len(columns) * (w + _GAP) - _GAP, _TITLE_HEIGHT + b * (h + _GAP) - _GAP), "white")
+    times = -(-smallest_width // w)
+    h, w = times * h, times * w
+    width, bottom = len(columns) * (w + _GAP) - _GAP, _TITLE_HEIGHT + b * (h + _GAP) - _GAP
+    sheet = Image.new("RGB", (width, bottom + with_wheel * (_GAP + _WHEEL_SIZE)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for column, (title, images) in enumerate(columns.items()):
         x = column * (w + _GAP)
         draw.text((x + 2, 2), title, fill="black", font=font)
         for row, image in enumerate(images):
-            sheet.paste(to_image(image), (x, _TITLE_HEIGHT + row * (h + _GAP)))
+            sheet.paste(to_image(image).resize((w, h), Image.Resampling.NEAREST), (x, _TITLE_HEIGHT + row * (h + _GAP)))
+    if with_wheel:
+        sheet.paste(to_image(colour_legend(_WHEEL_SIZE)), (0, bottom + _GAP))
+        for line, text in enumerate(_WHEEL_TEXT):
+            draw.text((_WHEEL_SIZE + 8, bottom + _GAP + 12 + 16 * line), text, fill="black", font=font)
     return sheet
 
 
+def attention_of(generator: nn.Module) -> ContextualAttention | None:
+    """Return a generator's attention layer, or None if it has none."""
+    return next((layer for layer in generator.modules() if isinstance(layer, ContextualAttention)), None)
+
+
 @torch.no_grad()
-def draw_completions(generator: nn.Module, image: Tensor, mask: Tensor) -> Image.Image:
+def draw_completions(generator: nn.Module, image: Tensor, mask: Tensor, smallest_width: int = 1) -> Image.Image:
     """Draw input, both stages, where the attention copied from, and the ground truth, one row per image.
 
     Args:
         generator: Maps (masked, mask) to a `Completion`; the offsets' column is left out where it has no attention.
         image: Ground truth.
         mask: Hole mask; 1 = hole.
+        smallest_width: As for `draw_sheet`.
 
     Shape:
         - image: (B, 3, H, W), [-1, 1]
         - mask: (B, 1, H, W), {0, 1}
     """
-    masked = mask_out(image, mask)
-    attends = any(getattr(network, "attention", None) is not None for network in generator.children())
-    completion = generator(masked, mask, return_offset=attends)
+    completion = generator(mask_out(image, mask), mask, return_offset=attention_of(generator) is not None)
     columns = {"input": composite(image, torch.ones_like(image), mask)}
     columns["coarse"] = composite(image, completion.coarse, mask)
     if completion.refined is not None:
@@ -63,4 +85,4 @@ def draw_completions(generator: nn.Module, image: Tensor, mask: Tensor) -> Image
     if completion.offset is not None:
         colours = colour_offset(relative_offset(completion.offset))
         columns["copied from"] = F.interpolate(colours, size=image.shape[-2:], mode="nearest")
-    return draw_sheet({**columns, "ground truth": image})
+    return draw_sheet({**columns, "ground truth": image}, completion.offset is not None, smallest_width)

@@ -1,4 +1,4 @@
-"""What torchmetrics lacks: errors and total variation inside a region of each image, averaged over images.
+"""Errors and total variation inside a region of each image, averaged over images.
 
 Values are measured in [0, 1]. Each metric holds a sum and a count in float64, so the result does not depend on
 batch sizes, on a short last batch or on the number of processes.
@@ -8,7 +8,7 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import Metric
 
 from gicinpaint.checks import check_image, check_like, check_mask
 
@@ -17,6 +17,9 @@ class RegionMetric(Metric):
     """Average of one number per image over all images that have the region.
 
     Subclasses say in `measure` what the number is.
+
+    Args:
+        everywhere: Measure all of each image instead, whatever region is given.
 
     Shape:
         - prediction, image: (B, C, H, W), [-1, 1]
@@ -34,8 +37,9 @@ class RegionMetric(Metric):
     total: Tensor
     count: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, everywhere: bool = False) -> None:
         super().__init__()
+        self.everywhere = everywhere
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
@@ -44,15 +48,21 @@ class RegionMetric(Metric):
         check_like(prediction, image, "prediction", "image")
         check_image(image, channels=None)
         check_mask(region, image, "region")
+        region = torch.ones_like(region) if self.everywhere else region
         region = region.to(torch.float64).expand(image.shape[0], -1, -1, -1)
-        values = self.measure(_to_unit(prediction), _to_unit(image), region)
-        present = region.flatten(1).any(1)
-        self.total += torch.where(present, values, 0.0).sum()
-        self.count += present.sum()
+        target = _to_unit(image)
+        values = self.measure(_to_unit(prediction), target, region)
+        counts = self.counts(target, region)
+        self.total += torch.where(counts, values, 0.0).sum()
+        self.count += counts.sum()
 
     def compute(self) -> Tensor:
         """Return the average."""
         return self.total / self.count
+
+    def counts(self, image: Tensor, region: Tensor) -> Tensor:
+        """Tell which images have a number, bool (B,): those with a region."""
+        return region.flatten(1).any(1)
 
     @abstractmethod
     def measure(self, prediction: Tensor, image: Tensor, region: Tensor) -> Tensor:
@@ -104,19 +114,12 @@ class RegionTV(RegionMetric):
         return 100 * total / (region.sum(dim=(1, 2, 3)) * prediction.shape[1])
 
 
-def hole_metrics(prefix: str = "") -> MetricCollection:
-    """Return the four columns of the paper's table, `l1`, `l2`, `psnr` and `tv`.
+class ImageTV(RegionTV):
+    """Total variation of the ground truth in percent, measured as `RegionTV` measures the prediction's."""
 
-    Args:
-        prefix: Text before each name.
-    """
-    columns: dict[str, Metric | MetricCollection] = {
-        "l1": RegionL1(),
-        "l2": RegionL2(),
-        "psnr": RegionPSNR(),
-        "tv": RegionTV(),
-    }
-    return MetricCollection(columns, prefix=prefix, compute_groups=False)
+    def measure(self, prediction: Tensor, image: Tensor, region: Tensor) -> Tensor:
+        """Return the variation of each image."""
+        return super().measure(image, image, region)
 
 
 def _to_unit(image: Tensor) -> Tensor:

@@ -1,0 +1,76 @@
+"""What can be evaluated: anything that completes a batch of images, and trained checkpoints."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gicinpaint.compositing import composite, mask_out
+from gicinpaint.configuration import JobError
+from gicinpaint.filling.passes import complete
+from gicinpaint.weights import load_generator
+
+Method = Callable[[Tensor, Tensor], Tensor]
+
+
+class Checkpoint:
+    """A trained generator as a method: one pass over the whole image, known pixels kept.
+
+    Args:
+        path: What `gicinpaint.weights.load_generator` reads: a training checkpoint, a model's folder, or a folder with
+            a TensorFlow checkpoint of the authors' code.
+
+    Raises:
+        ValueError: If nothing usable is there.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.generator = load_generator(path)
+
+    def to(self, device: torch.device) -> "Checkpoint":
+        """Move the generator to a device."""
+        self.generator.to(device)
+        return self
+
+    @torch.inference_mode()
+    def __call__(self, image: Tensor, mask: Tensor) -> Tensor:
+        """Return the completed images; shapes as in `gicinpaint.baselines.mean_colour`."""
+        return composite(image, complete(self.generator, mask_out(image, mask), mask).prediction, mask)
+
+    def sha256(self) -> str:
+        """Return the hash over the file, or over all files of the folder."""
+        digest = hashlib.sha256()
+        for file in _files(self.path):
+            digest.update(file.name.encode())
+            with file.open("rb") as opened:
+                while block := opened.read(2**20):
+                    digest.update(block)
+        return digest.hexdigest()
+
+
+def try_method(name: str, method: Method, device: torch.device) -> None:
+    """Run a method once on a small image, so that what it lacks shows before the work starts, and its code is loaded.
+
+    Raises:
+        JobError: If it fails in a way that the user can mend, or returns something else than an image.
+    """
+    image = torch.linspace(-1, 1, 3 * 64 * 64, device=device).reshape(1, 3, 64, 64)
+    mask = torch.zeros(1, 1, 64, 64, device=device)
+    mask[..., 24:40, 24:40] = 1
+    try:
+        completed = method(image, mask)
+    except (ImportError, ValueError, TypeError) as error:
+        raise JobError(f"{name}: {error}") from error
+    if not isinstance(completed, Tensor) or completed.shape != image.shape:
+        got = tuple(completed.shape) if isinstance(completed, Tensor) else type(completed).__name__
+        raise JobError(f"{name}: expected a method that returns images (B, 3, H, W) of the input's size, got {got}")
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+    else:
+        yield from sorted(file for file in path.rglob("*") if file.is_file())

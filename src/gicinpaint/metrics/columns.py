@@ -1,0 +1,56 @@
+"""The columns of result tables."""
+
+from pathlib import Path
+
+from torchmetrics import Metric, MetricCollection
+
+from gicinpaint.metrics.fid import FID
+from gicinpaint.metrics.lpips import LPIPS
+from gicinpaint.metrics.region import ImageTV, RegionL1, RegionL2, RegionPSNR, RegionTV
+from gicinpaint.metrics.whole import SSIM, RelativeL1, RelativeL2
+
+
+def hole_metrics(prefix: str = "") -> MetricCollection:
+    """Return the four columns of the paper's table, `l1`, `l2`, `psnr` and `tv`.
+
+    Args:
+        prefix: Text before each name.
+    """
+    columns: dict[str, Metric | MetricCollection] = {
+        "l1": RegionL1(),
+        "l2": RegionL2(),
+        "psnr": RegionPSNR(),
+        "tv": RegionTV(),
+    }
+    return MetricCollection(columns, prefix=prefix, compute_groups=False)
+
+
+def evaluation_metrics(lpips: str | Path | None = None, fid: str | Path | None = None) -> MetricCollection:
+    """Return every column of the evaluation: in the hole, over the whole completed image, and relative errors.
+
+    Args:
+        lpips: File with the weights of AlexNet or VGG16, see `LPIPS`; None leaves the column out.
+        fid: File with the Inception network, see `FID`; None leaves the column out.
+
+    Raises:
+        FileNotFoundError: If a file is absent.
+        ValueError: If a file does not hold what is expected.
+    """
+    columns: dict[str, Metric | MetricCollection] = {
+        "hole/l1": RegionL1(),
+        "hole/l2": RegionL2(),
+        "hole/psnr": RegionPSNR(),
+        "hole/tv": RegionTV(),
+        "target/hole/tv": ImageTV(),
+        "image/l1": RegionL1(everywhere=True),
+        "image/l2": RegionL2(everywhere=True),
+        "image/psnr": RegionPSNR(everywhere=True),
+        "image/ssim": SSIM(),
+        "relative/l1": RelativeL1(),
+        "relative/l2": RelativeL2(),
+    }
+    if lpips is not None:
+        columns["lpips"] = LPIPS(lpips)
+    if fid is not None:
+        columns["fid"] = FID(fid)
+    return MetricCollection(columns, compute_groups=False)

@@ -1,0 +1,163 @@
+"""LPIPS: the distance of two images in the features of a network that learned to classify photographs."""
+
+from hashlib import sha256
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gicinpaint.metrics.region import RegionMetric
+
+
+class _Layer(NamedTuple):
+    """A convolution with ReLU, by its key in torchvision's files."""
+
+    key: str
+    stride: int = 1
+    padding: int = 1
+    pool: int = 0  # window of a max-pooling with stride 2 before it; 0 is none
+    output: bool = False
+
+
+_NETWORKS = {
+    "alex": (
+        _Layer("features.0", stride=4, padding=2, output=True),
+        _Layer("features.3", padding=2, pool=3, output=True),
+        _Layer("features.6", pool=3, output=True),
+        _Layer("features.8", output=True),
+        _Layer("features.10", output=True),
+    ),
+    "vgg": (
+        _Layer("features.0"),
+        _Layer("features.2", output=True),
+        _Layer("features.5", pool=2),
+        _Layer("features.7", output=True),
+        _Layer("features.10", pool=2),
+        _Layer("features.12"),
+        _Layer("features.14", output=True),
+        _Layer("features.17", pool=2),
+        _Layer("features.19"),
+        _Layer("features.21", output=True),
+        _Layer("features.24", pool=2),
+        _Layer("features.26"),
+        _Layer("features.28", output=True),
+    ),
+}
+_SHIFT = (-0.030, -0.088, -0.188)  # mean and spread of photographs in [-1, 1], as LPIPS was trained with
+_SCALE = (0.458, 0.448, 0.450)
+_EPSILON = 1e-10  # of the published LPIPS
+
+
+class LPIPS(RegionMetric):
+    """Learned perceptual distance of the whole image, averaged over images; smaller is closer.
+
+    Nothing is downloaded. `weights` is torchvision's file of AlexNet (alexnet-owt-7be5be79.pth) or VGG16
+    (vgg16-397923af.pth); which of them it is shows in its keys. The small heads come with torchmetrics.
+
+    Args:
+        weights: State dict of the network, as torchvision publishes it.
+        heads: State dict of the heads, `lin0.model.1.weight` to `lin4.model.1.weight`. Default: the published ones.
+
+    Raises:
+        FileNotFoundError: If a file is absent.
+        ValueError: If a file does not hold these weights, or, when called, an image is too small for the network.
+
+    Source:
+        Zhang et al. 2018, version 0.1.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, weights: str | Path, heads: str | Path | None = None) -> None:
+        super().__init__(everywhere=True)
+        self.identity = file_hash(weights)
+        state = _read(weights, "weights of AlexNet or VGG16 in torchvision's format")
+        network = "vgg" if "features.28.weight" in state else "alex"
+        self.layers = _NETWORKS[network]
+        self._register(state, [layer.key + end for layer in self.layers for end in (".weight", ".bias")], weights)
+        heads = _published_heads(network) if heads is None else heads
+        names = [f"lin{number}.model.1.weight" for number in range(5)]
+        self._register(_read(heads, "the heads of LPIPS"), names, heads)
+        self.head_names = [_buffer_name(name) for name in names]
+        self._check_chain()
+        self.register_buffer("shift", torch.tensor(_SHIFT)[:, None, None])
+        self.register_buffer("scale", torch.tensor(_SCALE)[:, None, None])
+
+    def extra_repr(self) -> str:
+        """Tell the weights from others, where a metric is printed or compared."""
+        return self.identity
+
+    def measure(self, prediction: Tensor, image: Tensor, region: Tensor) -> Tensor:
+        """Return the distance of each pair."""
+        pairs = zip(self._features(prediction), self._features(image), self.head_names, strict=True)
+        distance = torch.zeros(image.shape[0], dtype=torch.float64, device=image.device)
+        for left, right, head in pairs:
+            weighted = F.conv2d((_unit_length(left) - _unit_length(right)).square(), getattr(self, head))
+            distance = distance + weighted.mean(dim=(1, 2, 3)).double()
+        return distance
+
+    def _features(self, unit: Tensor) -> list[Tensor]:
+        x = (2 * unit.float() - 1 - self.shift) / self.scale
+        found = []
+        for layer in self.layers:
+            kernel, bias = (getattr(self, _buffer_name(layer.key + end)) for end in (".weight", ".bias"))
+            if min(x.shape[-2:]) + (0 if layer.pool else 2 * layer.padding) < (layer.pool or kernel.shape[-1]):
+                h, w = unit.shape[-2:]
+                raise ValueError(f"LPIPS needs images of at least 32x32, got {h}x{w}; measure larger images")
+            x = F.max_pool2d(x, layer.pool, stride=2) if layer.pool else x
+            x = F.conv2d(x, kernel, bias, layer.stride, layer.padding).relu()
+            if layer.output:
+                found.append(x)
+        return found
+
+    def _register(self, state: dict[str, Tensor], keys: list[str], path: str | Path) -> None:
+        missing = [key for key in keys if not isinstance(state.get(key), Tensor)]
+        if missing:
+            raise ValueError(f"{path} must hold {', '.join(keys[:2])}, ..., got no {missing[0]}; pass another file")
+        for key in keys:
+            self.register_buffer(_buffer_name(key), state[key].float(), persistent=False)
+
+    def _check_chain(self) -> None:
+        """Raise unless each layer and each head takes what comes before it."""
+        shapes = [(layer, getattr(self, _buffer_name(layer.key + ".weight")).shape) for layer in self.layers]
+        fits = shapes[0][1][1] == 3 and all(after[1] == before[0] for (_, before), (_, after) in pairwise(shapes))
+        outputs = [shape[0] for layer, shape in shapes if layer.output]
+        if not fits or outputs != [getattr(self, name).shape[1] for name in self.head_names]:
+            raise ValueError("the network and the heads of LPIPS do not fit each other; pass files of the same network")
+
+
+def _read(path: str | Path, what: str) -> dict[str, Tensor]:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} must hold {what}, but there is no such file; get it and name its path")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever foreign bytes make the reader raise
+        raise ValueError(f"{path} must hold {what}, got a file that cannot be read as such; get it again") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} must hold {what}, got a {type(state).__name__}; pass another file")
+    return state
+
+
+def file_hash(path: str | Path) -> str:
+    """Return the first digits of a file's SHA-256, or nothing if there is no such file."""
+    return f"sha256={sha256(Path(path).read_bytes()).hexdigest()[:12]}" if Path(path).is_file() else ""
+
+
+def _published_heads(network: str) -> Path:
+    package = find_spec("torchmetrics")
+    if package is None or not package.submodule_search_locations:
+        raise FileNotFoundError("the published heads of LPIPS come with torchmetrics, which is not installed")
+    return Path(package.submodule_search_locations[0]) / "functional" / "image" / "lpips_models" / f"{network}.pth"
+
+
+def _buffer_name(key: str) -> str:
+    return key.replace(".", "_")
+
+
+def _unit_length(features: Tensor) -> Tensor:
+    return features / (features.square().sum(dim=1, keepdim=True).sqrt() + _EPSILON)
