@@ -7,12 +7,14 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constrain
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test test-all lint clean
+.PHONY: help train test test-all test-browser test-faults lint clean
 
 help:  ## Show these commands
 	@echo "make train      Train on the sample photographs: 5 minutes on two CPU cores"
 	@echo "make test       Run the tests"
 	@echo "make test-all   Run the tests, the slow ones too"
+	@echo "make test-browser  Test the web page in headless Chromium, which is installed if apt-get may"
+	@echo "make test-faults  Kill, break and fill up: 25 minutes on two CPU cores"
 	@echo "make lint       Check style, types and layers"
 	@echo "make clean      Remove .venv and caches; outputs/ stays"
 
@@ -20,10 +22,20 @@ train: .venv/core.stamp
 	@$(RUN) train.py experiment=quickstart
 
 test: .venv/dev.stamp
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -m "not slow"
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -m "not slow and not browser"
 
 test-all: .venv/dev.stamp
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -m "not faults and not browser"
+
+test-browser: .venv/dev.stamp
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
+		{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
+		apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null; } || \
+		{ echo "make test-browser needs chromium and chromedriver; run: sudo apt-get install chromium chromium-driver"; exit 1; }
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -m browser tests/test_demo_browser.py
+
+test-faults: .venv/dev.stamp
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -m faults --durations=0 tests/test_faults.py
 
 lint: .venv/dev.stamp
 	@$(RUN) -m ruff check .

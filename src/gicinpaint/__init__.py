@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from gicinpaint.critics import GlobalCritic, LocalCritic
     from gicinpaint.data import InpaintingDataModule
     from gicinpaint.generator import CoarseNetwork, Completion, Generator, RefinementNetwork
+    from gicinpaint.inpainter import Inpainter
     from gicinpaint.module import InpaintingModule
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "ContextualAttention",
     "Generator",
     "GlobalCritic",
+    "Inpainter",
     "InpaintingDataModule",
     "InpaintingModule",
     "LocalCritic",
@@ -37,6 +39,7 @@ _HOMES = {
     "ContextualAttention": "attention",
     "Generator": "generator",
     "GlobalCritic": "critics",
+    "Inpainter": "inpainter",
     "InpaintingDataModule": "data",
     "InpaintingModule": "module",
     "LocalCritic": "critics",

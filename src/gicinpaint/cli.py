@@ -5,6 +5,8 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from omegaconf import DictConfig
@@ -27,8 +29,57 @@ def _train(config: DictConfig) -> None:
     train(config)
 
 
+def _benchmark(config: DictConfig) -> None:
+    from gicinpaint.benchmark.job import run_benchmark
+
+    run_benchmark(config)
+
+
+def _export(config: DictConfig) -> None:
+    from gicinpaint.export.job import export
+
+    export(config)
+
+
+def _evaluate(config: DictConfig) -> None:
+    from gicinpaint.evaluation import evaluate
+
+    evaluate(config)
+
+
+def _prepare(config: DictConfig) -> None:
+    from gicinpaint.data.job import run_prepare
+
+    run_prepare(config)
+
+
+def _convert(config: DictConfig) -> None:
+    from gicinpaint.conversion import convert
+
+    convert(config)
+
+
+def _inpaint(config: DictConfig) -> None:
+    from gicinpaint.prediction.job import inpaint
+
+    inpaint(config)
+
+
+def _demo(config: DictConfig) -> None:
+    from gicinpaint.demo.job import demo
+
+    demo(config)
+
+
 JOBS = {
     "train": Job("Train the networks on a dataset.", _train),
+    "prepare": Job("Pack a dataset into shards, or find its bad images.", _prepare),
+    "inpaint": Job("Fill holes in pictures: one, a folder, a pattern or shards.", _inpaint),
+    "evaluate": Job("Measure methods on images and masks.", _evaluate),
+    "benchmark": Job("Measure time and memory of attention, generator or training step.", _benchmark),
+    "convert": Job("Convert a model: the authors' checkpoints, training checkpoints, safetensors.", _convert),
+    "export": Job("Write a generator as ONNX and for torch.export.", _export),
+    "demo": Job("Serve a web page on which holes are painted and filled.", _demo),
 }
 
 
@@ -88,19 +139,22 @@ def _run(job: str, overrides: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from gicinpaint.overrides import explain
+    from gicinpaint.overrides import complaint_about_options, explain
 
+    if complaint := complaint_about_options(overrides):
+        _say(complaint)
+        return WRONG_OVERRIDES
     full = os.environ.get("HYDRA_FULL_ERROR", "0") == "1"
-    codes: list[int] = []  # of jobs that failed, each reported already
 
-    with _hydra_command_line(job, overrides) as users_command_line:
+    # The codes of jobs that failed, each reported already, as names of files: a launcher may use other processes.
+    with _hydra_command_line(job, overrides) as users_command_line, TemporaryDirectory() as codes:
 
         def task(config: DictConfig) -> None:
             with users_command_line():
                 try:
                     JOBS[job].function(config)
                 except Exception as error:  # reported here: raised again, Hydra would add lines of its own
-                    codes.append(_report(error, full))
+                    Path(codes, str(_report(error, full))).touch()
 
         try:
             hydra.main(config_path="pkg://gicinpaint.conf", config_name=job, version_base="1.3")(task)()
@@ -109,9 +163,9 @@ def _run(job: str, overrides: list[str]) -> int:
                 error, HydraException | OmegaConfBaseException | ValueError | OSError | yaml.YAMLError
             ):
                 raise
-            _say(explain(error))
+            _say(explain(error, overrides))
             return WRONG_OVERRIDES
-    return max(codes, default=0)
+        return max((int(path.name) for path in Path(codes).iterdir()), default=0)
 
 
 def _report(error: Exception, full: bool) -> int:

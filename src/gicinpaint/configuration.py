@@ -12,11 +12,13 @@ import re
 import types
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from pkgutil import resolve_name
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+from hydra.types import RunMode
+from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -58,6 +60,28 @@ def check_configuration(config: DictConfig, reads: Mapping[str, Any]) -> None:
     _check_node(config, "", _Readers(reads.keys(), _references(OmegaConf.to_container(config, resolve=False))))
 
 
+def load_option(group: str, name: str) -> DictConfig | None:
+    """Return what an option of a group holds, found as the job's own configuration was; None for an empty option.
+
+    Args:
+        group: A group, such as "attention".
+        name: One of its options, such as "tiled".
+
+    Raises:
+        ConfigurationError: If there is no such option.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    options = loader.get_group_options(group)
+    if name not in options:
+        match = closest(name, options)
+        hint = f"did you mean {match}?" if match else f"the options are {', '.join(options)}"
+        raise ConfigurationError(f"{group}: no option {name!r}; {hint}")
+    found = loader.load_configuration(f"{group}/{name}", [], run_mode=RunMode.RUN)
+    OmegaConf.set_struct(found, False)
+    node: DictConfig | None = found[group]
+    return node
+
+
 def build(node: DictConfig, **extra: Any) -> Any:
     """Build what a node's `_target_` names.
 
@@ -71,6 +95,8 @@ def build(node: DictConfig, **extra: Any) -> Any:
     try:
         return instantiate(node, **extra, _convert_="all")
     except InstantiationException as error:
+        from lightning.fabric.utilities.exceptions import MisconfigurationException  # slow: help pages do without
+
         cause = error.__cause__
         if not isinstance(cause, ValueError | TypeError | OSError | ImportError | MisconfigurationException):
             raise
@@ -93,8 +119,9 @@ def arguments(target: str) -> dict[str, inspect.Parameter] | None:
     Raises:
         ConfigurationError: If there is no such thing.
     """
+    found = _find(target)
     try:
-        signature = inspect.signature(_find(target))
+        signature = inspect.signature(found)
     except ValueError:  # some builtins have no signature
         return None
     parameters = signature.parameters.values()
@@ -147,7 +174,7 @@ def _check_call(node: DictConfig, path: str) -> None:
     hints = _hints(target)
     for key in (str(key) for key in node if key not in _CALL_KEYS):
         if known is not None and key not in known:
-            raise ConfigurationError(f"{_join(path, key)}: no such key{_hint(path, key, known)}")
+            raise ConfigurationError(f"{_join(path, key)}: {target} takes no such value{_hint(path, key, known)}")
         parameter = known.get(key) if known else None
         value = _plain(node[key])
         if key in hints and not (parameter and value is parameter.default):
@@ -184,7 +211,7 @@ def _accepts(expected: Any, value: object) -> bool:
     if isinstance(value, list):
         return _accepts_list(expected, value)
     kind = origin or expected
-    if not isinstance(kind, type) or kind is object or getattr(kind, "_is_protocol", False):
+    if not isinstance(kind, type) or kind in (Any, object) or getattr(kind, "_is_protocol", False):
         return True  # Any, type variables; what a protocol asks for shows in use
     if isinstance(value, str):
         return kind is str or hasattr(kind, "__fspath__") or (issubclass(str, kind) and not issubclass(kind, Iterable))
@@ -205,9 +232,12 @@ def _accepts_list(expected: Any, value: list[object]) -> bool:
 def _describe(expected: Any) -> str:
     origin, options = get_origin(expected), get_args(expected)
     if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_describe(option) for option in options))
+        literals = [value for option in options if get_origin(option) is Literal for value in get_args(option)]
+        others = [_describe(option) for option in options if get_origin(option) is not Literal]
+        named = [_describe(Literal[tuple(literals)])] if literals else []
+        return " or ".join(dict.fromkeys([*named, *others]))
     if origin is Literal:
-        return "one of " + ", ".join(map(str, options))
+        return "one of " + ", ".join(dict.fromkeys(map(str, options)))
     if isinstance(origin, type) and issubclass(origin, Iterable) and not issubclass(origin, Mapping):
         if issubclass(origin, tuple) and options and options[-1] is not Ellipsis:
             return f"a list of {len(options)} values"
@@ -217,8 +247,8 @@ def _describe(expected: Any) -> str:
 
 def _find(target: str) -> Any:
     try:
-        return get_object(target)
-    except Exception as error:  # get_object imports foreign modules, which may raise anything
+        return resolve_name(target)
+    except Exception as error:  # foreign modules may raise anything when they are imported
         raise ConfigurationError(
             f"cannot find {target!r} ({_first_line(error)}); check the spelling and what is installed"
         ) from error
@@ -255,7 +285,11 @@ def _references(value: object, path: tuple[str, ...] = ()) -> set[str]:
 
 def _hint(path: str, key: str, candidates: Iterable[object]) -> str:
     match = closest(key, (str(name) for name in candidates if name not in (key, *_CALL_KEYS)))
-    return f"; did you mean {_join(path, match)}?" if match else "; remove it"
+    return (
+        f"; did you mean {_join(path, match)}?"
+        if match
+        else f"; remove it, with ~{_join(path, key)} if it is not yours"
+    )
 
 
 def _plain(value: object) -> object:
