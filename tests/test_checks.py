@@ -33,6 +33,18 @@ def test_a_right_image_passes_in_every_floating_type(dtype: torch.dtype) -> None
     check_image(torch.linspace(-1, 1, 3 * 16 * 24).reshape(1, 3, 16, 24).to(dtype), multiple=8)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_a_type_other_than_the_weights_is_reported(dtype: torch.dtype) -> None:
+    message = (
+        rf"image must have the type of the weights, torch.float32, got {dtype}; convert it with .to\(torch.float32\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        check_image(IMAGE.to(dtype), dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        check_image(IMAGE.to(dtype), dtype=torch.float32)
+    check_image(IMAGE.to(dtype))
+
+
 def test_resampling_overshoot_passes() -> None:
     check_image(IMAGE + 1.0005)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +89,36 @@ def test_the_type_of_the_weights_is_kept() -> None:
             torch.zeros(2, 3, 16, 32),
             r"critic input must be \(B, 3, 16, 24\), got \(2, 3, 16, 32\); build the critic",
         ),
-        (torch.zeros(2, 1, 16, 24), r"got \(2, 1, 16, 24\)"),
+        (torch.zeros(2, 1, 16, 24), r"critic input must be \(B, 3, H, W\), got \(2, 1, 16, 24\)"),
         (torch.zeros(3, 16, 24), r"got \(3, 16, 24\)"),
         (torch.zeros(2, 3, 16, 24, dtype=torch.uint8), r"critic input must be floating point .* got torch.uint8; conv"),
+        (
+            torch.zeros(2, 3, 16, 24, dtype=torch.float64),
+            r"must have the type of the weights, torch.float32, got torch.float64; convert it with .to\(",
+        ),
+        (torch.full((2, 3, 16, 24), 127.0), r"critic input must lie in \[-1, 1\], got values from 127 to 127"),
     ],
 )
 @pytest.mark.parametrize("kind", [GlobalCritic, LocalCritic])
 def test_an_image_that_does_not_fit_is_reported(kind: type[Critic], image: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         kind(2, (16, 24))(image)
+
+
+@pytest.mark.parametrize("kind", [GlobalCritic, LocalCritic])
+def test_a_width_without_a_channel_is_reported(kind: type[Critic]) -> None:
+    with pytest.raises(ValueError, match="width must be at least 1 channel, got 0; the paper's is 64"):
+        kind(0, (16, 24))
+
+
+@pytest.mark.parametrize("size", [0, -3, (0, 16), (16,), (3, 16, 16)])
+def test_an_image_size_that_is_none_is_reported(size: int | tuple[int, ...]) -> None:
+    expected = (
+        rf"image_size must be a height and a width in pixels, .* got {re.escape(str(size))}; pass e.g. \(256, 256\)"
+    )
+    with pytest.raises(ValueError, match=expected):
+        LocalCritic(2, size)
+
+
+def test_one_number_means_a_square() -> None:
+    assert GlobalCritic(2, 32).image_size == GlobalCritic(2, [32, 32]).image_size == (32, 32)

@@ -244,6 +244,14 @@ def test_the_type_of_the_weights_is_kept() -> None:
     assert completion.coarse.dtype == completion.refined.dtype == torch.float64
 
 
+def test_autocast_takes_images_of_its_own_type() -> None:
+    masked, mask = _case(32, 48)
+    network = Generator(4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        completion = network(masked.bfloat16(), mask)
+    torch.testing.assert_close(completion.refined.float(), network(masked, mask).refined, atol=0.05, rtol=0)
+
+
 NETWORKS = {"generator": Generator(2), "coarse": CoarseGenerator(2), "refinement": RefinementNetwork(2)}
 
 
@@ -272,6 +280,11 @@ def test_a_wrong_shape_is_reported(
     [
         (127 * torch.ones(1, 3, 16, 16), torch.zeros(1, 1, 16, 16), r"must lie in \[-1, 1\], got values from 127"),
         (torch.zeros(1, 3, 16, 16, dtype=torch.uint8), torch.zeros(1, 1, 16, 16), r"floating point in \[-1, 1\]"),
+        (
+            torch.zeros(1, 3, 16, 16, dtype=torch.float64),
+            torch.zeros(1, 1, 16, 16),
+            r"masked image must have the type of the weights, torch.float32, got torch.float64; convert it with .to\(",
+        ),
         (torch.zeros(1, 3, 16, 16), 255 * torch.ones(1, 1, 16, 16), r"mask must hold only 0 \(known\) and 1 \(hole\)"),
         (
             torch.zeros(1, 3, 16, 16),

@@ -6,7 +6,14 @@ from torch import Tensor
 _RANGE_SLACK = 1e-3  # resampling and half precision overshoot [-1, 1] by less than this
 
 
-def check_image(image: Tensor, name: str = "image", *, channels: int | None = 3, multiple: int = 1) -> None:
+def check_image(
+    image: Tensor,
+    name: str = "image",
+    *,
+    channels: int | None = 3,
+    multiple: int = 1,
+    dtype: torch.dtype | None = None,
+) -> None:
     """Raise unless a tensor is a batch of images in [-1, 1].
 
     Values are read on the CPU only: on an accelerator the reading would make the host wait for the device,
@@ -17,6 +24,7 @@ def check_image(image: Tensor, name: str = "image", *, channels: int | None = 3,
         name: What to call it in the message.
         channels: Channel count that is expected, or None for any.
         multiple: Number that height and width must be multiples of.
+        dtype: Type of the weights that the image will meet; None, and autocast, allow any.
 
     Shape:
         - image: (B, channels, H, W), floating point, [-1, 1]
@@ -33,6 +41,10 @@ def check_image(image: Tensor, name: str = "image", *, channels: int | None = 3,
     if not image.is_floating_point():
         raise ValueError(
             f"{name} must be floating point in [-1, 1], got {image.dtype}; convert 8-bit values with x / 127.5 - 1"
+        )
+    if dtype is not None and image.dtype != dtype and not torch.is_autocast_enabled(image.device.type):
+        raise ValueError(
+            f"{name} must have the type of the weights, {dtype}, got {image.dtype}; convert it with .to({dtype})"
         )
     if image.numel() == 0:
         raise ValueError(f"{name} must hold at least one pixel, got {_shape(image)}; skip empty batches")

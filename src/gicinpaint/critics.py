@@ -6,6 +6,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from gicinpaint.blocks import Convolution
+from gicinpaint.checks import check_image
 
 _STRIDE = 16  # of four convolutions that halve the size
 
@@ -22,7 +23,7 @@ class Critic(nn.Module):
         - returned: (B, 1), unbounded: a score, not a probability
 
     Raises:
-        ValueError: If an image has another shape or is not floating point.
+        ValueError: If a width or a size is less than 1, or an image differs from that in shape, type or range.
 
     Source:
         Yu et al. 2018, section 3.2; layers as in the released code.
@@ -30,7 +31,8 @@ class Critic(nn.Module):
 
     def __init__(self, widths: Sequence[int], image_size: int | Sequence[int]) -> None:
         super().__init__()
-        self.image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        _check_widths(widths)
+        self.image_size = _height_and_width(image_size)
         channels = [3, *widths]
         self.features = nn.Sequential(
             *(
@@ -45,16 +47,12 @@ class Critic(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the score of every image."""
-        if image.ndim != 4 or image.shape[1] != 3 or tuple(image.shape[-2:]) != self.image_size:
+        check_image(image, "critic input", dtype=self.score.weight.dtype)
+        if tuple(image.shape[-2:]) != self.image_size:
             h, w = self.image_size
             raise ValueError(
                 f"critic input must be (B, 3, {h}, {w}), got {tuple(image.shape)}; "
                 "build the critic with the image_size (global) or the mask's box (local) that it will see"
-            )
-        if not image.is_floating_point():
-            raise ValueError(
-                f"critic input must be floating point in [-1, 1], got {image.dtype}; "
-                "convert 8-bit values with x / 127.5 - 1"
             )
         return self.score(self.features(image).flatten(1))
 
@@ -71,7 +69,7 @@ class GlobalCritic(Critic):
         - returned: (B, 1)
 
     Raises:
-        ValueError: If an image has another shape or is not floating point.
+        ValueError: If a width or a size is less than 1, or an image differs from that in shape, type or range.
 
     Source:
         Yu et al. 2018, section 3.2; layers as in the released code.
@@ -93,7 +91,7 @@ class LocalCritic(Critic):
         - returned: (B, 1)
 
     Raises:
-        ValueError: If an image has another shape or is not floating point.
+        ValueError: If a width or a size is less than 1, or an image differs from that in shape, type or range.
 
     Source:
         Yu et al. 2018, section 3.2; layers as in the released code.
@@ -101,3 +99,18 @@ class LocalCritic(Critic):
 
     def __init__(self, width: int = 64, image_size: int | Sequence[int] = (128, 128)) -> None:
         super().__init__([width, 2 * width, 4 * width, 8 * width], image_size)
+
+
+def _check_widths(widths: Sequence[int]) -> None:
+    if min(widths) < 1:
+        raise ValueError(f"a critic's width must be at least 1 channel, got {widths[0]}; the paper's is 64")
+
+
+def _height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
+    sizes = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sizes) != 2 or min(sizes) < 1:
+        raise ValueError(
+            f"image_size must be a height and a width in pixels, or one number for both, got {size}; "
+            "pass e.g. (256, 256)"
+        )
+    return sizes

@@ -137,7 +137,7 @@ class CoarseNetwork(nn.Module):
 
     def forward(self, masked: Tensor, mask: Tensor) -> Tensor:
         """Return the coarse image."""
-        _check_input(masked, mask)
+        _check_input(masked, mask, self.encoder.stem.weight.dtype)
         return self.decoder(self.dilated(self.encoder(_with_planes(masked, mask))))
 
 
@@ -179,7 +179,7 @@ class RefinementNetwork(nn.Module):
 
     def forward(self, image: Tensor, mask: Tensor, return_offset: bool = False) -> tuple[Tensor, Tensor | None]:
         """Return the refined image and, if asked for, the offset."""
-        _check_input(image, mask)
+        _check_input(image, mask, self.dilated_encoder.stem.weight.dtype)
         planes = _with_planes(image, mask)
         features, offset = self.dilated(self.dilated_encoder(planes)), None
         if self.attention is not None:
@@ -285,8 +285,8 @@ def _with_planes(image: Tensor, mask: Tensor) -> Tensor:
     return planes.contiguous(memory_format=torch.channels_last)  # convolutions keep the layout and are faster in it
 
 
-def _check_input(image: Tensor, mask: Tensor) -> None:
-    check_image(image, "masked image", multiple=SIZE_MULTIPLE)
+def _check_input(image: Tensor, mask: Tensor, dtype: torch.dtype) -> None:
+    check_image(image, "masked image", multiple=SIZE_MULTIPLE, dtype=dtype)
     check_mask(mask, image)
 
 

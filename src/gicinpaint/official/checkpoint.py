@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gicinpaint.official.checksum import masked_crc32c
-from gicinpaint.official.table import read_message, read_table
+from gicinpaint.official.table import UnsupportedError, read_message, read_table
 
 _STRING = 7  # the saved graph, not a weight
 _DTYPES = {
@@ -68,6 +68,8 @@ def read_checkpoint(directory: str | Path) -> dict[str, NDArray[Any]]:
     index_path = _present(directory, names, f"{prefix}.index")
     try:
         shard_count, entries = _read_index(index_path.read_bytes())
+    except UnsupportedError as error:
+        raise ValueError(f"{index_path} cannot be read: {error}") from error
     except ValueError as error:
         raise ValueError(f"{index_path} cannot be read as the index of a V2 checkpoint: {error}; {_REMEDY}") from error
     variables: dict[str, NDArray[Any]] = {}
@@ -104,7 +106,7 @@ def _read_index(data: bytes) -> tuple[int, dict[str, _Entry]]:
     header = read_message(table.pop(b""))
     shard_count = _number(header, 1)
     if _number(header, 2) != 0:
-        raise ValueError("it was written by a big-endian machine")
+        raise UnsupportedError("it was written by a big-endian machine; save it again on a little-endian one")
     entries: dict[str, _Entry] = {}
     for key, value in table.items():
         name, fields = key.decode(), read_message(value)
@@ -118,7 +120,7 @@ def _read_index(data: bytes) -> tuple[int, dict[str, _Entry]]:
 
 def _entry(name: str, fields: dict[int, list[int | bytes]]) -> _Entry:
     if 7 in fields:
-        raise ValueError(f"variable {name} is stored in slices; save it unpartitioned")
+        raise UnsupportedError(f"variable {name} is stored in slices; save it again without a partitioner")
     sizes = [
         _number(read_message(_message(dimension)), 1)
         for shape in fields.get(2, [])
@@ -128,7 +130,7 @@ def _entry(name: str, fields: dict[int, list[int | bytes]]) -> _Entry:
     if entry.dtype == _STRING:
         return entry
     if entry.dtype not in _DTYPES:
-        raise ValueError(f"variable {name} has the unsupported type number {entry.dtype}")
+        raise UnsupportedError(f"variable {name} has the type number {entry.dtype}; save it again as float32")
     if math.prod(sizes) * np.dtype(_DTYPES[entry.dtype]).itemsize != entry.size:
         raise ValueError(f"variable {name} of shape {entry.shape} cannot have {entry.size} bytes")
     return entry

@@ -15,6 +15,10 @@ _MAGIC = 0xDB4775248B80FB57
 _SNAPPY = 1
 
 
+class UnsupportedError(ValueError):
+    """A whole file of a kind that is not read; its message says what to write instead."""
+
+
 def read_table(data: bytes) -> dict[bytes, bytes]:
     """Return every entry of a table file.
 
@@ -23,6 +27,8 @@ def read_table(data: bytes) -> dict[bytes, bytes]:
 
     Raises:
         ValueError: If it is no such table, ends early, or a block's checksum is wrong.
+        UnsupportedError: If a block is compressed. TensorFlow 1.1 alone did that; from 1.2 on, its `tensor_bundle.cc`
+            switches compression off, and the authors' code needs a later one.
     """
     if len(data) < _FOOTER_SIZE or int.from_bytes(data[-8:], "little") != _MAGIC:
         raise ValueError("it does not end as a table file does")
@@ -97,7 +103,7 @@ def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, by
     if masked_crc32c(data[offset : end + 1]) != stored:
         raise ValueError("the checksum of a block is wrong")
     if compression == _SNAPPY:
-        raise ValueError("its blocks are compressed, which TensorFlow stopped doing with version 1.2")
+        raise UnsupportedError("its blocks are compressed; save the checkpoint again with TensorFlow 1.2 or newer")
     if compression:
         raise ValueError(f"a block has the unknown compression {compression}")
     block = data[offset:end]
