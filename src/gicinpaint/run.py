@@ -22,6 +22,7 @@ from gicinpaint.losses import Wasserstein
 from gicinpaint.module import InpaintingModule
 from gicinpaint.record import recorded_output, write_record
 from gicinpaint.resuming import AUTO, check_fit, continue_metrics, find_checkpoint
+from gicinpaint.starting import take_weights
 from gicinpaint.surroundings import git_commit, versions
 
 READS = {
@@ -31,6 +32,7 @@ READS = {
     "updates": int,
     "threads": int | None,
     "resume": str | None,
+    "initial_weights": str | None,
 }
 _SMALL_BATCH = 8  # with fewer images the Wasserstein critics are known to fail
 
@@ -64,14 +66,19 @@ def _train(config: DictConfig, checkpoint: Path | None) -> None:
     data = build(config.dataset)  # first: absent data stops the job before any network is built
     module = build_module(config)
     updates = 0 if checkpoint is None else check_fit(checkpoint, module, module.config)
+    given = config.initial_weights
+    taken = take_weights(module.generator, given) if given is not None and checkpoint is None else None
     trainer = build_trainer(config)
     if checkpoint is not None and trainer.is_global_zero:
         continue_metrics(trainer.loggers, updates)
     _say(trainer, opening(config, module, data, trainer, checkpoint))
+    if given is not None:
+        _say(trainer, str(taken or f"initial_weights={given} is left aside: a resumed run goes on with its own"))
     facts = {"git": git_commit(), "versions": versions()}
     if trainer.is_global_zero:
         sources = {"training": data.train.source, "validation": data.validation.source}
         more = {"processes": trainer.world_size, "seed": config.seed, "resumed": checkpoint and str(checkpoint)}
+        more["initial_weights"] = taken and taken._asdict()
         write_record(Path(config.output), config, _overrides(), sources, **facts, **more)
     record_run(trainer.loggers, module, OmegaConf.to_container(config, resolve=True), facts)  # type: ignore[arg-type]
     try:
