@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,9 +15,17 @@ from gicinpaint.generator import Completion
 from gicinpaint.storing import StoredNetwork
 from gicinpaint.weights import load_generator, save_generator
 
-READS = {"source": str, "output": str, "raw": bool, "check": str | None, "tolerance": float}
+READS = {
+    "source": str,
+    "output": str,
+    "dtype": Literal["float32", "float16"],
+    "raw": bool,
+    "check": str | None,
+    "tolerance": float,
+}
 _SUFFIX = ".ckpt"
 _STAGES = ("coarse", "refined")
+_MOST_ROUNDING = 1 / 255  # of an output in [-1, 1] on average: half a level of an 8-bit picture
 _GOLDEN = {"coarse": "x_stage1", "refined": "x_stage2"}  # names of the stages in files of golden outputs
 
 
@@ -34,18 +42,25 @@ def convert(config: DictConfig) -> None:
     check_configuration(config, READS)
     official = (Path(config.source) / "checkpoint").is_file() and not (Path(config.source) / "config.json").is_file()
     swapped = official and not config.raw
+    dtype: torch.dtype = getattr(torch, config.dtype)
+    image, mask = _example()
+    given = image.flip(1) if swapped else image
     try:
         original = load_generator(config.source, raw=True)
-        save(load_generator(config.source, raw=config.raw), config.output)
+        exact = run(original, given, mask)
+        expected = run(rounded(original, dtype).float(), given, mask)
+        changed = _rounding(expected, exact, config.dtype)
+        save(rounded(load_generator(config.source, raw=config.raw), dtype), config.output)
         result = load_generator(config.output)
-    except (ValueError, ImportError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise JobError(str(error)) from error
-    image, mask = _example()
-    expected = run(original, image.flip(1) if swapped else image, mask)
     difference = compare(run(result, image, mask), {k: v.flip(1) if swapped else v for k, v in expected.items()})
-    _judge(difference, config.tolerance, "the original")
+    what = "the original" if dtype == torch.float32 else f"the original rounded to {config.dtype}"
+    _judge(difference, config.tolerance, what)
     parameters = sum(parameter.numel() for parameter in result.parameters())
-    print(f"{config.source} -> {config.output}: {parameters:,} parameters, equal to the original to {difference:.2g}")
+    print(f"{config.source} -> {config.output}: {parameters:,} parameters, equal to {what} to {difference:.2g}")
+    if dtype != torch.float32:
+        print(f"rounding to {config.dtype} changes its outputs in [-1, 1] by {changed:.2g} on average")
     if official:
         print("its images are " + ("blue, green, red" if config.raw else "red, green, blue (the authors' are not)"))
     if config.check is not None:
@@ -75,6 +90,23 @@ def save(generator: nn.Module, output: str) -> None:
     AtomicCheckpointIO().save_checkpoint({"state_dict": weights, "config": {"generator": node}}, output)
 
 
+def rounded(generator: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Return a generator, changed in place, with its weights in another type.
+
+    Raises:
+        ValueError: If a weight is not finite in that type.
+    """
+    generator = generator.to(dtype)
+    for name, value in generator.state_dict().items():
+        if not bool(torch.isfinite(value).all()):
+            kind, most = str(dtype).removeprefix("torch."), torch.finfo(dtype).max
+            raise ValueError(
+                f"weights must be finite and at most {most:.5g} to be stored as {kind}, got others in {name}; use "
+                "dtype=float32, or train the model again"
+            )
+    return generator
+
+
 @torch.no_grad()
 def run(generator: nn.Module, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """Return the stages' outputs by name, (B, 3, H, W), for images and masks as networks take them."""
@@ -88,6 +120,17 @@ def compare(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
         return float("inf")
     differences = [(actual[name] - value).abs().max().item() for name, value in expected.items()]
     return max(float("inf") if np.isnan(difference) else difference for difference in differences)
+
+
+def _rounding(actual: dict[str, Tensor], exact: dict[str, Tensor], dtype: str) -> float:
+    """Return by how much the rounding of weights changes the stages' outputs, on average over the worse stage."""
+    changed = max((actual[name] - value).abs().mean().item() for name, value in exact.items())
+    if not changed <= _MOST_ROUNDING:
+        raise ValueError(
+            f"rounding to {dtype} must change outputs by at most {_MOST_ROUNDING:.2g} on average, got {changed:.2g}; "
+            "use dtype=float32"
+        )
+    return changed
 
 
 def check_golden(generator: nn.Module, path: str | os.PathLike[str], swapped: bool) -> float:

@@ -1,41 +1,44 @@
-"""A network as a folder: model.safetensors with the weights, config.json with the settings; both written whole."""
+"""A network as a folder: model.safetensors with the weights and its SHA-256, config.json with the settings.
 
+Each file is written whole or not at all.
+"""
+
+import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
+DIGEST_FILE = f"{WEIGHTS_FILE}.sha256"  # as sha256sum writes and checks it: safetensors has no checksum of its own
 _LARGEST_CONFIG = 2**20  # bytes; real ones have a few hundred
 
 
 def write_folder(folder: Path, settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
-    """Write settings and weights.
+    """Write settings and weights, and beside the weights their SHA-256.
 
     Args:
         folder: Where to; made if absent.
         settings: Plain data.
-        state: Tensors by name; their metadata says that they are PyTorch's.
-
-    Raises:
-        ImportError: If safetensors is not installed.
+        state: Tensors by name, stored in the type they have; the file's metadata says that they are PyTorch's.
     """
-    save = _safetensors().save
     folder.mkdir(parents=True, exist_ok=True)
     weights = save({name: value.detach().cpu().contiguous() for name, value in state.items()}, {"format": "pt"})
+    (folder / DIGEST_FILE).unlink(missing_ok=True)  # a kill leaves weights without a digest, never with another's
     _write(folder / WEIGHTS_FILE, weights)
     _write(folder / CONFIG_FILE, (json.dumps(settings, indent=2) + "\n").encode())
+    _write(folder / DIGEST_FILE, f"{hashlib.sha256(weights).hexdigest()}  {WEIGHTS_FILE}\n".encode())
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return settings and weights.
+    """Return settings and weights, after checking the weights' SHA-256 where one lies beside them.
 
     Raises:
-        ImportError: If safetensors is not installed.
         ValueError: If a file is absent, damaged or something else.
     """
     for name in (CONFIG_FILE, WEIGHTS_FILE):
@@ -49,12 +52,26 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             raise ValueError("it is no JSON object")
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{folder / CONFIG_FILE} must be a small JSON object: {error}; copy it again") from None
-    safetensors = _safetensors()
+    _check_digest(folder)
     try:
-        return settings, safetensors.load_file(folder / WEIGHTS_FILE)
+        return settings, load_file(folder / WEIGHTS_FILE)
     except Exception as error:  # the reader has its own kinds of error
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{folder / WEIGHTS_FILE} cannot be read as safetensors: {reason}; copy it again") from None
+
+
+def _check_digest(folder: Path) -> None:
+    if not (folder / DIGEST_FILE).is_file():
+        return  # of another tool
+    with (folder / DIGEST_FILE).open("rb") as file:
+        recorded = file.read(64).decode(errors="replace").lower()
+    with (folder / WEIGHTS_FILE).open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != recorded:
+        raise ValueError(
+            f"{folder / WEIGHTS_FILE} must have the SHA-256 that {DIGEST_FILE} records, {recorded[:12]}..., got "
+            f"{found[:12]}...; it is damaged or another model's: copy both again"
+        )
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -65,11 +82,3 @@ def _write(path: Path, data: bytes) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-
-
-def _safetensors() -> Any:
-    try:
-        import safetensors.torch
-    except ImportError as error:
-        raise ImportError("model.safetensors needs the package safetensors; pip install 'gicinpaint[hub]'") from error
-    return safetensors.torch

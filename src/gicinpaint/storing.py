@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gicinpaint.attention import ContextualAttention
-from gicinpaint.folder import CONFIG_FILE, WEIGHTS_FILE, read_folder, write_folder
+from gicinpaint.folder import CONFIG_FILE, DIGEST_FILE, WEIGHTS_FILE, read_folder, write_folder
 
 _ATTENTION_SETTINGS = ("patch_size", "rate", "propagation_size", "softmax_scale", "propagate")
 _CARD: dict[str, Any] = {"library_name": "gicinpaint", "pipeline_tag": "image-to-image", "tags": ["inpainting"]}
@@ -38,7 +38,7 @@ class StoredNetwork(nn.Module, HubModel, **_CARD):
     """A network of two stages or one that keeps its settings in its layers.
 
     `save_pretrained(folder)`, `from_pretrained(folder_or_repository)` and `push_to_hub(repository)` are those of
-    huggingface_hub's model mixin; a folder holds model.safetensors and config.json.
+    huggingface_hub's model mixin; a folder holds model.safetensors with its SHA-256, and config.json.
     """
 
     @property
@@ -61,7 +61,8 @@ class StoredNetwork(nn.Module, HubModel, **_CARD):
     def build(cls, settings: Mapping[str, Any], state: Mapping[str, Tensor], name: str) -> Self:
         """Return the network that settings describe with its weights, for evaluation; the attention's backend is ours.
 
-        It is sized without memory first, so settings that do not fit the weights cost nothing.
+        It is sized without memory first, so settings that do not fit the weights cost nothing. Weights that are stored
+        in another type, such as float16, become float32.
 
         Args:
             settings: As the property of that name; other keys of an attention, such as its backend, are left out.
@@ -100,7 +101,7 @@ class StoredNetwork(nn.Module, HubModel, **_CARD):
 
 
 def fetch(model_id: str, **download: Any) -> Path:
-    """Return the folder of a model: itself, or a copy of a hub repository's two files.
+    """Return the folder of a model: itself, or a copy of a hub repository's files.
 
     Args:
         model_id: A folder, or the name of a repository.
@@ -113,7 +114,7 @@ def fetch(model_id: str, **download: Any) -> Path:
 
     names = ("revision", "cache_dir", "force_download", "local_files_only", "token")
     options = {name: download[name] for name in names if name in download}
-    return Path(snapshot_download(model_id, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE], **options))
+    return Path(snapshot_download(model_id, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, DIGEST_FILE], **options))
 
 
 def _check_shapes(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], name: str) -> None:

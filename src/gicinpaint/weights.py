@@ -6,6 +6,7 @@ own networks only.
 
 import os
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,12 @@ _ATTENTION = "gicinpaint.attention.ContextualAttention"
 
 
 def load_generator(path: str | os.PathLike[str], *, raw: bool = False) -> nn.Module:
-    """Return the generator that a file or a folder holds, for evaluation, on the CPU.
+    """Return the generator that a file or a folder holds, for evaluation, in float32 on the CPU.
 
     Args:
         path: A training checkpoint, a folder with model.safetensors and config.json, or a folder with a TensorFlow
-            checkpoint of the authors' code. A checkpoint's averaged generator is preferred, where there is one.
+            checkpoint of the authors' code. A checkpoint's averaged generator is preferred, where there is one. Where
+            a file has a checksum, it must hold.
         raw: Leave the channels of the authors' networks as they are, blue, green, red; by default they are swapped so
             that images are red, green, blue.
 
@@ -83,10 +85,10 @@ def find_default() -> Path:
 
 
 def save_generator(generator: nn.Module, folder: str | os.PathLike[str]) -> None:
-    """Write a generator as model.safetensors and config.json, each whole or not at all.
+    """Write a generator as model.safetensors, its SHA-256, and config.json, each whole or not at all.
 
     Args:
-        generator: A `Generator` or a `CoarseGenerator`.
+        generator: A `Generator` or a `CoarseGenerator`; after `generator.half()` the file has half the size.
         folder: Where to; made if absent.
 
     Raises:
@@ -144,6 +146,7 @@ def read_plain(path: Path) -> Any:
         ValueError: If it is damaged, or carries code or objects; nothing of it is executed then.
     """
     try:
+        _check_archive(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
@@ -154,6 +157,17 @@ def read_plain(path: Path) -> Any:
         raise ValueError(
             f"{path} cannot be read as a checkpoint: {_first_line(error)}; copy or train it again"
         ) from None
+
+
+def _check_archive(path: Path) -> None:
+    """Raise if a checkpoint's bytes are not those that were written; torch.load does not look at the checksums."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+            raise zipfile.BadZipFile("it is compressed, and torch.save compresses nothing")  # it could unpack for ever
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"{damaged} has another checksum than when written")
 
 
 def _settings(node: Mapping[str, Any], path: Path) -> dict[str, Any]:

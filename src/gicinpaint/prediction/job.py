@@ -94,7 +94,7 @@ def build_module(config: DictConfig) -> FillFiles:
             read_colour(hole_colour)
         generator = load_generator(find_default() if config.checkpoint is None else config.checkpoint)
         inpainter = Inpainter(generator, "cpu", config.max_memory, progress=False, batch_size=config.batch_size)
-    except (ValueError, ImportError) as error:
+    except ValueError as error:
         raise JobError(str(error)) from error
     return FillFiles(
         inpainter,
@@ -142,9 +142,14 @@ def _report(module: FillFiles, config: DictConfig) -> None:
     listing = Path(config.output) / "not_filled.txt"
     listing.unlink(missing_ok=True)
     if module.faults:
-        names = [f"{module.paths[index].stem}: {reason}" for index, reason in module.faults]
+        names = [f"{_name(module.paths[index], config.output)}: {reason}" for index, reason in module.faults]
         listing.parent.mkdir(parents=True, exist_ok=True)
         listing.write_text("\n".join(names) + "\n", encoding="utf-8")
         more = f"; {len(names) - _SHOWN} more are in {listing}" if len(names) > _SHOWN else ""
         names = names[:_SHOWN]
         raise JobError(f"{len(module.faults)} of {total} images were not filled: {'; '.join(names)}{more}")
+
+
+def _name(path: Path, output: str) -> str:
+    """Return what an image is called in reports: its place below the input, without suffix."""
+    return str(path.relative_to(output).with_suffix(""))

@@ -1,0 +1,29 @@
+"""Small models as files, and what they answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_module
+from torch import nn
+
+from gicinpaint.run import build_module
+
+
+def outputs(generator: nn.Module) -> torch.Tensor:
+    """Return the prediction for one fixed picture with a hole."""
+    image = torch.rand(1, 3, 32, 40, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    mask = torch.zeros(1, 1, 32, 40)
+    mask[..., 8:20, 10:30] = 1
+    with torch.no_grad():
+        return generator(image * (1 - mask), mask).prediction
+
+
+def checkpoint(path: Path, *overrides: str, **extra: Any) -> nn.Module:
+    """Write what the train job's checkpoints hold of a generator; return that generator."""
+    with initialize_config_module("gicinpaint.conf", version_base="1.3"):
+        module = build_module(compose("train", overrides=["model.generator.width=4", *overrides]))
+    torch.save({"state_dict": module.state_dict(), "config": module.config, **extra}, path)
+    return module.generator
