@@ -19,7 +19,7 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_group_and_how_to_begin(tmp_path: Path) -> None:
     result = run("--help", folder=tmp_path)
     assert result.returncode == 0
-    for text in ("experiment=quickstart", "dataset:", "celeba_hq", "mask:", "trainer.devices", "--cfg job"):
+    for text in ("experiment=quickstart", "dataset ", "celeba_hq", "[rectangle]", "trainer.devices", "--cfg job"):
         assert text in result.stdout
     assert "_target_" not in result.stdout  # a page, not a dump
 

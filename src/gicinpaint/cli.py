@@ -139,8 +139,10 @@ def _run(job: str, overrides: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from gicinpaint.help_pages import register_resolvers
     from gicinpaint.overrides import complaint_about_options, explain
 
+    register_resolvers()
     if complaint := complaint_about_options(overrides):
         _say(complaint)
         return WRONG_OVERRIDES
