@@ -15,6 +15,8 @@ import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from gicinpaint.evaluation.comparison import PANELS
+from gicinpaint.evaluation.runs import Run
 from test_training import ROOT, SMALL
 from wandb_files import OfflineRun, read_offline_run
 
@@ -174,6 +176,13 @@ def test_csv_holds_every_curve_and_what_the_run_was_made_of(folder: Path) -> Non
     facts = yaml.safe_load((folder / "csv" / "hparams.yaml").read_text())
     assert facts["model"]["generator"]["width"] == 4
     assert {"git", "versions", "parameters", "model_summary"} <= set(facts)
+
+
+def test_curves_of_runs_show_what_a_run_logs(folder: Path) -> None:
+    assert set(PANELS) <= CURVES
+    run = Run(folder, "default", 0, folder / "checkpoints" / "last.ckpt", None)
+    for column in PANELS:
+        assert {1.0, 2.0, float(UPDATES)} & {updates for updates, _ in run.logged(column)}, column
 
 
 def test_logged_numbers_fit_together(folder: Path) -> None:

@@ -141,7 +141,7 @@ def test_the_job_measures_all_runs_and_writes_one_comparison(
     assert (rows["a"]["seeds"], rows["a"]["updates"]) == ("2", "20")
     assert rows["b"]["L1 %"] == f"{measured['b seed 2']:.2f}"
     with Image.open(tmp_path / "out" / "results.png") as picture:
-        assert picture.width == 5 * SIZE + 4 * 4  # input, three runs, ground truth, and gaps
+        assert picture.width == 5 * 128 + 4 * 4  # input, three runs, ground truth, and gaps; enlarged for the titles
     assert (tmp_path / "out" / "curves.png").is_file()
     output = capsys.readouterr().out
     assert "trained on images of another size than 32x32: a seed 0, a seed 1, b seed 2" in output

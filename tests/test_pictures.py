@@ -11,6 +11,7 @@ from gicinpaint.generator import CoarseGenerator, Generator
 from gicinpaint.pictures import attention_of, draw_completions, draw_sheet, to_image, to_tensor
 
 GAP, TITLE = 4, 20  # pixels between pictures, and above them
+LINE = 15  # more of them for each further line of a title, such as "ground truth" above a narrow image
 
 
 def _images(b: int, h: int, w: int, seed: int = 0) -> Tensor:
@@ -22,8 +23,8 @@ def _levels(image: Tensor) -> np.ndarray:
     return np.rint((image.double().numpy().transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8)
 
 
-def _picture(sheet: Image.Image, row: int, column: int, h: int, w: int) -> np.ndarray:
-    top, left = TITLE + row * (h + GAP), column * (w + GAP)
+def _picture(sheet: Image.Image, row: int, column: int, h: int, w: int, top: int = TITLE) -> np.ndarray:
+    top, left = top + row * (h + GAP), column * (w + GAP)
     return np.asarray(sheet)[top : top + h, left : left + w]
 
 
@@ -72,6 +73,14 @@ def test_titles_are_drawn_above_their_columns() -> None:
     assert (sheet[:TITLE, 60 + GAP :] == 255).all()
 
 
+def test_a_title_wider_than_its_images_takes_several_lines_and_stays_in_its_column() -> None:
+    sheet = np.asarray(draw_sheet({"ground truth": torch.ones(1, 3, 30, 60), "": torch.ones(1, 3, 30, 60)}))
+    assert sheet.shape[0] == TITLE + LINE + 30
+    assert sheet[:TITLE, :60].min() < 128
+    assert sheet[TITLE : TITLE + LINE, :60].min() < 128
+    assert (sheet[: TITLE + LINE, 60:] == 255).all()
+
+
 def _mask(b: int) -> Tensor:
     mask = torch.zeros(b, 1, 32, 32)
     for i in range(b):
@@ -101,7 +110,7 @@ def test_a_completion_is_drawn_from_input_to_ground_truth() -> None:
     assert sheet.width == 5 * 32 + 4 * GAP
     for column, images in enumerate(columns):
         for row in range(2):
-            assert np.array_equal(_picture(sheet, row, column, 32, 32), _levels(images[row]))
+            assert np.array_equal(_picture(sheet, row, column, 32, 32, TITLE + LINE), _levels(images[row]))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +120,7 @@ def test_what_a_generator_lacks_is_left_out(kind: type[nn.Module], arguments: di
     image = _images(1, 32, 32)
     sheet = draw_completions(_network(kind, **arguments), image, _mask(1))
     assert sheet.width == columns * (32 + GAP) - GAP
-    assert np.array_equal(_picture(sheet, 0, columns - 1, 32, 32), _levels(image[0]))
+    assert np.array_equal(_picture(sheet, 0, columns - 1, 32, 32, TITLE + LINE), _levels(image[0]))
 
 
 def test_the_legend_of_the_offsets_stands_below_them_and_only_there() -> None:
@@ -120,8 +129,8 @@ def test_the_legend_of_the_offsets_stands_below_them_and_only_there() -> None:
     with_offsets = draw_completions(_network(Generator), image, mask)
     without = draw_completions(_network(Generator, attention=None), image, mask)
     wheel = colour_legend(56)
-    assert without.height == TITLE + 64
-    assert with_offsets.height == TITLE + 64 + GAP + 56
+    assert without.height == TITLE + LINE + 64
+    assert with_offsets.height == TITLE + LINE + 64 + GAP + 56
     assert np.array_equal(np.asarray(with_offsets)[-56:, :56], _levels(wheel))
 
 

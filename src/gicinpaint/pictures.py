@@ -13,6 +13,7 @@ from gicinpaint.compositing import composite, mask_out
 
 _GAP = 4  # pixels between pictures
 _TITLE_HEIGHT = 20
+_LINE_HEIGHT = 15  # of a title's further lines
 _WHEEL_SIZE = 56
 _WHEEL_TEXT = ("copied from: the hue is the direction of the source,", "white is in place, full colour the farthest")
 
@@ -33,7 +34,7 @@ def draw_sheet(columns: Mapping[str, Tensor], with_wheel: bool = False, smallest
     """Draw batches of images side by side, each under its title.
 
     Args:
-        columns: Images by title, from left to right, all of one shape.
+        columns: Images by title, from left to right, all of one shape; titles are broken into lines of their width.
         with_wheel: Whether the legend of the offsets' colours stands below.
         smallest_width: Narrower images are enlarged by repeating pixels until they are at least so wide.
 
@@ -43,14 +44,18 @@ def draw_sheet(columns: Mapping[str, Tensor], with_wheel: bool = False, smallest
     b, _, h, w = next(iter(columns.values())).shape
     times = -(-smallest_width // w)
     h, w = times * h, times * w
-    width, bottom = len(columns) * (w + _GAP) - _GAP, _TITLE_HEIGHT + b * (h + _GAP) - _GAP
+    font = ImageFont.load_default(13)
+    titles = [_broken(title, w, font) for title in columns]
+    top = _TITLE_HEIGHT + _LINE_HEIGHT * (max(len(lines) for lines in titles) - 1)
+    width, bottom = len(columns) * (w + _GAP) - _GAP, top + b * (h + _GAP) - _GAP
     sheet = Image.new("RGB", (width, bottom + with_wheel * (_GAP + _WHEEL_SIZE)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    for column, (title, images) in enumerate(columns.items()):
+    draw = ImageDraw.Draw(sheet)
+    for column, (lines, images) in enumerate(zip(titles, columns.values(), strict=True)):
         x = column * (w + _GAP)
-        draw.text((x + 2, 2), title, fill="black", font=font)
+        for line, text in enumerate(lines):
+            draw.text((x + 2, 2 + _LINE_HEIGHT * line), text, fill="black", font=font)
         for row, image in enumerate(images):
-            sheet.paste(to_image(image).resize((w, h), Image.Resampling.NEAREST), (x, _TITLE_HEIGHT + row * (h + _GAP)))
+            sheet.paste(to_image(image).resize((w, h), Image.Resampling.NEAREST), (x, top + row * (h + _GAP)))
     if with_wheel:
         sheet.paste(to_image(colour_legend(_WHEEL_SIZE)), (0, bottom + _GAP))
         for line, text in enumerate(_WHEEL_TEXT):
@@ -86,3 +91,15 @@ def draw_completions(generator: nn.Module, image: Tensor, mask: Tensor, smallest
         colours = colour_offset(relative_offset(completion.offset))
         columns["copied from"] = F.interpolate(colours, size=image.shape[-2:], mode="nearest")
     return draw_sheet({**columns, "ground truth": image}, completion.offset is not None, smallest_width)
+
+
+def _broken(title: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> list[str]:
+    """Return the lines of a title, broken between words; a word that is too wide has a line of its own."""
+    lines: list[str] = []
+    for word in title.split():
+        joined = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(joined) <= width - 2:
+            lines[-1] = joined
+        else:
+            lines.append(word)
+    return lines

@@ -9,14 +9,15 @@ from typing import Any
 from gicinpaint.configuration import JobError
 from gicinpaint.evaluation.measuring import Result
 from gicinpaint.evaluation.runs import Run, by_setting
-from gicinpaint.evaluation.table import SHOWN, csv_text, pipes
+from gicinpaint.evaluation.table import SHOWN, csv_text, markdown_lines, text_lines
 from gicinpaint.evaluation.writing import write_text
 
 PANELS = {  # logged value: title
     "validation/completed/hole/l1": "L1 in the hole, validation, %",
     "validation/completed/hole/psnr": "PSNR in the hole, validation, dB",
     "train/generator/total": "generator loss",
-    "train/critic/wasserstein": "critics' Wasserstein estimate",
+    "train/critic/global_scores/wasserstein": "global critic's Wasserstein estimate",
+    "train/critic/local_scores/wasserstein": "local critic's Wasserstein estimate",
 }
 
 
@@ -33,15 +34,12 @@ def write_comparison(runs: Sequence[Run], results: Mapping[str, Result], folder:
     """
     header, rows = _settings_table(runs, results)
     write_text(folder / "settings.csv", csv_text(header, rows))
-    lines = [pipes(header), pipes(["---", *["---:"] * (len(header) - 1)]), *map(pipes, rows)]
-    write_text(folder / "settings.md", "\n".join(lines) + "\n")
+    write_text(folder / "settings.md", "\n".join(markdown_lines([header, *rows])) + "\n")
     figure = draw_curves(runs)
     if figure is not None:
         figure.savefig(folder / "curves.png", dpi=110)
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    text = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in [header, *rows]]
     return [
-        *text,
+        *text_lines([header, *rows]),
         *([] if figure is not None else ["no curves: the runs have no csv/metrics.csv; train with logger=csv"]),
     ]
 

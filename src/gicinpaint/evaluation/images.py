@@ -58,6 +58,10 @@ class EvaluationImages(torch.utils.data.Dataset[Tensor]):
         """Return what to call image `index`."""
         return self.source.name(self.numbers[index])
 
+    def names(self) -> list[str]:
+        """Return the names of all images, without the quotes of messages."""
+        return [self.name(index).strip("'") for index in range(len(self))]
+
     def manifest(self, progress: bool = False) -> dict[str, int | str]:
         """Describe the images; two results were measured on the same images exactly when this is equal.
 

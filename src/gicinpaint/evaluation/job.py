@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from gicinpaint.configuration import ConfigurationError, JobError, build, check_configuration
 from gicinpaint.data import CenterCropResize, ImageError
 from gicinpaint.evaluation.comparison import figure_class, write_comparison
+from gicinpaint.evaluation.groups import BY_FOLDER, Groups, group_images, write_groups, write_images
 from gicinpaint.evaluation.images import EvaluationImages, spread
 from gicinpaint.evaluation.measuring import Measurement, Result
 from gicinpaint.evaluation.methods import Checkpoint, Method, try_method
@@ -37,6 +38,7 @@ READS = {
     "devices": int | str,
     "threads": int | None,
     "runs": str | None,
+    "groups": str | dict | None,
     "mask": None,
 }
 _NAME = re.compile(r"[^/\\\0]+")
@@ -59,8 +61,7 @@ def evaluate(config: DictConfig) -> None:
         ConfigurationError: If a value is missing, wrong or unused; nothing is built then.
         JobError: If a method, the images or the masks cannot be used, or a package that is needed is absent.
     """
-    checkpoints = {f"checkpoints.{name}": str for name in config.checkpoints}
-    check_configuration(config, {**READS, **checkpoints})
+    check_configuration(config, {**READS, **_named_values(config)})
     _check_values(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -68,6 +69,8 @@ def evaluate(config: DictConfig) -> None:
     if runs:
         figure_class()  # what is missing shows before the work starts
     images = build_images(config)
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    groups = group_images(images.names(), plain["groups"] or {})
     masks = build(config.preset)
     fabric = _fabric(config)
     candidates = _candidates(config, runs, fabric.device)
@@ -93,7 +96,7 @@ def evaluate(config: DictConfig) -> None:
     except ImageError as error:
         raise JobError(str(error)) from error
     if fabric.is_global_zero:
-        _report(config, measurement, Table(results, config.published), identities, runs)
+        _report(config, measurement, Table(results, config.published), identities, runs, groups)
 
 
 def build_images(config: DictConfig) -> EvaluationImages:
@@ -166,12 +169,20 @@ def _measure_all(
 
 
 def _report(
-    config: DictConfig, measurement: Measurement, table: Table, identities: Mapping[str, Any], runs: list[Run]
+    config: DictConfig,
+    measurement: Measurement,
+    table: Table,
+    identities: Mapping[str, Any],
+    runs: list[Run],
+    groups: Groups,
 ) -> None:
     command = shlex.join(["gicinpaint", "evaluate", *HydraConfig.get().overrides.task])
     plain: Any = OmegaConf.to_container(config, resolve=True)
     write_record(measurement, table, identities, command, plain)
+    write_images(measurement.images.names(), groups, table.results, measurement.folder)
     print("\n" + table.text())
+    if groups:
+        print("\n".join(write_groups(groups, table.results, measurement.folder)))
     if runs:
         size = (measurement.images.height, measurement.images.width)
         other = [run.name for run in runs if run.image_size not in (None, size)]
@@ -190,6 +201,28 @@ def _fabric(config: DictConfig) -> Fabric:
         )
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         raise JobError(f"accelerator: {error}") from error
+
+
+def _named_values(config: DictConfig) -> dict[str, Any]:
+    """Return the values that the job reads under names of the user's own; raise if one is of a wrong kind."""
+    checkpoints, groups = (OmegaConf.select(config, key) for key in ("checkpoints", "groups"))
+    if not OmegaConf.is_dict(checkpoints):
+        raise ConfigurationError(
+            f"checkpoints: expected files by name, got {checkpoints!r}; write +checkpoints.<name>=FILE"
+        )
+    for name, path in checkpoints.items():
+        if not isinstance(path, str | None):
+            raise ConfigurationError(f"checkpoints.{name}: expected a file or a folder, got {path!r}")
+    if not OmegaConf.is_dict(groups) and groups not in (None, BY_FOLDER):
+        raise ConfigurationError(
+            f"groups: expected {BY_FOLDER}, or patterns by name, got {groups!r}; write e.g. +groups.faces='*/faces/*'"
+        )
+    named = groups if OmegaConf.is_dict(groups) else {}
+    for name, given in named.items():
+        patterns = list(given) if OmegaConf.is_list(given) else [given]
+        if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
+            raise ConfigurationError(f"groups.{name}: expected a pattern or a list of patterns, got {given!r}")
+    return {f"checkpoints.{name}": str for name in checkpoints} | {f"groups.{name}": str for name in named}
 
 
 def _check_values(config: DictConfig) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from gicinpaint.evaluation.images import EvaluationImages
 from gicinpaint.evaluation.masks import NumberedMasks
 from gicinpaint.evaluation.methods import Method
 from gicinpaint.evaluation.writing import write_text
+from gicinpaint.metrics import RegionMetric
 from gicinpaint.pictures import to_image
 
 _SECONDS_BETWEEN_SAVES = 15.0
@@ -35,12 +36,15 @@ class Result:
         images: Number of images.
         seconds_per_image: Time of the method alone, without reading and measuring.
         peak_memory_mib: Memory that it took beyond what the process held, in MiB.
+        each: Numbers of the images one by one, by column, None where an image has none; a column that measures the
+            images as a set, such as FID, is not among them.
     """
 
     values: dict[str, float]
     images: int
     seconds_per_image: float
     peak_memory_mib: float
+    each: dict[str, list[float | None]] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ class Measurement:
         if result is None or not all(self.picture(name, index).is_file() for index in self.pictured):
             result = self._measure(name, make(), key)
             if self.fabric.is_global_zero:
-                write_text(kept, json.dumps({"key": key, **asdict(result)}, indent=2) + "\n")
+                write_text(kept, json.dumps({"key": key, **asdict(result)}) + "\n")
         self.fabric.barrier()
         _Progress(self, name, key).path.unlink(missing_ok=True)
         return result
@@ -110,9 +114,8 @@ class Measurement:
                 image, mask = image.to(fabric.device), self._mask(indices)
                 with progress.cost.running():
                     completed = method(image, mask)
-                progress.metrics.update(completed, image, mask)
+                progress.add(indices, completed, image, mask)
                 self._keep_pictures(name, indices, completed)
-                progress.done += len(indices)
                 progress.save_now_and_then()
                 bar.update(len(indices))
         progress.save()
@@ -120,7 +123,17 @@ class Measurement:
         spent = torch.tensor([progress.cost.seconds, progress.cost.peak], dtype=torch.float64, device=fabric.device)
         everyones = torch.as_tensor(fabric.all_gather(spent)).reshape(-1, 2)  # (processes, 2)
         seconds, peak = everyones[:, 0].sum(), everyones[:, 1].max()
-        return Result(values, len(self.images), float(seconds) / len(self.images), float(peak) / 2**20)
+        count, each = len(self.images), self._each(progress)
+        return Result(values, count, float(seconds) / count, float(peak) / 2**20, each)
+
+    def _each(self, progress: "_Progress") -> dict[str, list[float | None]]:
+        """Join what the processes noted of their images; each left zeros where the images were another's."""
+        everyones = self.fabric.all_reduce(progress.each.to(self.fabric.device), reduce_op="sum")
+        columns = torch.as_tensor(everyones).unbind(1)  # of (images, 2)
+        return {
+            column: [value if counted else None for value, counted in rows.tolist()]
+            for column, rows in zip(progress.columns, columns, strict=True)
+        }
 
     def _batches(self, indices: Sequence[int]) -> Iterator[tuple[list[int], Tensor]]:
         batches = [list(indices[start : start + self.batch_size]) for start in range(0, len(indices), self.batch_size)]
@@ -148,6 +161,8 @@ class _Progress:
         self.key = key
         self.metrics = measurement.metrics.clone().to(fabric.device)
         self.metrics.reset()
+        self.columns = [column for column, metric in self.metrics.items() if isinstance(metric, RegionMetric)]
+        self.each = torch.zeros(len(measurement.images), len(self.columns), 2, dtype=torch.float64)
         self.cost = Cost(fabric.device)
         self.done = 0
         self._saved = time.monotonic()
@@ -162,7 +177,15 @@ class _Progress:
                 metric.merge_state(kept["states"][name])
                 metric._update_count = 1  # merging does not count, and computing would warn
             self.cost = Cost(self.cost.device, kept["seconds"], kept["peak"])
+            self.each = kept["each"].cpu()
             self.done = kept["done"]
+
+    def add(self, indices: list[int], completed: Tensor, image: Tensor, mask: Tensor) -> None:
+        """Measure a batch."""
+        self.metrics.update(completed, image, mask)
+        for place, column in enumerate(self.columns):
+            self.each[indices, place] = torch.as_tensor(self.metrics[column].latest).cpu()
+        self.done += len(indices)
 
     def save_now_and_then(self) -> None:
         """Save if the last time was a while ago."""
@@ -173,7 +196,7 @@ class _Progress:
         """Save the sums so far."""
         states = {name: metric.metric_state for name, metric in self.metrics.items()}
         kept = {"key": self.key, "done": self.done, "seconds": self.cost.seconds, "peak": self.cost.peak}
-        AtomicCheckpointIO().save_checkpoint({**kept, "states": states}, self.path)
+        AtomicCheckpointIO().save_checkpoint({**kept, "states": states, "each": self.each}, self.path)
         self._saved = time.monotonic()
 
 

@@ -23,8 +23,10 @@ def draw_methods(measurement: Measurement, names: Sequence[str]) -> Image.Image:
     mask, _ = measurement.masks(measurement.pictured, images.height, images.width)
     columns = {"input": composite(truth, torch.ones_like(truth), mask)}
     for name in names:
-        columns[name] = torch.stack([_read(measurement, name, index) for index in measurement.pictured])
-    return draw_sheet({**columns, "ground truth": truth})
+        columns[name.replace("_", " ")] = torch.stack(
+            [_read(measurement, name, index) for index in measurement.pictured]
+        )
+    return draw_sheet({**columns, "ground truth": truth}, smallest_width=128)  # titles need that much room
 
 
 def _read(measurement: Measurement, name: str, index: int) -> Tensor:

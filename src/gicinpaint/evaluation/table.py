@@ -29,17 +29,19 @@ class Table:
     Args:
         results: What each method reached.
         with_published: Whether the paper's numbers stand below them.
+        with_costs: Whether seconds and memory stand beside them.
     """
 
     results: Mapping[str, Result]
     with_published: bool = False
+    with_costs: bool = True
 
     def csv(self) -> str:
         """Return every column with all digits; equal runs give equal text."""
         columns = self._columns()
-        rows = [[name, str(r.images), *(_exact(r.values.get(c)) for c in columns)] for name, r in self.results.items()]
+        rows = [[name, str(r.images), *(exact(r.values.get(c)) for c in columns)] for name, r in self.results.items()]
         for name, values in self._published().items():
-            rows.append([name, "", *(_exact(values.get(column)) for column in columns)])
+            rows.append([name, "", *(exact(values.get(column)) for column in columns)])
         return csv_text(["method", "images", *columns], rows)
 
     def costs_csv(self) -> str:
@@ -49,24 +51,24 @@ class Table:
 
     def markdown(self) -> str:
         """Return the columns that matter, as a Markdown table with its notes."""
-        header, *rows = self._cells()
-        lines = [pipes(header), pipes(["---", *["---:"] * (len(header) - 1)]), *map(pipes, rows)]
-        return "\n".join([*lines, "", *self.notes()])
+        return "\n".join([*markdown_lines(self.cells()), "", *self.notes()])
 
     def text(self) -> str:
         """Return the same for a terminal."""
-        cells = self._cells()
-        widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells]
-        return "\n".join([*lines, "", *self.notes()])
+        return "\n".join([*text_lines(self.cells()), "", *self.notes()])
 
     def notes(self) -> list[str]:
         """Return what a reader of the table must know."""
         notes = ["L1, L2, PSNR and TV are measured in the hole, values in [0, 1], averaged over images."]
-        target = next(iter(self.results.values())).values.get("target/hole/tv") if self.results else None
-        if target is not None:
-            notes.append(f"The ground truth's own TV in the holes is {target:.2f} %: closer to it is better.")
+        notes += self.target_note()
         return [*notes, published.NOTE] if self.with_published else notes
+
+    def target_note(self) -> list[str]:
+        """Return what the methods' TV is to be compared with, if it was measured."""
+        target = next(iter(self.results.values())).values.get("target/hole/tv") if self.results else None
+        if target is None:
+            return []
+        return [f"The ground truth's own TV in the holes is {target:.2f} %: closer to it is better."]
 
     def _columns(self) -> list[str]:
         return list(dict.fromkeys(column for result in self.results.values() for column in result.values))
@@ -74,13 +76,15 @@ class Table:
     def _published(self) -> Mapping[str, Mapping[str, float]]:
         return published.ROWS if self.with_published else {}
 
-    def _cells(self) -> list[list[str]]:
+    def cells(self) -> list[list[str]]:
+        """Return the columns that matter, rounded, as a header and rows."""
         shown = [column for column in SHOWN if column in self._columns()]
-        cells = [["method", *(SHOWN[column][0] for column in shown), "s/image", "memory MiB"]]
+        costs = ["s/image", "memory MiB"] * self.with_costs
+        cells = [["method", *(SHOWN[column][0] for column in shown), *costs]]
         for name, result in self.results.items():
-            cost = [f"{result.seconds_per_image:.3f}", f"{result.peak_memory_mib:.0f}"]
+            cost = [f"{result.seconds_per_image:.3f}", f"{result.peak_memory_mib:.0f}"] * self.with_costs
             cells.append([name.replace("_", " "), *_rounded(result.values, shown), *cost])
-        cells += [[name, *_rounded(values, shown), "", ""] for name, values in self._published().items()]
+        cells += [[name, *_rounded(values, shown), *[""] * len(costs)] for name, values in self._published().items()]
         return cells
 
 
@@ -93,7 +97,8 @@ def _rounded(values: Mapping[str, float], columns: Sequence[str]) -> list[str]:
     return [f"{values[column]:.{SHOWN[column][1]}f}" if column in values else "" for column in columns]
 
 
-def _exact(value: float | None) -> str:
+def exact(value: float | None) -> str:
+    """Return a number with all its digits, nothing for one that is missing."""
     return "" if value is None else repr(value)
 
 
@@ -104,6 +109,17 @@ def csv_text(header: list[str], rows: list[list[str]]) -> str:
     return text.getvalue()
 
 
-def pipes(cells: Sequence[str]) -> str:
-    """Return a row of a Markdown table."""
-    return "| " + " | ".join(cells) + " |"
+def markdown_lines(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Return a header and rows as a Markdown table; all columns but the first are numbers."""
+    header, *rows = cells
+    return [_pipes(header), _pipes(["---", *["---:"] * (len(header) - 1)]), *map(_pipes, rows)]
+
+
+def text_lines(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Return the same in columns for a terminal."""
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in cells]
+
+
+def _pipes(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"

@@ -21,6 +21,10 @@ class RegionMetric(Metric):
     Args:
         everywhere: Measure all of each image instead, whatever region is given.
 
+    Attributes:
+        latest: The last batch's images one by one, (B, 2), float64: the number, and 1; or 0 and 0 where an image has
+            none.
+
     Shape:
         - prediction, image: (B, C, H, W), [-1, 1]
         - region: (B or 1, 1, H, W), {0, 1}; 1 = counts
@@ -40,6 +44,7 @@ class RegionMetric(Metric):
     def __init__(self, everywhere: bool = False) -> None:
         super().__init__()
         self.everywhere = everywhere
+        self.latest = torch.zeros(0, 2, dtype=torch.float64)
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
@@ -53,8 +58,9 @@ class RegionMetric(Metric):
         target = _to_unit(image)
         values = self.measure(_to_unit(prediction), target, region)
         counts = self.counts(target, region)
-        self.total += torch.where(counts, values, 0.0).sum()
-        self.count += counts.sum()
+        self.latest = torch.stack([torch.where(counts, values, 0.0), counts.to(values)], dim=1)
+        self.total += self.latest[:, 0].sum()
+        self.count += self.latest[:, 1].sum()
 
     def compute(self) -> Tensor:
         """Return the average."""
