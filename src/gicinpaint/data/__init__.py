@@ -1,8 +1,9 @@
 """Images in, batches out: reading, cropping, ordering, holes."""
 
+from gicinpaint.data.batch import Batch, PackedBatch
 from gicinpaint.data.colours import VaryColours
 from gicinpaint.data.crops import CenterCropResize, RandomCrop, RandomScaleCrop, ResizeThenCrop
-from gicinpaint.data.dataset import Batch, InpaintingDataset, collate
+from gicinpaint.data.dataset import InpaintingDataset
 from gicinpaint.data.images import ImageError, decode_image, read_image
 from gicinpaint.data.listing import DatasetError
 from gicinpaint.data.module import InpaintingDataModule
@@ -23,6 +24,7 @@ __all__ = [
     "ImageSource",
     "InpaintingDataModule",
     "InpaintingDataset",
+    "PackedBatch",
     "Packing",
     "RandomCrop",
     "RandomScaleCrop",
@@ -31,7 +33,6 @@ __all__ = [
     "Scan",
     "TarShards",
     "VaryColours",
-    "collate",
     "decode_image",
     "key",
     "prepare",

@@ -1,7 +1,7 @@
 """Items and batches: an image, its hole and its box, all of them pure functions of (seed, epoch, index)."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, cast
 
 import torch
 from PIL import Image
@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gicinpaint.compositing import Box
+from gicinpaint.data.batch import Batch, BatchBuffer, BatchMemory, PackedBatch
 from gicinpaint.data.faults import FaultCount
 from gicinpaint.data.images import ImageError, to_tensor
 from gicinpaint.data.order import Item, key
@@ -20,20 +21,6 @@ Colours = Callable[[Tensor, torch.Generator], Tensor]
 OnError = Literal["raise", "skip"]
 
 _TRIES = 10  # replacements for one bad image; at 1 % of bad images, ten in a row never happen by chance
-
-
-class Batch(NamedTuple):
-    """What a training or validation step receives.
-
-    Attributes:
-        image: Ground truth, float32 (B, 3, H, W), [-1, 1].
-        mask: Holes, (B, 1, H, W), {0, 1}, 1 = hole.
-        box: One box of a common size per image, for the local critic.
-    """
-
-    image: Tensor
-    mask: Tensor
-    box: Box
 
 
 class InpaintingDataset(Dataset[Batch | None]):
@@ -90,6 +77,8 @@ class InpaintingDataset(Dataset[Batch | None]):
         self.on_error = on_error
         self.replace = replace
         self.faults = faults if faults is not None else FaultCount("dataset", len(source))
+        self._memory = BatchMemory()
+        self._is_numbered = isinstance(mask, NumberedMasks)  # asked once: for a protocol the question is slow
 
     def __len__(self) -> int:
         return len(self.source)
@@ -101,15 +90,23 @@ class InpaintingDataset(Dataset[Batch | None]):
             ImageError: If the image cannot be used and `on_error` is "raise".
             DatasetError: If more than 1 % of the images cannot be used and `on_error` is "skip".
         """
-        epoch, index = item
-        image = self._find_usable(epoch, index)
-        if image is None:
-            return None
-        if isinstance(self.mask, NumberedMasks):
-            mask, box = self.mask([index], self.height, self.width)
-        else:
-            mask, box = self.mask(1, self.height, self.width, generator=self._generator(epoch, index, "mask"))
-        return Batch(image[None], mask, box)
+        buffer = self._collect([item])
+        return buffer.finish().unpack() if len(buffer) else None
+
+    def __getitems__(self, items: Sequence[Item]) -> PackedBatch:
+        """Return a batch of items, for a loader; bad images that nothing replaces are left out.
+
+        Raises:
+            ImageError: As for one item; and if none is left.
+            DatasetError: As for one item.
+        """
+        buffer = self._collect(items)
+        if not len(buffer):
+            raise ImageError(
+                f"none of the {len(items)} images of a batch can be used; list all bad ones with "
+                "`gicinpaint prepare check=true`"
+            )
+        return buffer.finish()
 
     def read(self, epoch: int, index: int) -> Tensor:
         """Return the cropped and flipped image of an item, float32 (3, H, W), [-1, 1].
@@ -117,9 +114,25 @@ class InpaintingDataset(Dataset[Batch | None]):
         Raises:
             ImageError: If the image cannot be used.
         """
-        return self._read(epoch, index, index)
+        image = self._read(epoch, index, index)
+        return image if isinstance(image, Tensor) else to_tensor(image)
 
-    def _find_usable(self, epoch: int, index: int) -> Tensor | None:
+    def _collect(self, items: Sequence[Item]) -> BatchBuffer:
+        buffer = BatchBuffer(len(items), self._memory)
+        for epoch, index in items:
+            image = self._find_usable(epoch, index)
+            if image is None:
+                continue
+            buffer.add(image, *self._draw_hole(epoch, index))
+        return buffer
+
+    def _draw_hole(self, epoch: int, index: int) -> tuple[Tensor, Box]:
+        if self._is_numbered:
+            return cast(NumberedMasks, self.mask)([index], self.height, self.width)
+        generator = self._generator(epoch, index, "mask")
+        return cast(MaskSampler, self.mask)(1, self.height, self.width, generator=generator)
+
+    def _find_usable(self, epoch: int, index: int) -> Image.Image | Tensor | None:
         self.faults.add_read()
         chosen = index
         for attempt in range(1, _TRIES + 1):
@@ -134,8 +147,8 @@ class InpaintingDataset(Dataset[Batch | None]):
                 chosen = key(self.seed, epoch, index, "replacement", attempt) % len(self.source)
         raise ImageError(f"{_TRIES} images drawn to replace {self.source.name(index)} cannot be used either")
 
-    def _read(self, epoch: int, index: int, chosen: int) -> Tensor:
-        """Return image `chosen` as item (epoch, index) crops, flips and colours it."""
+    def _read(self, epoch: int, index: int, chosen: int) -> Image.Image | Tensor:
+        """Return image `chosen` as item (epoch, index) crops and flips it; as values where it changes the colours."""
         generator = self._generator(epoch, index, "crop")
         image = self.source.read(chosen)
         try:
@@ -144,33 +157,9 @@ class InpaintingDataset(Dataset[Batch | None]):
             raise ImageError(f"cannot use image {self.source.name(chosen)}: {error}") from None
         if self.flip and torch.rand((), generator=generator).item() < self.flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        pixels = to_tensor(image)
-        return pixels if self.colours is None else self.colours(pixels, self._generator(epoch, index, "colours"))
+        if self.colours is None:
+            return image
+        return self.colours(to_tensor(image), self._generator(epoch, index, "colours"))
 
     def _generator(self, epoch: int, index: int, use: str) -> torch.Generator:
         return torch.Generator().manual_seed(key(self.seed, epoch, index, use))
-
-
-def collate(items: Sequence[Batch | None]) -> Batch:
-    """Join items to a batch; bad images that were left out (None) do not count.
-
-    Raises:
-        ImageError: If none is left.
-        ValueError: If the masks' boxes differ in size, which a sampler must not do.
-    """
-    good = [item for item in items if item is not None]
-    if not good:
-        raise ImageError(
-            f"none of the {len(items)} images of a batch can be used; list all bad ones with "
-            "`gicinpaint prepare check=true`"
-        )
-    sizes = {(item.box.height, item.box.width) for item in good}
-    if len(sizes) > 1:
-        raise ValueError(f"a mask sampler must draw boxes of one size, got {sorted(sizes)}; fix its box_size")
-    box = Box(
-        torch.cat([item.box.top for item in good]),
-        torch.cat([item.box.left for item in good]),
-        good[0].box.height,
-        good[0].box.width,
-    )
-    return Batch(torch.cat([item.image for item in good]), torch.cat([item.mask for item in good]), box)

@@ -99,8 +99,13 @@ def decode_picture(
 
 def to_tensor(image: Image.Image) -> Tensor:
     """Return an RGB image as values in [-1, 1], float32 (3, H, W)."""
-    pixels = torch.from_numpy(np.array(image))  # (H, W, 3), uint8, a copy of its own
-    return pixels.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format).div_(127.5).sub_(1)
+    return to_values(torch.from_numpy(np.array(image)))  # a copy of its own
+
+
+def to_values(pixels: Tensor) -> Tensor:
+    """Return 8-bit pixels, uint8 (..., H, W, 3), as values in [-1, 1], float32 (..., 3, H, W)."""
+    values = pixels.movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format)
+    return values.div_(127.5).sub_(1)
 
 
 def show_name(path: str | bytes | os.PathLike[str]) -> str:

@@ -1,14 +1,15 @@
 """The data module: images from a source, holes from a mask sampler, in an order that resumes exactly."""
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import lightning
 import torch
 from torch.utils.data import DataLoader
 
+from gicinpaint.data.batch import Batch, PackedBatch
 from gicinpaint.data.crops import CenterCropResize, RandomCrop
-from gicinpaint.data.dataset import Batch, Colours, Crop, InpaintingDataset, OnError, collate
+from gicinpaint.data.dataset import Colours, Crop, InpaintingDataset, OnError
 from gicinpaint.data.faults import FaultCount
 from gicinpaint.data.images import ImageError
 from gicinpaint.data.listing import DatasetError
@@ -152,14 +153,13 @@ class InpaintingDataModule(lightning.LightningDataModule):
         self.validation.faults.log_total()
 
     def _load(self, dataset: InpaintingDataset, sampler: EndlessBatchSampler | FiniteBatchSampler) -> DataLoader:
-        return DataLoader(
+        return _BatchLoader(
             dataset,
             batch_sampler=sampler,
-            collate_fn=collate,
+            collate_fn=_leave_whole,
             num_workers=self.workers,
             prefetch_factor=self.prefetch if self.workers else None,
             persistent_workers=self.workers > 0,
-            pin_memory=torch.cuda.is_available(),
             multiprocessing_context=self.multiprocessing_context if self.workers else None,
             worker_init_fn=_leave_signals_to_the_run,
         )
@@ -170,6 +170,22 @@ class InpaintingDataModule(lightning.LightningDataModule):
     def _batches_seen(self) -> int:
         module = None if self.trainer is None else self.trainer.lightning_module
         return int(getattr(module, "batches_seen", 0))
+
+
+class _BatchLoader(DataLoader):
+    """Loads packed batches and turns them into values in the process that trains, just before they are used."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch promises a class of its own
+        return map(_unpack, super().__iter__())
+
+
+def _leave_whole(batch: PackedBatch) -> PackedBatch:
+    """Take the place of the function that joins items: they come as a batch."""
+    return batch
+
+
+def _unpack(batch: PackedBatch) -> Batch:
+    return batch.unpack(pinned=torch.cuda.is_available())
 
 
 def _leave_signals_to_the_run(_: int) -> None:
