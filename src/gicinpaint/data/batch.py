@@ -124,7 +124,7 @@ class BatchBuffer:
 
     def finish(self) -> PackedBatch:
         """Return the items that were put in, at least one."""
-        tops, lefts = (torch.cat([box[side] for box in self._boxes]) for side in (0, 1))
+        tops, lefts = torch.cat([box.top for box in self._boxes]), torch.cat([box.left for box in self._boxes])
         box = Box(tops, lefts, self._boxes[0].height, self._boxes[0].width)
         return PackedBatch(self._images[: len(self)], self._masks[: len(self)], box, self._in_use)
 

@@ -156,7 +156,7 @@ class InpaintingDataModule(lightning.LightningDataModule):
         return _BatchLoader(
             dataset,
             batch_sampler=sampler,
-            collate_fn=_leave_whole,
+            collate_fn=_leave_whole,  # type: ignore[arg-type]  # of a dataset with __getitems__
             num_workers=self.workers,
             prefetch_factor=self.prefetch if self.workers else None,
             persistent_workers=self.workers > 0,
