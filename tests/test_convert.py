@@ -23,11 +23,6 @@ from gicinpaint.weights import load_generator, save_generator
 from models import checkpoint, outputs
 
 
-@pytest.fixture(scope="module")
-def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return golden.unpack_checkpoint(tmp_path_factory.mktemp("golden"))
-
-
 def convert(folder: Path, *overrides: str) -> tuple[int, str, str]:
     output, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), warnings.catch_warnings():

@@ -28,11 +28,6 @@ def inpainter() -> Inpainter:
     return Inpainter(Generator(width=2), device="cpu")
 
 
-@pytest.fixture(scope="module")
-def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return golden.unpack_checkpoint(tmp_path_factory.mktemp("golden"))
-
-
 def random_mask(height: int, width: int, share: float, seed: int) -> np.ndarray:
     """Blocks and single pixels, with at least one hole pixel and one known pixel, if they can have both."""
     random = np.random.default_rng(seed)

@@ -14,17 +14,7 @@ import golden
 from gicinpaint.attention import ContextualAttention
 from gicinpaint.critics import GlobalCritic, LocalCritic
 from gicinpaint.generator import Generator
-from gicinpaint.official import convert, load_weights, read_checkpoint
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return golden.unpack_checkpoint(tmp_path_factory.mktemp("golden"))
-
-
-@pytest.fixture(scope="module")
-def variables(checkpoint: Path) -> dict[str, np.ndarray]:
-    return read_checkpoint(checkpoint)
+from gicinpaint.official import convert, load_weights
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +50,8 @@ def test_converted_dense_kernels_equal_the_permuted_golden_ones(
         assert torch.equal(parts[f"{part}_critic"]["score.weight"], weight)
 
 
-def test_loaded_weights_reproduce_the_golden_outputs(checkpoint: Path, expected: dict[str, Any]) -> None:
-    parts = load_weights(checkpoint)
+def test_loaded_weights_reproduce_the_golden_outputs(released: Path, expected: dict[str, Any]) -> None:
+    parts = load_weights(released)
     generator = Generator(width=8)
     generator.load_state_dict(parts["generator"])
     global_critic, local_critic = GlobalCritic(8, (64, 64)), LocalCritic(8, (32, 32))

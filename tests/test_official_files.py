@@ -9,29 +9,18 @@ import numpy as np
 import pytest
 
 import checkpoints
-import golden
 from gicinpaint.official import read_checkpoint
 from gicinpaint.official.checksum import crc32c
 
 FILES = ["checkpoint", "snap-0.index", "snap-0.data-00000-of-00001"]
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return golden.unpack_checkpoint(tmp_path_factory.mktemp("golden"))
-
-
-@pytest.fixture(scope="module")
-def variables(checkpoint: Path) -> dict[str, np.ndarray]:
-    return read_checkpoint(checkpoint)
-
-
 @pytest.fixture
-def copied(checkpoint: Path, tmp_path: Path) -> Path:
+def copied(released: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "copied"
     folder.mkdir()
     for name in FILES:
-        shutil.copyfile(checkpoint / name, folder / name)
+        shutil.copyfile(released / name, folder / name)
     return folder
 
 
@@ -125,9 +114,9 @@ def test_an_absent_folder_is_named(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "nowhere")
 
 
-def test_a_file_instead_of_a_folder_is_named(checkpoint: Path) -> None:
+def test_a_file_instead_of_a_folder_is_named(released: Path) -> None:
     with pytest.raises(ValueError, match=r"snap-0.index must be a folder .* got a file; .* pass its folder"):
-        read_checkpoint(checkpoint / "snap-0.index")
+        read_checkpoint(released / "snap-0.index")
 
 
 def test_a_pointer_without_a_name_says_which_line_is_expected(copied: Path) -> None:

@@ -17,10 +17,20 @@ def test_python_examples_run(example: str) -> None:
     assert completion.offset.shape == (1, 2, 8, 8)  # type: ignore[attr-defined]
 
 
-def test_files_and_commands_that_it_names_exist() -> None:
+def test_commands_options_and_files_that_it_names_exist() -> None:
     root = Path(__file__).parents[1]
     makefile = (root / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
+    targets = re.findall(r"\bmake (test[\w-]*|train|lint)", README)
+    assert {"train", "test"} <= set(targets)
+    for target in targets:
         assert f"\n{target}:" in makefile
-    for group, option in re.findall(r"(?<![.\w])(dataset|model|experiment|attention)=([a-z]\w*)", README):
-        assert (root / "conf" / group / f"{option}.yaml").is_file(), f"{group}={option}"
+    groups = "|".join(
+        sorted({str(path.parent.relative_to(root / "conf")) for path in (root / "conf").rglob("*/*.yaml")})
+    )
+    chosen = re.findall(rf"(?<![.\w/])({groups})=([a-z]\w*(?:,\w+)*)", README)
+    assert {group for group, _ in chosen} >= {"dataset", "experiment", "hydra/launcher", "logger", "model", "sweep"}
+    for group, options in chosen:
+        for option in options.split(","):
+            assert (root / "conf" / group / f"{option}.yaml").is_file(), f"{group}={option}"
+    for link in re.findall(r"\]\(([\w./-]+)\)", README):
+        assert (root / link).exists(), link

@@ -32,11 +32,6 @@ NETWORKS = {
 }
 
 
-@pytest.fixture(scope="module")
-def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return golden.unpack_checkpoint(tmp_path_factory.mktemp("golden"))
-
-
 @pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)
 def test_a_folder_gives_the_network_back(build: Callable[[], nn.Module], tmp_path: Path) -> None:
     generator = build()

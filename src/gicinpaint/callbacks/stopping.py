@@ -13,9 +13,14 @@ class StopAtUpdates(Callback):
 
     Args:
         updates: Generator updates after which to stop.
+
+    Raises:
+        ValueError: If there is none to make.
     """
 
     def __init__(self, updates: int) -> None:
+        if updates < 1:
+            raise ValueError(f"updates must be at least 1, got {updates}; the released limit is 1,000,000")
         self.updates = updates
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
