@@ -22,6 +22,7 @@ from gicinpaint.evaluation.images import spread
 from gicinpaint.evaluation.methods import try_method
 from gicinpaint.masks import paper_center, paper_random
 from gicinpaint.metrics import evaluation_metrics
+from test_metrics_perceptual import save_inception
 
 SIZE = 32
 
@@ -141,6 +142,25 @@ def test_an_interrupted_method_continues_where_it_stopped(tmp_path: Path, monkey
     assert len(seen) == 7  # the first three were not measured again
     assert result.values == reference.values  # to the bit: the same sums in the same order
     assert [path.suffix for path in (tmp_path / "b" / "out" / "methods").iterdir()] == [".json"]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_an_interrupted_fid_continues_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring_module, "_SECONDS_BETWEEN_SAVES", 0.0)
+    metrics = evaluation_metrics(fid=save_inception(tmp_path))
+    work, calls = measurement(tmp_path / "a", metrics=metrics), []
+
+    def stops_at_the_third(image: Tensor, mask: Tensor) -> Tensor:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return mean_colour(image, mask)
+
+    with pytest.raises(KeyboardInterrupt):
+        work.run("mean", lambda: stops_at_the_third, {})
+    result = work.run("mean", lambda: mean_colour, {})
+    assert result.values == measurement(tmp_path / "b", metrics=metrics).run("mean", lambda: mean_colour, {}).values
+    assert result.values["fid"] > 0
 
 
 def test_a_finished_method_is_not_run_again_unless_something_changed(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from PIL import Image
 from gicinpaint.cli import main
 from gicinpaint.generator import Generator
 from gicinpaint.masks import paper_center
+from test_metrics_perceptual import save_inception
 
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # the published network has this format
 ROOT = Path(__file__).parents[1]
 SIZE = 32
 
@@ -44,6 +46,19 @@ def save_checkpoint(path: Path) -> Path:
     return path
 
 
+def save_alexnet(path: Path) -> None:
+    """Write random weights of AlexNet's sizes, which the published heads fit."""
+    random = torch.Generator().manual_seed(0)
+    sizes = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
+    state = {}
+    for number, (after, before, size) in sizes.items():
+        state[f"features.{number}.weight"] = (
+            torch.randn(after, before, size, size, generator=random) / size / before**0.5
+        )
+        state[f"features.{number}.bias"] = torch.zeros(after)
+    torch.save(state, path)
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with photographs and a checkpoint."""
@@ -54,10 +69,13 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         levels = random.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
         Image.fromarray(levels).save(folder / "val" / f"{number}.png")
     save_checkpoint(folder / "net.ckpt")
+    save_alexnet(folder / "alexnet.pth")
+    save_inception(folder)
     return folder
 
 
 METHODS = ("dataset.validation.path=val", "+checkpoints.net=net.ckpt")
+METHODS += ("metrics.lpips=alexnet.pth", "metrics.fid=inception.pt")
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +148,8 @@ def test_markdown_and_picture_are_there(work: Path, finished: subprocess.Complet
 def test_a_second_run_writes_the_same_csv_to_the_byte(work: Path, finished: subprocess.CompletedProcess[str]) -> None:
     again = evaluate(*METHODS, "output=second", "published=true", "pictures=2", folder=work)
     assert again.returncode == 0, again.stderr
-    assert (work / "second" / "results.csv").read_bytes() == (work / "first" / "results.csv").read_bytes()
+    for name in ("results.csv", "images.csv"):
+        assert (work / "second" / name).read_bytes() == (work / "first" / name).read_bytes()
 
 
 def test_two_processes_give_the_numbers_of_one(work: Path, finished: subprocess.CompletedProcess[str]) -> None:
@@ -140,6 +159,11 @@ def test_two_processes_give_the_numbers_of_one(work: Path, finished: subprocess.
     for method, values in two.items():
         for column, value in values.items():
             assert float(value) == pytest.approx(float(one[method][column]), abs=1e-6), (method, column)
+    assert {"lpips", "fid"} <= two["net"].keys()
+    alone, shared = (list(csv.reader((work / name / "images.csv").open(newline=""))) for name in ("first", "two"))
+    assert [row[:4] for row in alone] == [row[:4] for row in shared]  # method, number, name, groups
+    for left, right in zip(alone[1:], shared[1:], strict=True):
+        assert [float(x) for x in right[4:]] == pytest.approx([float(x) for x in left[4:]], abs=1e-6), left[:3]
 
 
 def test_finished_methods_are_not_measured_again(work: Path, finished: subprocess.CompletedProcess[str]) -> None:
@@ -168,6 +192,14 @@ MISTAKES = [
     (["count=8"], 1, "count must lie in 1..7"),
     (["method=none"], 1, "there is no method to evaluate"),
     (["metrics.lpips=absent.pth"], 1, "absent.pth must hold weights of AlexNet or VGG16"),
+    (["metrics.fid=net.ckpt"], 1, "net.ckpt must hold a TorchScript network"),
+    (
+        ["dataset.image_size=8", "preset.box=[4,4]"],
+        1,
+        "dataset.image_size: SSIM needs images of at least 11x11, got 8x8",
+    ),
+    (["output=net.ckpt"], 1, "output: cannot make the folder net.ckpt: File exists; name another"),
+    (["+checkpoints.net=alexnet.pth"], 1, "net: alexnet.pth must be a checkpoint"),
     (["runs=empty"], 1, "runs: looked for training runs in empty: found 0"),
     (["runs=nowhere"], 1, "runs: looked for training runs in nowhere, which does not exist"),
     (["accelerator=abacus"], 1, "accelerator:"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import sys
@@ -14,7 +15,10 @@ from hydra import compose, initialize_config_module
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
+from gicinpaint.cli import main
 from gicinpaint.configuration import build, check_configuration
+from gicinpaint.evaluation.comparison import PANELS, draw_curves
+from gicinpaint.evaluation.runs import find_runs
 from gicinpaint.generator import CoarseGenerator
 from gicinpaint.losses import CrossEntropy, Hinge, HoleReconstruction, LeastSquares
 from gicinpaint.module import InpaintingModule
@@ -112,9 +116,12 @@ def multirun(*overrides: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
-def test_two_runs_work_side_by_side_and_share_a_group(tmp_path: Path) -> None:
+def test_two_runs_of_an_ablation_work_side_by_side_share_a_group_and_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    result = multirun("hydra/launcher=two_jobs", "variant=baseline,global_critic_only", "logger=wandb", folder=tmp_path)
+    few = ["sweep=ablation", "variant=baseline,global_critic_only", "seed=0", "hydra/launcher=two_jobs"]
+    result = multirun(*few, "logger=[csv,wandb]", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "Warning" not in result.stderr
     folders = [tmp_path / "sweeps" / "one" / str(number) for number in range(2)]
@@ -127,6 +134,14 @@ def test_two_runs_work_side_by_side_and_share_a_group(tmp_path: Path) -> None:
     for found, variant in zip(runs, ("baseline", "global_critic_only"), strict=True):
         assert f"variant={variant}" in found.run.display_name
         assert ("train/critic/local_critic" in found.keys) == (variant == "baseline")
+    monkeypatch.chdir(tmp_path)
+    small = ["dataset.image_size=32", "preset.box=[16,16]", "dataset.validation.repeat=1", "pictures=1"]
+    assert main(["evaluate", "method=none", "runs=sweeps/one", *small, "output=compared", "accelerator=cpu"]) == 0
+    with (tmp_path / "compared" / "settings.csv").open(newline="") as file:
+        rows = [(row["setting"], row["seeds"], row["updates"]) for row in csv.DictReader(file)]
+    assert rows == [("baseline", "1", "3"), ("global_critic_only", "1", "3")]
+    figure = draw_curves(find_runs(tmp_path / "sweeps"))
+    assert {ax.get_title() for ax in figure.axes} == set(PANELS.values())
 
 
 def test_a_run_that_fails_beside_another_fails_the_multirun(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from gicinpaint.evaluation.comparison import figure_class, write_comparison
 from gicinpaint.evaluation.groups import BY_FOLDER, Groups, group_images, write_groups, write_images
 from gicinpaint.evaluation.images import EvaluationImages, spread
 from gicinpaint.evaluation.measuring import Measurement, Result
-from gicinpaint.evaluation.methods import Checkpoint, Method, try_method
+from gicinpaint.evaluation.methods import Checkpoint, Method, try_columns, try_method
 from gicinpaint.evaluation.record import write_record
 from gicinpaint.evaluation.runs import Run, find_runs
 from gicinpaint.evaluation.table import Table
@@ -80,12 +80,15 @@ def evaluate(config: DictConfig) -> None:
         raise JobError(f"preset: {error}") from error
     for name, candidate in candidates.items():
         try_method(name, candidate.make(), fabric.device)
+    metrics = build(config.metrics)
+    try_columns(metrics, images.height, images.width)
+    folder = _make_folder(config.output)
     fabric.launch()
     measurement = Measurement(
         images,
         masks,
-        build(config.metrics),
-        Path(config.output),
+        metrics,
+        folder,
         spread(min(config.pictures, len(images)), len(images)) if config.pictures else [],
         fabric,
         config.batch_size,
@@ -118,6 +121,15 @@ def build_images(config: DictConfig) -> EvaluationImages:
         )
     except ValueError as error:
         raise JobError(str(error)) from error
+
+
+def _make_folder(output: str) -> Path:
+    folder = Path(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JobError(f"output: cannot make the folder {output}: {error.strerror}; name another") from error
+    return folder
 
 
 def _candidates(config: DictConfig, runs: list[Run], device: torch.device) -> dict[str, Candidate]:

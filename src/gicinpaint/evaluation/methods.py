@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torchmetrics import MetricCollection
 
 from gicinpaint.compositing import composite, mask_out
 from gicinpaint.configuration import JobError
@@ -67,6 +68,19 @@ def try_method(name: str, method: Method, device: torch.device) -> None:
     if not isinstance(completed, Tensor) or completed.shape != image.shape:
         got = tuple(completed.shape) if isinstance(completed, Tensor) else type(completed).__name__
         raise JobError(f"{name}: expected a method that returns images (B, 3, H, W) of the input's size, got {got}")
+
+
+def try_columns(metrics: MetricCollection, height: int, width: int) -> None:
+    """Measure one image of a size, so that a column that cannot be measured on it shows before the work starts.
+
+    Raises:
+        JobError: If there is such a column.
+    """
+    image = torch.zeros(1, 3, height, width)
+    try:
+        metrics.clone().update(image, image, image[:, :1])
+    except ValueError as error:
+        raise JobError(f"dataset.image_size: {error}") from error
 
 
 def _files(path: Path) -> Iterator[Path]:
