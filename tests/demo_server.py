@@ -75,7 +75,7 @@ def start(folder: Path, *overrides: str) -> Server:
     command = [sys.executable, "-c", _PROGRAM, str(contacts), *arguments]
     process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, text=True)
     server = Server(process, f"http://127.0.0.1:{port}", folder, contacts)
-    for _ in range(600):
+    for _ in range(2400):
         if process.poll() is not None:
             break
         try:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 def run(model: Path, *overrides: str, folder: Path, job: str = "inpaint") -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / f"{job}.py"), f"checkpoint={model}", "trainer=cpu", *overrides]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
 class Result(NamedTuple):
@@ -30,12 +30,14 @@ class Result(NamedTuple):
     stderr: str
 
 
-def run_here(model: Path, *overrides: str, folder: Path) -> Result:
+def run_here(model: Path | None, *overrides: str, folder: Path) -> Result:
+    """Run the job; without a model it must find one."""
     output, errors, here = io.StringIO(), io.StringIO(), Path.cwd()
     os.chdir(folder)
     try:
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), warnings.catch_warnings():
-            code = main(["inpaint", f"checkpoint={model}", "trainer=cpu", "workers=0", *overrides])
+            named = [] if model is None else [f"checkpoint={model}"]
+            code = main(["inpaint", *named, "trainer=cpu", "workers=0", *overrides])
     finally:
         os.chdir(here)
     return Result(code, output.getvalue(), errors.getvalue())

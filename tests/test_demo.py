@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,9 @@ from gicinpaint.configuration import ConfigurationError, JobError
 from gicinpaint.demo.filler import BusyError, Filler, Limits, grown
 from gicinpaint.demo.job import demo
 from gicinpaint.demo.storage import KEEP_SECONDS, Storage
-from gicinpaint.inpainter import Filled
+from gicinpaint.generator import Generator
+from gicinpaint.inpainter import Filled, Inpainter
+from gicinpaint.weights import save_generator
 
 
 class Waiting:
@@ -38,11 +42,9 @@ class Waiting:
         return Filled(image, image, None, "whole image")
 
 
-def png(width: int, height: int = 8) -> bytes:
-    from io import BytesIO
-
-    buffer = BytesIO()
-    Image.new("RGB", (width, height), "red").save(buffer, "PNG")
+def png(width: int, height: int = 8, colour: str = "red") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), colour).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -64,6 +66,29 @@ def test_pictures_are_filled_in_order_and_more_than_may_wait_are_turned_away() -
     filler.submit(png(12), hole_of(12)).result(20)  # there is room again
 
 
+class Uploaded(io.BytesIO):
+    """A file that knows whether it was read."""
+
+    was_read = False
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.was_read = True
+        return super().read(size)
+
+
+def test_a_file_that_waits_is_not_in_memory() -> None:
+    inpainter = Waiting()
+    filler = Filler(inpainter, Limits(waiting=9))  # type: ignore[arg-type]
+    files = [(Uploaded(png(width)), Uploaded(png(width, colour="white"))) for width in (8, 9, 10)]
+    answers = [filler.submit(*pair) for pair in files]
+    while not files[0][1].was_read and not answers[0].done():
+        time.sleep(0.01)
+    assert not any(file.was_read for pair in files[1:] for file in pair)
+    inpainter.go.set()
+    assert [answer.result(20).image.width for answer in answers] == [8, 9, 10]
+    assert all(file.was_read for pair in files for file in pair)
+
+
 @pytest.mark.parametrize(
     ("image", "mask", "settings", "message"),
     [
@@ -71,6 +96,7 @@ def test_pictures_are_filled_in_order_and_more_than_may_wait_are_turned_away() -
         (png(8), np.zeros((8, 8), bool), {}, "there is no hole"),
         (png(101, 100), hole_of(101, 100), {}, "101x100 pixels are more than the limit of 10000"),
         (bytes(2_000_001), hole_of(8), {}, "2,000,001 bytes, the limit is 2,000,000"),
+        (io.BytesIO(bytes(2_000_001)), hole_of(8), {}, "has more bytes, the limit is 2,000,000"),
         (b"GIF89a", hole_of(8), {}, "its content is none of"),
         (png(8), hole_of(8), {"grow": 65}, "grow must lie in 0..64, got 65"),
         (png(8), hole_of(8), {"blend": "magic"}, "blend must be one of none, feather, poisson"),
@@ -152,6 +178,35 @@ def free_port() -> int:
 def test_without_a_model_it_says_how_to_get_one(job: Callable[..., None]) -> None:
     with pytest.raises(JobError, match=r"there is no model in .*train one.*gicinpaint demo checkpoint=FILE"):
         job(f"port={free_port()}")
+
+
+def test_it_works_at_once_with_the_model_that_lies_in_the_repository(
+    job: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from starlette.testclient import TestClient
+
+    torch.manual_seed(0)
+    save_generator(Generator(2).half(), tmp_path / "weights" / "small")
+    (tmp_path / "weights" / "small" / "README.md").write_text("# A model\n")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # the server lowers it
+    image = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
+    hole = np.zeros((24, 40), np.uint8)
+    hole[5:15, 8:20] = 255
+    buffers = {"image": io.BytesIO(), "mask": io.BytesIO()}
+    for name, array in (("image", image), ("mask", hole)):
+        Image.fromarray(array).save(buffers[name], "PNG")
+    answers = []
+
+    def serve(application: Any, **_: object) -> None:
+        files = {name: ("file.png", buffer.getvalue(), "image/png") for name, buffer in buffers.items()}
+        answers.append(TestClient(application).post("/api/fill", files=files))
+
+    monkeypatch.setattr("uvicorn.run", serve)
+    job(f"port={free_port()}")
+    (answer,) = answers
+    assert answer.status_code == 200, answer.text
+    expected = Inpainter.from_checkpoint(tmp_path / "weights" / "small", device="cpu")(image, hole)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), expected)
 
 
 class Harm:

@@ -50,7 +50,7 @@ def write_pictures(folder: Path) -> None:
 def filled(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     folder = tmp_path_factory.mktemp("a folder")
     write_pictures(folder)
-    (folder / "in" / "no image.png").write_bytes(b"nothing of the kind")
+    (folder / "in" / "deep" / "no image.png").write_bytes(b"nothing of the kind")
     draw("RGB", 20, 20, 9).save(folder / "in" / "no mask.png")
     draw("RGB", 20, 20, 9).save(folder / "in" / "other size.png")
     Image.new("L", (19, 20)).save(folder / "masks" / "other size.png")
@@ -83,7 +83,9 @@ def test_bad_files_are_named_at_the_end_and_the_rest_is_done(
         "height and width 20x20, got 20x19; resize",
     ):
         assert text in last
-    assert len((folder / "out" / "not_filled.txt").read_text().splitlines()) == 3
+    listed = (folder / "out" / "not_filled.txt").read_text().splitlines()
+    assert {line.partition(":")[0] for line in listed} == {"deep/no image", "no mask", "other size"}
+    assert len(listed) == 3
     assert "Traceback" not in result.stderr
     assert "100%" in result.stderr  # the progress bar
     expected = sorted(str(Path(name).with_suffix(".png")) for name in MODES)
@@ -176,6 +178,24 @@ def test_a_pattern_with_masks_of_another_name_beside_the_images(model: Path, tmp
     assert [name for name in files(tmp_path / "out") if name.endswith("png")] == ["x_input.png", "y_input.png"]
 
 
+def test_without_a_checkpoint_the_repositorys_model_fills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GICINPAINT_WEIGHTS", raising=False)
+    monkeypatch.setattr("gicinpaint.weights.REPOSITORY_FOLDER", tmp_path / "weights")
+    image, mask = draw("RGB", 16, 24, 1), np.zeros((16, 24), np.uint8)
+    mask[4:9, 5:12] = 255
+    image.save(tmp_path / "one.png")
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    without = run_here(None, "input=one.png", "masks=mask.png", "output=out", folder=tmp_path)
+    assert without.returncode == 1
+    assert re.search(r"there is no model in .*weights; train one .*convert", without.stderr)
+    torch.manual_seed(1)
+    save_generator(Generator(2).half(), tmp_path / "weights" / "small")
+    result = run_here(None, "input=one.png", "masks=mask.png", "output=out", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    expected = Inpainter.from_checkpoint(tmp_path / "weights" / "small", device="cpu")(image, mask)
+    assert np.array_equal(np.array(Image.open(tmp_path / "out" / "one.png")), np.array(expected))
+
+
 def test_holes_by_colour_in_one_picture(model: Path, tmp_path: Path) -> None:
     image = np.array(draw("RGB", 16, 24, 1)) // 2
     image[4:9, 5:12] = 255
@@ -204,7 +224,7 @@ def test_a_killed_run_leaves_whole_files_only_and_the_next_one_ends_it(model: Pa
         stderr=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while len(list(tmp_path.glob("out/*.png"))) < 5 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)

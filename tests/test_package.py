@@ -18,6 +18,10 @@ def test_the_wheel_holds_the_package_and_composes(tmp_path: Path) -> None:
         copy = source / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
+    model = source / "weights" / "a model"
+    model.mkdir(parents=True)
+    for name in ("model.safetensors", "config.json", "README.md"):
+        (model / name).write_bytes(b"of the repository, not of the package")
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*build, "--wheel-dir", str(tmp_path), str(source)], check=True, capture_output=True, timeout=120)
     (wheel,) = tmp_path.glob("gicinpaint-*.whl")
@@ -27,7 +31,9 @@ def test_the_wheel_holds_the_package_and_composes(tmp_path: Path) -> None:
     expected = {path.relative_to(ROOT / "src") for path in (ROOT / "src" / "gicinpaint").rglob("*.py")}
     expected |= {Path("gicinpaint") / path.relative_to(ROOT) for path in (ROOT / "conf").rglob("*.yaml")}
     expected.add(Path("gicinpaint/py.typed"))
-    assert expected <= {path.relative_to(unpacked) for path in unpacked.rglob("*")}
+    found = {path.relative_to(unpacked) for path in unpacked.rglob("*")}
+    assert expected <= found
+    assert not [path for path in found if path.suffix == ".safetensors" or "weights" in path.parts]
     program = (
         "import gicinpaint, gicinpaint.conf\n"
         f"assert gicinpaint.__file__.startswith({str(unpacked)!r}), gicinpaint.__file__\n"

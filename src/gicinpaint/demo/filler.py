@@ -5,7 +5,7 @@ import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
 from threading import Lock
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
@@ -60,8 +60,8 @@ class Answer(NamedTuple):
 class Filler:
     """Fill pictures one after the other, in the order in which they came.
 
-    A picture that waits is held as it was uploaded; it is decoded when its turn comes, so memory does not grow with
-    the number of users.
+    A picture that waits is left where it was uploaded to; it is read and decoded when its turn comes, so memory does
+    not grow with the number of users.
 
     Args:
         inpainter: Fills them.
@@ -76,13 +76,14 @@ class Filler:
         self._lock = Lock()
 
     def submit(
-        self, image: bytes, mask: bytes | np.ndarray, *, grow: int = 0, blend: Blend = "none"
+        self, image: bytes | IO[bytes], mask: bytes | IO[bytes] | np.ndarray, *, grow: int = 0, blend: Blend = "none"
     ) -> "Future[Answer]":
         """Queue a picture and return its answer to come.
 
         Args:
-            image: A picture's file; it is taken as upright RGB, transparent parts white.
-            mask: A mask's file of the same size, white in the hole; or bool (H, W).
+            image: A picture's file, which stays open until the answer is there, or its content; it is taken as upright
+                RGB, transparent parts white.
+            mask: The same of a mask of the same size, white in the hole; or bool (H, W).
             grow: Pixels by which the hole is grown, 0..64.
             blend: As for `Inpainter`.
 
@@ -101,20 +102,22 @@ class Filler:
         future.add_done_callback(lambda _: self._leave())
         return future
 
-    def read(self, file: bytes, name: str) -> Image.Image:
+    def read(self, file: bytes | IO[bytes], name: str) -> Image.Image:
         """Return an upright RGB picture of a file.
 
         Raises:
             ValueError: If it is too large or no picture.
         """
-        if len(file) > self.limits.upload:
-            raise ImageError(f"{name} has {len(file):,} bytes, the limit is {self.limits.upload:,}")
-        return decode_image(BytesIO(file), name, max_pixels=self.limits.pixels)
+        content = file if isinstance(file, bytes) else file.read(self.limits.upload + 1)
+        if len(content) > self.limits.upload:
+            size = f"{len(content):,}" if isinstance(file, bytes) else "more"
+            raise ImageError(f"{name} has {size} bytes, the limit is {self.limits.upload:,}")
+        return decode_image(BytesIO(content), name, max_pixels=self.limits.pixels)
 
-    def _fill(self, file: bytes, mask: bytes | np.ndarray, grow: int, blend: Blend) -> Answer:
+    def _fill(self, file: bytes | IO[bytes], mask: bytes | IO[bytes] | np.ndarray, grow: int, blend: Blend) -> Answer:
         begin = time.perf_counter()
         picture = self.read(file, "of the picture")
-        hole = np.asarray(self.read(mask, "of the mask").convert("L")) > 127 if isinstance(mask, bytes) else mask
+        hole = mask if isinstance(mask, np.ndarray) else np.asarray(self.read(mask, "of the mask").convert("L")) > 127
         if hole.shape != picture.size[::-1]:
             raise ValueError(
                 f"the mask must have the picture's size, {picture.width}x{picture.height}, got "

@@ -74,11 +74,10 @@ def _add_api(app: FastAPI, filler: Filler) -> None:
         blend: Annotated[str, Form(pattern="^(none|feather|poisson)$")] = "none",
     ) -> Response:
         """Fill the white part of a mask in an image: both files of the same size, of at most the server's limits."""
-        files = [await file.read(filler.limits.upload + 1) for file in (image, mask)]
-        if max(map(len, files)) > filler.limits.upload:
+        if max(image.size or 0, mask.size or 0) > filler.limits.upload:
             return _refused(413, f"a file is larger than the limit of {filler.limits.upload:,} bytes")
         try:
-            future = filler.submit(*files, grow=grow, blend=blend)  # type: ignore[arg-type]
+            future = filler.submit(image.file, mask.file, grow=grow, blend=blend)  # type: ignore[arg-type]
             answer = await asyncio.wrap_future(future)
         except BusyError as error:
             return _refused(503, str(error))
