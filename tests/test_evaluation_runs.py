@@ -68,6 +68,16 @@ def test_several_differences_are_named_with_their_keys(multirun: Path) -> None:
     assert [run.setting for run in find_runs(multirun)] == ["model=a", "model=a", "model=b", "model=b loss.x=3"]
 
 
+def test_settings_with_long_descriptions_are_named_by_their_first_folder(tmp_path: Path) -> None:
+    for name, size, seed in (("wide", 64, 0), ("wide again", 64, 1), ("narrow", 32, 0)):
+        changes = [
+            f"{key}={size}" for key in ("dataset.image_size", "model.generator.width", "trainer.val_check_interval")
+        ]
+        save_run(tmp_path / name, [*changes, f"seed={seed}"], seed, None)
+    names = [run.name for run in find_runs(tmp_path)]
+    assert names == ["narrow seed 0", "wide seed 0", "wide seed 1"]
+
+
 def test_runs_of_one_setting_have_a_name(tmp_path: Path) -> None:
     save_run(tmp_path / "0", ["seed=4"], 4, None)
     assert [run.name for run in find_runs(tmp_path)] == ["default seed 4"]

@@ -41,7 +41,7 @@ READS = {
     "groups": str | dict | None,
     "mask": None,
 }
-_NAME = re.compile(r"[^/\\\0]+")
+_NAME = re.compile(r"[^/\\\0]{1,200}")
 
 
 class Candidate(NamedTuple):

@@ -13,6 +13,7 @@ import yaml
 from gicinpaint.configuration import JobError
 
 _SEED = "seed"
+_LONGEST = 60  # characters of a setting that still serve as a title and a file's name
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def find_runs(folder: Path) -> list[Run]:
             "them with checkpoints/last.ckpt; name the folder of a multirun that has saved something"
         )
     overrides = [_overrides(run) for run in found]
-    settings = _settings(overrides)
+    settings = _shortened(_settings(overrides), [str(run.relative_to(folder)) for run in found])
     runs = [
         Run(run, setting, *_read_config(run, given))
         for run, setting, given in zip(found, settings, overrides, strict=True)
@@ -101,6 +102,16 @@ def _settings(overrides: Sequence[Mapping[str, str]]) -> list[str]:
         else:
             names.append(" ".join(f"{key}={value}" for key, value in parts))
     return names
+
+
+def _shortened(settings: Sequence[str], folders: Sequence[str]) -> list[str]:
+    """Name every setting by the folder of its first run instead, if one has a description that is too long."""
+    if max(map(len, settings)) <= _LONGEST:
+        return list(settings)
+    first: dict[str, str] = {}
+    for setting, folder in zip(settings, folders, strict=True):
+        first.setdefault(setting, folder)
+    return [first[setting] for setting in settings]
 
 
 def _overrides(run: Path) -> dict[str, str]:
