@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
 # Train the model in `weights` and its two rivals of equal budget: first the first stage alone, at 64 and 128 pixels, then each
 # network at 128 and at 256. Start it again after an interruption: finished steps are left out, the others go on.
-#   bash examples/train_demo_model.sh DATA RUNS [SEED]      DATA/KIND/train and DATA/KIND/val hold photographs
+#   bash examples/train_demo_model.sh DATA RUNS [OVERRIDE ...]      DATA/KIND/train and DATA/KIND/val hold photographs
 set -euo pipefail
 data=$(realpath "${1:?DATA: the folder of photographs}")
 runs=$(realpath -m "${2:?RUNS: where to write}")
-seed=${3:-0}
+shift 2
+overrides=("$@")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 step() { # NAME [OVERRIDE ...]
     local folder="$runs/$1"
     shift
     [ -e "$folder/done" ] && return
-    .venv/bin/python train.py data_dir="$data" seed="$seed" hydra.run.dir="$folder" resume=auto "$@"
+    "${PYTHON:-.venv/bin/python}" train.py data_dir="$data" hydra.run.dir="$folder" resume=auto "$@" "${overrides[@]}"
     touch "$folder/done"
 }
 

@@ -1,0 +1,56 @@
+"""The recipe of the demo model: a dry run of its steps on generated photographs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from PIL import Image
+
+from gicinpaint.run import train
+from gicinpaint.weights import load_generator
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["model.generator.width=2", "dataset.batch_size=1", "dataset.workers=0", "updates=2"]
+QUIET = ["trainer.val_check_interval=2", "trainer.enable_progress_bar=false", "callbacks.progress=null"]
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    for number, part in enumerate(("train", "train", "val")):
+        folder = tmp_path / "data" / "noise" / part
+        folder.mkdir(parents=True, exist_ok=True)
+        levels = np.random.default_rng(number).integers(0, 256, (300, 260, 3), dtype=np.uint8)
+        Image.fromarray(levels).save(folder / f"{number}.png")
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("experiment", ["demo_model_64", "demo_model_128", "demo_model"])
+def test_a_step_trains_and_leaves_an_averaged_generator(experiment: str, photographs: Path, tmp_path: Path) -> None:
+    paths = [f"output={tmp_path / 'out'}", f"data_dir={photographs}"]
+    with initialize_config_module("gicinpaint.conf", version_base="1.3"):
+        train(compose("train", overrides=[f"experiment={experiment}", *paths, *SMALL, *QUIET]))
+    last = tmp_path / "out" / "checkpoints" / "last.ckpt"
+    average = torch.load(last, weights_only=True)["generator_average"]
+    loaded = load_generator(last).state_dict()
+    assert all(torch.equal(average[name], loaded[name]) for name in loaded)
+
+
+@pytest.mark.slow
+def test_the_script_runs_every_step_once(photographs: Path, tmp_path: Path) -> None:
+    command = ["bash", str(ROOT / "examples" / "train_demo_model.sh"), str(photographs), str(tmp_path / "runs")]
+
+    def start() -> subprocess.CompletedProcess[str]:
+        environment = {"PYTHON": sys.executable, "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+        return subprocess.run([*command, *SMALL, *QUIET], env=environment, capture_output=True, text=True, check=True)
+
+    first = start()
+    assert first.stdout.count("everything goes to") == 8
+    assert first.stdout.count("the generator starts with") == 7  # every step but the first builds on another
+    runs = {path.parent.name for path in (tmp_path / "runs").glob("*/done")}
+    networks = {"contextual", "baseline", "coarse_only"}
+    assert runs == {"coarse_64", "coarse_128", *networks, *(f"{name}_128" for name in networks)}
+    assert start().stdout == ""
