@@ -20,7 +20,7 @@ import demo_server
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: make test-browser installs it")
 pytestmark = pytest.mark.browser
 
-WAIT = 60  # seconds, on a machine that does other things too
+WAIT = 150  # seconds, on a machine that does other things too
 FLAGS = (
     "--headless=new",
     "--no-sandbox",
