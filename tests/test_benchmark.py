@@ -14,7 +14,8 @@ from gicinpaint.benchmark import AttentionBenchmark, Case, Limits, Measuring, li
 from gicinpaint.benchmark.memory import peak_extra_memory
 from gicinpaint.benchmark.timing import time_in_turns
 
-OPTIONS = sorted(path.stem for path in (Path(__file__).parents[1] / "conf" / "benchmark").glob("*.yaml"))
+FOLDER = Path(__file__).parents[1] / "conf" / "benchmark"
+OPTIONS = sorted({path.stem for path in FOLDER.glob("*.yaml")} - {"data"})  # data has figures instead of cases
 TINY = {
     "attention": ["backends=[reference,tiled]", "benchmark.sizes=[8,[16,8]]", "benchmark.channels=4"],
     "generator": ["backends=[tiled,none]", "benchmark.basis='tiled contiguous'", "benchmark.sizes=[32]"],

@@ -1,10 +1,12 @@
-"""Time and memory of attention backends, generators and training steps, compared within one run.
+"""Time and memory of attention backends, generators and training steps, compared within one run; figures of the data.
 
-To add a benchmark, write a class that is a `Benchmark` and a yaml in `conf/benchmark`.
+To add a benchmark, write a class that is a `Benchmark` or a `FigureBenchmark`, and a yaml in `conf/benchmark`.
 """
 
 from gicinpaint.benchmark.attention import AttentionBenchmark
 from gicinpaint.benchmark.cases import Benchmark, Case, Work, list_cases
+from gicinpaint.benchmark.data import DataBenchmark
+from gicinpaint.benchmark.figures import Figure, FigureBenchmark
 from gicinpaint.benchmark.generator import GeneratorBenchmark
 from gicinpaint.benchmark.measuring import Limits, Measuring, Result
 from gicinpaint.benchmark.training_step import TrainingStepBenchmark
@@ -13,6 +15,9 @@ __all__ = [
     "AttentionBenchmark",
     "Benchmark",
     "Case",
+    "DataBenchmark",
+    "Figure",
+    "FigureBenchmark",
     "GeneratorBenchmark",
     "Limits",
     "Measuring",

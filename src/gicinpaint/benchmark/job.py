@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from gicinpaint.benchmark.cases import Case, list_cases
+from gicinpaint.benchmark.figures import Figure, FigureBenchmark, figure_table, write_figures
 from gicinpaint.benchmark.measuring import Limits, Measuring, Result, load
 from gicinpaint.benchmark.report import plot, table, write_csv
 from gicinpaint.configuration import JobError, build, check_configuration, load_option
@@ -28,8 +30,8 @@ BUSY = 0.5  # processes that want a core besides this one
 _LOG = logging.getLogger(__name__)
 
 
-def run_benchmark(config: DictConfig) -> list[Result]:
-    """Measure what a configuration describes and return the results.
+def run_benchmark(config: DictConfig) -> Sequence[Result | Figure]:
+    """Measure what a configuration describes and return the results: of cases, or figures with a goal each.
 
     Args:
         config: `conf/benchmark.yaml`, composed.
@@ -46,7 +48,7 @@ def run_benchmark(config: DictConfig) -> list[Result]:
     limits: Limits = build(config.limits)
     before = load()
     try:
-        cases = list(list_cases(benchmark, config.threads, device))
+        cases = [] if isinstance(benchmark, FigureBenchmark) else list(list_cases(benchmark, config.threads, device))
     except ValueError as error:
         raise JobError(str(error)) from error
     _LOG.info(machine(device))
@@ -55,6 +57,8 @@ def run_benchmark(config: DictConfig) -> list[Result]:
             f"other programs kept {before:.1f} cores busy during the last minute: times are too long and ratios may "
             "be off; measure on a quiet machine"
         )
+    if isinstance(benchmark, FigureBenchmark):
+        return _measure_figures(benchmark, limits.rounds, before, Path(config.output))
     results = _measure(cases, Measuring(benchmark.basis, limits, config.memory))
     folder = Path(config.output)
     _LOG.info(table(results, benchmark.basis))
@@ -98,6 +102,19 @@ def _measure(cases: list[Case], measuring: Measuring) -> list[Result]:
             results.append(result)
             bar.total -= 0 if result.seconds else measuring.limits.rounds + measuring.with_memory
     return results
+
+
+def _measure_figures(benchmark: FigureBenchmark, rounds: int, load_before: float, folder: Path) -> list[Figure]:
+    figures = []
+    try:
+        for figure in benchmark.figures(rounds):
+            figures.append(figure)
+            write_figures(figures, folder / "benchmark.csv", load_before)  # after each: the next one may take minutes
+    except OSError as error:
+        raise JobError(f"cannot measure: {error}") from error
+    _LOG.info(figure_table(figures))
+    _LOG.info(f"numbers    {folder / 'benchmark.csv'}")
+    return figures
 
 
 def _device(name: str) -> str:

@@ -1,0 +1,201 @@
+"""Reading of training data: images per second, holes and batches, memory, a large index, a large folder."""
+
+import itertools
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from gicinpaint.benchmark.cases import check_parts
+from gicinpaint.benchmark.data_files import make_empty_files, make_photographs
+from gicinpaint.benchmark.data_memory import index_memory, resident
+from gicinpaint.benchmark.figures import Figure
+from gicinpaint.data import ImageFiles, InpaintingDataModule, InpaintingDataset, Packing, RandomCrop, TarShards, prepare
+from gicinpaint.data.listing import list_folder
+from gicinpaint.data.order import random_order
+from gicinpaint.data.sources import ImageSource
+from gicinpaint.masks.sampler import MaskSampler
+
+PARTS = ("speed", "memory", "index", "start")
+IMAGES_PER_SECOND = 150.0  # of a worker process; the goals are those of docs/data.md
+_SETTLED = 2.5  # seconds after which the listing of a new folder is kept
+
+
+class DataBenchmark:
+    """Measure what training data costs, with files of its own in a temporary folder.
+
+    Args:
+        mask: Draws the holes.
+        parts: "speed": images/s of one worker from a folder of JPEGs of 500 x 375 and from shards, and what holes and
+            batches add; "memory": growth of a worker; "index": names held by many processes; "start": the listing of
+            a large folder. Processor time where one process works alone, which other programs disturb least.
+        images: Number of JPEGs.
+        image_size: Height and width of the crops.
+        batch_size: Images per batch.
+        items: Images that a worker reads while its memory is watched, from a tenth of them on; at least two batches.
+        names: File names in the index.
+        workers: Processes that share the index.
+        files: Empty files of the large folder.
+        folders: Number of its folders.
+        scratch: Folder for the files; they are deleted at the end. None: where the system keeps temporary files.
+
+    Raises:
+        ValueError: If a part is none of those, or a number is too small.
+    """
+
+    def __init__(
+        self,
+        mask: MaskSampler,
+        parts: Sequence[str] = PARTS,
+        images: int = 256,
+        image_size: int = 256,
+        batch_size: int = 16,
+        items: int = 10_000,
+        names: int = 8_000_000,
+        workers: int = 16,
+        files: int = 1_800_000,
+        folders: int = 365,
+        scratch: str | None = None,
+    ) -> None:
+        check_parts(parts, PARTS)
+        sizes = (image_size, batch_size, names, workers, files, folders)
+        if min(sizes) < 1 or images < batch_size or items < 2 * batch_size:
+            raise ValueError(
+                "numbers must be at least 1, images at least batch_size and items at least twice that, got "
+                f"images={images}, batch_size={batch_size} and items={items}; choose larger ones"
+            )
+        self.mask = mask
+        self.parts = parts
+        self.images = images
+        self.image_size = image_size
+        self.batch_size = batch_size
+        self.items = items
+        self.names = names
+        self.workers = workers
+        self.files = files
+        self.folders = folders
+        self.scratch = scratch
+
+    def figures(self, rounds: int) -> Iterator[Figure]:
+        """Return the figures one after the other, the best of so many rounds where something is repeated."""
+        torch.set_num_threads(1)  # as in a worker process
+        with tempfile.TemporaryDirectory(dir=self.scratch) as scratch:
+            folder = Path(scratch)
+            if {"speed", "memory"} & set(self.parts):
+                sources = self._make_sources(folder)
+            if "speed" in self.parts:
+                yield from self._speed(sources, rounds)
+            if "memory" in self.parts:
+                yield from self._memory(sources["folder"])
+            if "index" in self.parts:
+                yield from self._index()
+            if "start" in self.parts:
+                yield from self._start(folder)
+
+    def _make_sources(self, folder: Path) -> dict[str, ImageSource]:
+        make_photographs(folder / "photographs", self.images)
+        files = ImageFiles(folder / "photographs")
+        packing = Packing(images_per_shard=max(1, self.images // 4))
+        prepare({"train": files}, folder / "shards", packing, workers=0, progress=False)
+        return {"folder": files, "shards": TarShards(folder / "shards" / "train")}
+
+    def _speed(self, sources: dict[str, ImageSource], rounds: int) -> Iterator[Figure]:
+        size = sum(len(sources["folder"].encoded(index)) for index in range(self.images)) / self.images
+        yield Figure("speed", "size of a JPEG of 500 x 375", size / 1000, "KB")
+        rates = {}
+        for name, source in sources.items():
+            read, packed, unpacked = self._seconds(source, rounds)
+            rates[name] = 1 / packed
+            least = IMAGES_PER_SECOND if name == "folder" else rates["folder"]
+            yield Figure("speed", f"{name}: read, crop, flip, to values", 1 / read, "images/s", IMAGES_PER_SECOND)
+            yield Figure("speed", f"{name}: a worker's batches with holes", rates[name], "images/s", least)
+            added = packed + unpacked - read
+            yield Figure("speed", f"{name}: holes and batches, all processes", 1000 * added, "ms/image")
+            yield Figure("speed", f"{name}: the same, of the time to read", 100 * added / read, "%", most=5)
+            share = 100 * added * IMAGES_PER_SECOND
+            yield Figure("speed", f"{name}: the same, of 1/{IMAGES_PER_SECOND:.0f} s", share, "%", most=5)
+            yield Figure("speed", f"{name}: thereof to values, where it trains", 1000 * unpacked, "ms/image")
+            through = self._rate_of_loader(source, rounds)
+            yield Figure("speed", f"{name}: one worker's loader, by the clock", through, "images/s", IMAGES_PER_SECOND)
+
+    def _seconds(self, source: ImageSource, rounds: int) -> tuple[float, float, float]:
+        """Return the processor seconds per image: to read, in packed batches with holes, and to unpack these."""
+        size = self.image_size
+        dataset = InpaintingDataset(source, RandomCrop(), self.mask, height=size, width=size)
+        pieces = source.order(0, 0).split(self.batch_size)
+        batches = [[(0, index) for index in piece.tolist()] for piece in pieces]
+        found = torch.full((len(batches), 3), torch.inf, dtype=torch.float64)
+        for _ in range(rounds + 1):  # the best counts, batch by batch: never the first, which warms up
+            for number, items in enumerate(batches):
+                packed = dataset.__getitems__(items)
+                steps: list[Callable[[], object]] = [
+                    lambda items=items: [dataset.read(*item) for item in items],  # type: ignore[misc]
+                    lambda items=items: dataset.__getitems__(items),  # type: ignore[misc]
+                    packed.unpack,
+                ]
+                times = torch.tensor([_processor_seconds(step) for step in steps], dtype=torch.float64)
+                found[number] = torch.minimum(found[number], times)
+        read, whole, unpacked = (found.sum(0) / len(source)).tolist()
+        return read, whole, unpacked
+
+    def _rate_of_loader(self, source: ImageSource, rounds: int) -> float:
+        """Return the images per second that one worker process delivers to this one."""
+        batches = iter(self._module(source).train_dataloader())
+        count = -(-self.images // self.batch_size)
+        best = 0.0
+        for _ in range(rounds + 1):
+            start = time.perf_counter()
+            for _ in itertools.islice(batches, count):
+                pass
+            best = max(best, count * self.batch_size / (time.perf_counter() - start))
+        return best
+
+    def _memory(self, source: ImageSource) -> Iterator[Figure]:
+        batches = iter(self._module(source).train_dataloader())
+        count = -(-self.items // self.batch_size)
+        first = -(-count // 10)  # until then caches and the memory for batches fill
+        before = after = 0
+        for number in range(1, count + 1):
+            next(batches)
+            if number in (first, count):
+                (worker,) = multiprocessing.active_children()
+                before, after = after, resident(worker.pid)
+        yield Figure("memory", f"a worker after {first * self.batch_size:,} images", before / 1e6, "MB")
+        yield Figure("memory", f"the same after {count * self.batch_size:,} images", after / 1e6, "MB")
+        yield Figure("memory", "growth", 100 * (after / before - 1), "%", most=1)
+
+    def _module(self, source: ImageSource) -> InpaintingDataModule:
+        return InpaintingDataModule(
+            source, source, self.mask, image_size=self.image_size, batch_size=self.batch_size, workers=1
+        )
+
+    def _index(self) -> Iterator[Figure]:
+        seconds, held, more = index_memory(self.names, self.workers)
+        yield Figure("index", f"{self.names:,} names: time to make them", seconds, "s")
+        yield Figure("index", "held by the main process", held / 1e6, "MB")
+        yield Figure("index", f"more in {self.workers} workers together", more / 1e6, "MB")
+        yield Figure("index", "in total", (held + more) / 1e6, "MB", most=1500)
+
+    def _start(self, folder: Path) -> Iterator[Figure]:
+        large = folder / "large"
+        make_empty_files(large, self.files, self.folders)
+        time.sleep(_SETTLED)
+        for what, most in (("first start", None), ("second start", 5.0)):
+            start = time.perf_counter()
+            names = list_folder(large, cache_dir=folder / "cache")
+            random_order(len(names), 0, 0)
+            seconds = time.perf_counter() - start
+            if len(names) != self.files:
+                raise RuntimeError(f"listed {len(names)} files of {self.files}; did another program change {large}?")
+            yield Figure(
+                "start", f"{what} with {self.files:,} files in {self.folders} folders", seconds, "s", most=most
+            )
+
+
+def _processor_seconds(step: Callable[[], object]) -> float:
+    start = time.process_time()
+    step()
+    return time.process_time() - start
