@@ -22,6 +22,7 @@ from gicinpaint.losses import Wasserstein
 from gicinpaint.module import InpaintingModule
 from gicinpaint.record import recorded_output, write_record
 from gicinpaint.resuming import AUTO, check_fit, continue_metrics, find_checkpoint
+from gicinpaint.speed import hasten
 from gicinpaint.starting import take_weights
 from gicinpaint.surroundings import git_commit, versions
 
@@ -33,6 +34,8 @@ READS = {
     "threads": int | None,
     "resume": str | None,
     "initial_weights": str | None,
+    "channels_last": bool,
+    "compile": bool,
 }
 _SMALL_BATCH = 8  # with fewer images the Wasserstein critics are known to fail
 
@@ -68,6 +71,7 @@ def _train(config: DictConfig, checkpoint: Path | None) -> None:
     updates = 0 if checkpoint is None else check_fit(checkpoint, module, module.config)
     given = config.initial_weights
     taken = take_weights(module.generator, given) if given is not None and checkpoint is None else None
+    hasten(module, channels_last=config.channels_last, compiled=config.compile)
     trainer = build_trainer(config)
     if checkpoint is not None and trainer.is_global_zero:
         continue_metrics(trainer.loggers, updates)
