@@ -35,7 +35,7 @@ test-browser: .venv/dev.stamp
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -m browser tests/test_demo_browser.py
 
 test-faults: .venv/dev.stamp
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -m faults --durations=0 tests/test_faults.py
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist worksteal --durations=0 tests/test_faults.py tests/test_ddp.py
 
 lint: .venv/dev.stamp
 	@$(RUN) -m ruff check .

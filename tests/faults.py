@@ -111,7 +111,7 @@ def start(output: Path, *overrides: str, launcher: tuple[str, ...] = (), **envir
     )
 
 
-def run(output: Path, *overrides: str, timeout: float = 120, **arguments: Any) -> int:
+def run(output: Path, *overrides: str, timeout: float = 400, **arguments: Any) -> int:
     """Run to the end and return the exit code; negative for a signal."""
     process = start(output, *overrides, **arguments)
     try:

@@ -1,4 +1,7 @@
-"""The table of faults of docs/reliability.md with real kills: `make test-faults`, under 25 minutes on two cores."""
+"""The table of faults of docs/reliability.md with real kills: `make test-faults`, under 25 minutes on two cores.
+
+Most of the time goes into starting runs, on one core; two tests at once use both.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from faults import digest, end, fault, log_of, run, start, wait_for
 from gicinpaint.checkpoints import find_newest, read_checkpoint
 from test_checkpoints import assert_damage_is_found, assert_kills_leave_whole_files
 
-pytestmark = [pytest.mark.slow, pytest.mark.faults]
+pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(1400)]
 LONGER = ("updates=40", "trainer.val_check_interval=12", "callbacks.checkpoints.every=3")
 SETTINGS = [pytest.param(w, d, id=f"{w}-workers-{d}-processes") for w in (0, 2) for d in (1, 2)]
 
@@ -40,14 +43,14 @@ def strike(output: Path, number: int, delay: float, *overrides: str) -> tuple[in
     before = log_of(output).count("training ") if output.with_name(output.name + ".log").exists() else 0
     process = start(output, *overrides)
     try:
-        wait_for(lambda: log_of(output).count("training ") > before + 1 or process.poll() is not None)
+        wait_for(lambda: log_of(output).count("training ") > before + 1 or process.poll() is not None, 300)
         time.sleep(delay)
         sent = time.monotonic()
         if number == signal.SIGKILL:
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)
-        return process.wait(60), time.monotonic() - sent
+        return process.wait(120), time.monotonic() - sent
     finally:
         end(process)
 
@@ -60,8 +63,8 @@ def test_random_kills_change_nothing(workers: int, devices: int, undisturbed: di
         output = tmp_path / str(attempt)
         kills = 3 if devices == 1 or attempt == 0 else 2
         for _ in range(kills):
-            code, _ = strike(output, signal.SIGKILL, draw.uniform(0, 1.5), *options(workers, devices))
-            assert code in (-9, 0)  # 0: it was faster
+            code, _ = strike(output, signal.SIGKILL, draw.uniform(0, 1), *options(workers, devices))
+            assert code == -9, "the run was over before the kill; give LONGER more updates"
         assert run(output, *options(workers, devices)) == 0, log_of(output)
         assert digest(output) == undisturbed[devices]
 
@@ -82,8 +85,8 @@ def test_sigterm_saves_within_seconds_and_changes_nothing(
     draw = random.Random(100 * workers + devices)
     output = tmp_path / "run"
     for _ in range(4):
-        code, seconds = strike(output, signal.SIGTERM, draw.uniform(0, 1), *options(workers, devices))
-        assert code == 143 or "hole" in log_of(output)
+        code, seconds = strike(output, signal.SIGTERM, draw.uniform(0, 0.7), *options(workers, devices))
+        assert code == 143, "the run was over before the signal, or did not heed it; see LONGER"
         assert seconds < 5
     assert run(output, *options(workers, devices)) == 0, log_of(output)
     assert digest(output) == undisturbed[devices]
@@ -135,22 +138,21 @@ def test_a_full_disk_is_named_and_the_run_resumes_when_there_is_room(tmp_path: P
         subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("what", ["SIGKILL", "raise"])
 @pytest.mark.parametrize("when", ["on_train_batch_start", "on_train_batch_end", "on_validation_batch_start"])
-def test_a_lost_process_ends_the_run(rank: int, what: str, when: str, tmp_path: Path) -> None:
-    """Twelve combinations, each twice: without and with processes that read images."""
-    for workers in (0, 2):
-        output = tmp_path / str(workers)
-        process = start(
-            output, f"dataset.workers={workers}", "trainer.devices=2", *fault(batch=4, what=what, when=when, rank=rank)
-        )
-        try:
-            assert process.wait(60) != 0, log_of(output)
-            wait_for(lambda: not alive(process.pid), 30)  # noqa: B023
-            assert time.time() - float(log_of(output).partition("fault at ")[2].split()[0]) < 10
-        finally:
-            end(process)
+def test_a_lost_process_ends_the_run(workers: int, rank: int, what: str, when: str, tmp_path: Path) -> None:
+    """Twenty-four combinations."""
+    output = tmp_path / "run"
+    lost = fault(batch=4, what=what, when=when, rank=rank)
+    process = start(output, f"dataset.workers={workers}", "trainer.devices=2", *lost)
+    try:
+        assert process.wait(300) != 0, log_of(output)
+        wait_for(lambda: not alive(process.pid), 30)
+        assert time.time() - float(log_of(output).partition("fault at ")[2].split()[0]) < 10
+    finally:
+        end(process)
 
 
 def alive(group: int) -> bool:
@@ -171,7 +173,7 @@ def test_a_killed_reader_of_images_ends_the_run_and_it_resumes(undisturbed: dict
     output = tmp_path / "run"
     process = start(output, *options(2, 1))
     try:
-        wait_for(lambda: "training 0" in log_of(output))
+        wait_for(lambda: "training 0" in log_of(output), 300)
         time.sleep(0.3)
         killed = time.monotonic()
         psutil.Process(process.pid).children()[0].kill()
