@@ -3,7 +3,6 @@
 from typing import Any, cast
 
 import torch
-from torch import nn
 
 from gicinpaint.module import InpaintingModule
 
@@ -21,4 +20,4 @@ def hasten(module: InpaintingModule, *, channels_last: bool, compiled: bool, bac
         for network in (module.generator, module.critics):
             cast(Any, network).to(memory_format=torch.channels_last)
     if compiled:
-        cast(nn.Module, module.generator).compile(backend=backend)
+        module.generator.compile(backend=backend)
