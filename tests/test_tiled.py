@@ -27,20 +27,27 @@ def _results(layer: ContextualAttention, foreground: Tensor, background: Tensor,
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     rows=st.integers(1, 4),
+    columns=st.sampled_from([None, 1, 2, 3, 5]),
     grids=st.tuples(st.integers(1, 7), st.integers(1, 7), st.integers(1, 7), st.integers(1, 7)),
     rate=st.integers(1, 3),
     patch_size=st.sampled_from([1, 3, 5]),
     propagation_size=st.sampled_from([1, 3, 5, 7]),
     seed=st.integers(0, 1000),
 )
-def test_any_number_of_rows_per_block_gives_the_reference(
-    rows: int, grids: tuple[int, int, int, int], rate: int, patch_size: int, propagation_size: int, seed: int
+def test_any_size_of_block_gives_the_reference(
+    rows: int,
+    columns: int | None,
+    grids: tuple[int, int, int, int],
+    rate: int,
+    patch_size: int,
+    propagation_size: int,
+    seed: int,
 ) -> None:
     h, w, hb, wb = (rate * size for size in grids)
     inputs = _random(2, 2, h, w, seed=seed), _random(2, 2, hb, wb, seed=seed + 1)
     mask = (torch.rand(2, 1, hb, wb, generator=torch.Generator().manual_seed(seed)) < 0.05).double()
     chosen: dict[str, Any] = {"rate": rate, "patch_size": patch_size, "propagation_size": propagation_size}
-    actual = _results(ContextualAttention(**chosen, backend=TiledAttention(rows)), *inputs, mask)
+    actual = _results(ContextualAttention(**chosen, backend=TiledAttention(rows, columns)), *inputs, mask)
     expected = _results(ContextualAttention(**chosen, backend=ReferenceAttention()), *inputs, mask)
     for x, y in zip(actual, expected, strict=True):
         torch.testing.assert_close(x, y, atol=1e-10, rtol=1e-9)
@@ -87,13 +94,26 @@ def test_a_second_gradient_is_refused() -> None:
 def test_a_wrong_block_size_says_what_to_do(rows: int) -> None:
     with pytest.raises(ValueError, match=f"block_rows must be at least 1, got {rows}; None chooses"):
         TiledAttention(rows)
+    with pytest.raises(ValueError, match=f"block_columns must be at least 1, got {rows}; None chooses"):
+        TiledAttention(block_columns=rows)
+
+
+def test_the_scores_of_a_block_are_linear_in_the_pixels() -> None:
+    # Scores per key: they would double with every doubling of a side if blocks held whole rows of any length.
+    per_key = []
+    for side in (128, 256, 512):
+        features = torch.empty(1, 1, side, side, device="meta")
+        tiles = image_blocks.Tiles.of(features, features, None, None)
+        assert [column for span in tiles.columns for column in range(*span)] == list(range(side))
+        per_key.append(tiles.rows * max(span.size for span in tiles.columns))
+    assert max(per_key) <= 512
 
 
 def test_peaked_attention_holds_no_denormal_numbers() -> None:
     features = 30 * _random(1, 16, 24, 24, dtype=torch.float32)
     shrunk, valid = features[:, :, ::2, ::2].contiguous(), torch.ones(1, 12, 12, dtype=torch.bool)
     attention = torch.ops.gicinpaint.tiled_attention(
-        shrunk, shrunk, valid, features, 2, 3, 3, 10.0, None, False, False, True
+        shrunk, shrunk, valid, features, 2, 3, 3, 10.0, None, None, False, False, True
     )[2]
     tiny = torch.finfo(torch.float32).tiny
     assert (attention > 0).any()
@@ -129,13 +149,13 @@ def test_column_runs_follow_the_column_major_order() -> None:
 
 
 @pytest.mark.skipif(" " in torch.__file__, reason="torch's C++ compiler cannot link from a folder with a space")
-@pytest.mark.parametrize("rows", [None, 2])
-def test_compiled_sums_give_the_same_numbers(rows: int | None) -> None:
+@pytest.mark.parametrize(("rows", "columns"), [(None, None), (2, 4)])
+def test_compiled_sums_give_the_same_numbers(rows: int | None, columns: int | None) -> None:
     # The path for accelerators, on the CPU: the same functions, compiled for it.
     inputs = _random(2, 3, 14, 10), _random(2, 3, 10, 18, seed=1)
     mask = (torch.rand(2, 1, 10, 18, generator=torch.Generator().manual_seed(0)) < 0.05).double()
     expected = _results(ContextualAttention(backend=TiledAttention(rows)), *inputs, mask)
-    actual = _results(ContextualAttention(backend=TiledAttention(rows, fuse=True)), *inputs, mask)
+    actual = _results(ContextualAttention(backend=TiledAttention(rows, columns, fuse=True)), *inputs, mask)
     for x, y in zip(actual, expected, strict=True):
         torch.testing.assert_close(x, y, atol=1e-12, rtol=1e-12)
 

@@ -78,33 +78,43 @@ def multiply(left: Tensor, right: Tensor, out: Tensor, accumulate: bool = False)
         torch.bmm(left, right, out=out)
 
 
-def add_diagonal(source: Tensor, out: Tensor, reach: int, query_step: int, key_step: int) -> Tensor:
+def add_diagonal(source: Tensor, out: Tensor, reach: int, query_step: int, key_step: int, first: int = 0) -> Tensor:
     """Write the sum over d = -reach..reach of source at (query + d * query_step, key + d * key_step); 0 outside.
 
     Args:
         source: Numbers of every query and key position.
-        out: Where to write; another piece of memory than source.
+        out: Where to write the sums of some of the queries; another piece of memory than source.
         reach: Largest |d|.
         query_step: Positions of the query axis per step.
         key_step: Positions of the key axis per step.
+        first: The first query whose sum is wanted.
 
     Shape:
-        - source, out, returned: (B, queries, keys)
+        - source: (B, queries, keys)
+        - out, returned: (B, wanted queries, keys)
     """
-    queries, keys = source.shape[-2:]
-    q, k = queries - query_step, keys - key_step
-    if reach == 0 or q <= 0 or k <= 0:
-        return out.copy_(source)
-    torch.add(source[:, :q, :k], source[:, query_step:, key_step:], out=out[:, :q, :k])
-    out[:, q:] = source[:, q:]
-    out[:, :q, k:] = source[:, :q, k:]
-    out[:, query_step:, key_step:] += source[:, :q, :k]
-    for d in range(2, reach + 1):
-        q, k = queries - d * query_step, keys - d * key_step
-        if q > 0 and k > 0:
-            out[:, :q, :k] += source[:, d * query_step :, d * key_step :]
-            out[:, d * query_step :, d * key_step :] += source[:, :q, :k]
+    here = source[:, first : first + out.shape[1]]
+    if reach == 0 or not _add_shifted(here, source, out, query_step, key_step, first, here):
+        out.copy_(here)
+    for d in sorted(set(range(-reach, reach + 1)) - {0, 1}, key=abs):
+        _add_shifted(out, source, out, d * query_step, d * key_step, first)
     return out
+
+
+def _add_shifted(
+    base: Tensor, source: Tensor, out: Tensor, queries: int, keys: int, first: int, rest: Tensor | None = None
+) -> bool:
+    """Write base plus the shifted source to out where there is one, else the rest; return whether there is any."""
+    low, high = max(0, -first - queries), min(out.shape[1], source.shape[1] - first - queries)
+    left, right = max(0, -keys), out.shape[2] - max(0, keys)
+    if low >= high or left >= right:
+        return False
+    shifted = source[:, first + low + queries : first + high + queries, left + keys : right + keys]
+    torch.add(base[:, low:high, left:right], shifted, out=out[:, low:high, left:right])
+    if rest is not None:  # what lies after, as both shifts are ahead
+        out[:, high:] = rest[:, high:]
+        out[:, :high, right:] = rest[:, :high, right:]
+    return True
 
 
 def column_runs(height: int, width: int, shift: int) -> list[tuple[slice, slice]]:
@@ -136,23 +146,3 @@ def column_runs(height: int, width: int, shift: int) -> list[tuple[slice, slice]
                 source_row = y + shift - carry * height
                 runs.append((y * width + max(0, -carry), source_row * width + max(0, carry), length))
     return [(slice(target, target + n), slice(source, source + n)) for target, source, n in runs]
-
-
-def moved_row(row: Tensor, columns: int, out: Tensor, accumulate: bool = False) -> None:
-    """Write, or add, to each cell of a row of queries the numbers of the cell some columns further; 0 outside.
-
-    Args:
-        row: Numbers of one row of queries.
-        columns: How far to look, to the right if positive.
-        out: Where to write; another row of the same size.
-        accumulate: Whether to add to what is there.
-
-    Shape:
-        - row, out: (B, columns of the query grid, keys)
-    """
-    width = row.shape[1]
-    length = max(0, width - abs(columns))
-    target = max(0, -columns)
-    if not accumulate:
-        out.zero_()
-    out[:, target : target + length] += row[:, max(0, columns) : max(0, columns) + length]

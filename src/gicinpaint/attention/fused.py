@@ -31,7 +31,7 @@ def ahead(source: Tensor, queries: int, keys: int) -> Tensor:
     return F.pad(source[:, queries:, keys:], (0, keys, 0, queries))
 
 
-def match(gram: Tensor, factor: Tensor, out: Tensor, reach: int, skipped_rows: int) -> None:
+def match(gram: Tensor, factor: Tensor, out: Tensor, reach: int, pitch: int, skipped: int, left: int) -> None:
     """Write matched scores: the Gram matrix summed along both axes of the grids, times the keys' factor.
 
     Args:
@@ -39,17 +39,19 @@ def match(gram: Tensor, factor: Tensor, out: Tensor, reach: int, skipped_rows: i
         factor: Factor of every key.
         out: Where to write.
         reach: Cells that a patch reaches to each side.
-        skipped_rows: Rows of gram above those of out.
+        pitch: Query cells of gram per row.
+        skipped: Query cells of gram above the rows of out.
+        left: Columns of gram before those of out.
 
     Shape:
-        - gram: (B, rows * (w + reach), hb * (wb + reach))
+        - gram: (B, rows * pitch, hb * (wb + reach))
         - factor: (B, 1, 1, hb, wb)
         - out: (B, wanted rows, w, hb, wb)
     """
     rows, w, hb, wb = out.shape[1:]
-    summed = diagonal(diagonal(gram, reach, 1, 1), reach, w + reach, wb + reach)
-    grids = summed.unflatten(2, (hb, wb + reach)).unflatten(1, (-1, w + reach))
-    out.copy_(grids[:, skipped_rows : skipped_rows + rows, :w, :, :wb] * factor)
+    summed = diagonal(diagonal(gram, reach, 1, 1), reach, pitch, wb + reach)[:, skipped : skipped + rows * pitch]
+    grids = summed.unflatten(2, (hb, wb + reach)).unflatten(1, (-1, pitch))
+    out.copy_(grids[:, :, left : left + w, :, :wb] * factor)
 
 
 def corners(window: Tensor, out: Tensor, query_step: int, key_step: int) -> None:

@@ -1,4 +1,4 @@
-"""Scores of a block of query rows, and the way back from their gradient to the features."""
+"""Scores of a block of query rows with all keys, without a matrix of all queries."""
 
 from typing import NamedTuple
 
@@ -6,31 +6,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gicinpaint.attention.diagonals import Workspace, add_diagonal, column_runs, moved_row, multiply
+from gicinpaint.attention.diagonals import Workspace, add_diagonal, column_runs, multiply
 from gicinpaint.attention.fused import compiled, match
+from gicinpaint.attention.windows import RowWindow, Span, wrapped_pieces
 
 
-class Rows(NamedTuple):
-    """A range of rows of the query grid, the second excluded."""
+class Matching:
+    """What all blocks of some images are matched with: features, and the keys' factors.
 
-    start: int
-    stop: int
-
-    @property
-    def size(self) -> int:
-        """The number of rows."""
-        return self.stop - self.start
-
-    def widened(self, count: int, height: int) -> "Rows":
-        """Return the range with more rows at both ends, as far as the grid goes."""
-        return Rows(max(0, self.start - count), min(height, self.stop + count))
-
-
-class BlockMatcher:
-    """Scores of any rows of queries with all keys, without a matrix of all queries.
-
-    Matching works on padded grids, whose empty columns at the right end keep a step along a row from meeting the
-    next row; so every sum runs over long contiguous stretches. Propagation wraps, so it works on the bare grids.
+    The grids of keys and of queries carry empty columns at the right end, which keep a step along a row from meeting
+    the next row; so every sum runs over long contiguous stretches.
 
     Args:
         foreground: Shrunk features to fill.
@@ -38,7 +23,7 @@ class BlockMatcher:
         key_factor: What matched scores are multiplied by: the softmax's scale over the key's norm.
         patch_size: Height and width of a patch, odd.
         propagation_size: Length of the propagation's diagonal, odd; 1 for none.
-        space: Memory for the blocks; the pieces "first" and "second" are overwritten by every call.
+        space: Memory for the blocks; the pieces "first" and "second" are overwritten by every step.
 
     Shape:
         - foreground: (B, C, h, w)
@@ -55,177 +40,200 @@ class BlockMatcher:
         propagation_size: int,
         space: Workspace,
     ) -> None:
+        self.foreground = foreground
         self.batch, _, self.height, self.width = foreground.shape
         self.key_height, self.key_width = background.shape[-2:]
         self.reach, self.spread = patch_size // 2, propagation_size // 2
-        self.padded_width = self.width + self.reach
         self.padded_key_width = self.key_width + self.reach
-        self.queries = F.pad(foreground, (0, self.reach)).flatten(2)  # (B, C, h * padded_width)
         self.keys = F.pad(background, (0, self.reach)).flatten(2)  # (B, C, hb * padded_key_width)
         self.key_factor = key_factor[:, None, None]  # (B, 1, 1, hb, wb)
         self.key_count = self.key_height * self.key_width
         self.space = space
-        self.slack = -(-self.spread // self.width)  # rows that `spread` steps along flat positions can lead to
 
-    def scores(self, rows: Rows, name: str) -> tuple[Tensor, Tensor]:
-        """Return scaled scores of some rows, and the matched ones they are made of.
+    def queries(self, rows: Span, columns: Span) -> Tensor:
+        """Return the features of some cells: (B, C, rows * (columns + reach)), empty columns included."""
+        return F.pad(self.foreground[:, :, slice(*rows), slice(*columns)], (0, self.reach)).flatten(2)
 
-        Args:
-            rows: Rows of queries.
-            name: Piece of memory for the matched scores.
+    def take(self, name: str, rows: Span, pitch: int, padded: bool = False) -> Tensor:
+        """Return the named memory for rows of queries with all keys, the keys' grid padded or not."""
+        keys = self.keys.shape[-1] if padded else self.key_count
+        return self.space.take(name, self.batch, rows.size * pitch, keys)
 
-        Shape:
-            - returned: (B, rows * w, keys) in the piece "second", or in the named one without propagation;
-              (B, matched rows * w, keys) in the named piece
+    def bare(self, padded: Tensor, pitch: int) -> Tensor:
+        """Return the cells of padded grids without the keys' empty columns: (B, rows, pitch, hb, wb)."""
+        grids = padded.unflatten(2, (self.key_height, self.padded_key_width)).unflatten(1, (-1, pitch))
+        return grids[..., : self.key_width]
+
+
+class Piece(NamedTuple):
+    """A rectangle of queries that a strip of the grid is matched with.
+
+    Attributes:
+        carry: How many rows further it lies than the strip's rows.
+        columns: Its columns.
+        place: Where its first column lies in a row of the strip's memory.
+        around: Its columns and those around it that its patches reach.
+    """
+
+    carry: int
+    columns: Span
+    place: int
+    around: Span
+
+
+class StripMatcher:
+    """Scores for a strip of the query grid, for blocks of its rows from the first to the last.
+
+    Patches do not wrap, but propagation does: one step off the end of a row leads to the next row. A strip of all
+    columns has the next row in memory; a narrower one holds `spread` more columns at each side, which at the edge of
+    the grid lie at the other end of the rows above and below.
+
+    Args:
+        matching: What to match.
+        columns: Columns of the strip.
+        block_rows: Most rows of a block.
+        memory: Where matched scores are put; None for the workspace.
+        suffix: Name of its memory; two strips in use need two.
+    """
+
+    def __init__(
+        self, matching: Matching, columns: Span, block_rows: int, memory: Tensor | None = None, suffix: str = ""
+    ) -> None:
+        self.matching, self.columns, self.suffix = matching, columns, suffix
+        height, width, spread = matching.height, matching.width, matching.spread
+        whole = columns == (0, width)
+        self.halo = 0 if whole else spread
+        self.slack = -(-spread // width) if whole else 0  # rows that `spread` steps along flat positions can lead to
+        self.pitch = columns.size + 2 * self.halo
+        pieces = wrapped_pieces(Span(columns.start - self.halo, columns.stop + self.halo), width)
+        self.pieces = [Piece(*piece, piece[1].widened(matching.reach, width)) for piece in pieces]
+        self.most = Span(0, min(height, block_rows + 2 * (spread + self.slack)))
+        if memory is None:
+            memory = matching.take(f"matched{suffix}", self.most, self.pitch)
+        self.matched = RowWindow(memory, self.pitch)
+        self.products = self.padded_window(f"products{suffix}", self.main, self.most)
+
+    @property
+    def main(self) -> Piece:
+        """The rectangle in the strip's own rows."""
+        return next(piece for piece in self.pieces if piece.carry == 0)
+
+    def scores(self, rows: Span) -> Tensor:
+        """Return scaled scores of the next rows: (B, rows * columns, keys), in the piece "second".
+
+        Without propagation they are the matched scores, in the matched scores' memory.
         """
-        if self.spread == 0:
-            matched = self._matched(rows, name)
-            return matched, matched
-        inner = rows.widened(self.spread, self.height)
-        # Rows that wrap to the far end of the grid; they are made first because they use the same memory.
-        far = {y: self._spread_row(y % self.height, name) for y in self._wrapped(rows) if not self._has(inner, y)}
-        have = inner.widened(self.slack, self.height)
-        matched = self._matched(have, name)
-        outer = self._outer(rows)
-        along = self.space.take("first", self.batch, outer.size * self.width, self.key_count)
-        add_diagonal(matched, self._part(along, outer, have), self.spread, 1, 1)
-        for y in self._wrapped(rows):
-            source = y % self.height
-            near = self._part(along, outer, Rows(source, source + 1)) if self._has(inner, y) else far[y]
-            moved_row(near, y // self.height, self._part(along, outer, Rows(y, y + 1)))
-        scores = self.space.take("second", self.batch, rows.size * self.width, self.key_count)
-        return self._spread_columns(along, outer, rows, scores), matched
+        matching = self.matching
+        self.match(rows)
+        if matching.spread == 0:
+            return self.matched.part(rows)
+        inner = rows.widened(matching.spread, matching.height)
+        outer = Span(rows.start - matching.spread, rows.stop + matching.spread)
+        far = {y: self._far_row(y) for y in self.wrapped(rows) if not self.near(y, inner)}  # it needs the same memory
+        along = self._along(inner, outer)
+        for y in self.wrapped(rows):
+            self._fill_wrapped(along, outer, y, far.get(y))
+        out = matching.take("second", rows, self.columns.size).unflatten(1, (rows.size, -1))
+        self._spread_columns(along, rows.seen_from(outer), out)
+        return out.flatten(1, 2)
 
-    def start_gradient(self) -> None:
-        """Start to collect gradients at zero."""
-        self.grad_queries = torch.zeros_like(self.queries)
-        self.grad_keys = torch.zeros_like(self.keys)
-        self.grad_log_norm = self.keys.new_zeros(self.batch, self.key_count)
+    def wrapped(self, rows: Span) -> list[int]:
+        """Return the rows off the grid that propagation of some rows leads to: those of the next or last columns."""
+        spread, height = self.matching.spread, self.matching.height
+        return [y for y in range(rows.start - spread, rows.stop + spread) if not 0 <= y < height]
 
-    def add_gradient(self, rows: Rows, grad: Tensor, matched: Tensor, name: str) -> None:
-        """Add what the gradient of some rows' scores gives to the features and the norms.
+    def near(self, y: int, rows: Span) -> bool:
+        """Return whether the row that row y off the grid leads to is among some rows of this strip's memory."""
+        return not self.halo and rows.start <= y % self.matching.height < rows.stop
 
-        Args:
-            rows: Rows of queries.
-            grad: Gradient of their scaled scores; not in the pieces "first", "second" or "third".
-            matched: What `scores` returned second.
-            name: Piece of memory for matched scores of rows at the far end of the grid; it may hold `matched`.
+    def wrapped_columns(self, y: int) -> tuple[Span, Span]:
+        """Return the strip's columns whose cells in row y off the grid exist, and the columns these are in truth."""
+        carry = y // self.matching.height
+        there = self.columns.moved(carry).within(Span(0, self.matching.width))
+        return there.moved(-carry), there
 
-        Shape:
-            - grad: (B, rows * w, keys)
-        """
-        if self.spread == 0:
-            return self._add_matched_gradient(rows, grad, matched)
-        inner = rows.widened(self.spread, self.height)
-        have = inner.widened(self.slack, self.height)
-        outer = self._outer(rows)
-        along = self.space.take("first", self.batch, outer.size * self.width, self.key_count)
-        self._spread_columns_back(grad, rows, along, outer)
-        far = []
-        for y in self._wrapped(rows):
-            source, strip = y % self.height, self._part(along, outer, Rows(y, y + 1))
-            if self._has(inner, y):
-                moved_row(strip, -(y // self.height), self._part(along, outer, Rows(source, source + 1)), True)
-            else:
-                far.append((source, strip.clone(), -(y // self.height)))
-        self._add_spread_gradient(have, self._part(along, outer, have), matched)
-        for source, strip, columns in far:
-            have = Rows(source, source + 1).widened(self.slack, self.height)
-            matched = self._matched(have, name)
-            along = self.space.take("first", self.batch, have.size * self.width, self.key_count).zero_()
-            moved_row(strip, columns, self._part(along, have, Rows(source, source + 1)))
-            self._add_spread_gradient(have, along, matched)
-        return None
+    def other(self, columns: Span) -> "StripMatcher":
+        """Return a matcher for single rows of some columns: of all, if this strip has all, else of these alone."""
+        return StripMatcher(self.matching, columns if self.halo else self.columns, 1, suffix="far")
 
-    def gradients(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the collected gradients of foreground, background (as matched) and the logarithm of the norms."""
-        queries = self.grad_queries.unflatten(2, (self.height, self.padded_width))[..., : self.width]
-        keys = self.grad_keys.unflatten(2, (self.key_height, self.padded_key_width))[..., : self.key_width]
-        return queries, keys, self.grad_log_norm.unflatten(1, (self.key_height, self.key_width))
+    def inner(self, block: Tensor) -> Tensor:
+        """Return the strip's own columns of a block: (B, rows, columns, keys)."""
+        return block.unflatten(1, (-1, self.pitch))[:, :, self.halo : self.pitch - self.halo]
 
-    def _matched(self, rows: Rows, name: str) -> Tensor:
-        gram_rows = rows.widened(self.reach, self.height)
-        gram = self._padded("first", gram_rows)
-        multiply(self._columns(self.queries, gram_rows).mT, self.keys, gram)
-        if self.space.fuse:
-            scores = self.space.take(name, self.batch, rows.size * self.width, self.key_count)
-            skipped = rows.start - gram_rows.start
-            compiled(match)(gram, self.key_factor, self._grids(scores), self.reach, skipped)
-            return scores
-        along = self._padded("second", gram_rows)
-        add_diagonal(gram, along, self.reach, 1, 1)
-        add_diagonal(along, gram, self.reach, self.padded_width, self.padded_key_width)
-        scores = self.space.take(name, self.batch, rows.size * self.width, self.key_count)
-        torch.mul(self._bare(gram, gram_rows, rows), self.key_factor, out=self._grids(scores))
-        return scores
+    def padded_window(self, name: str, piece: Piece, rows: Span) -> RowWindow:
+        """Return a window for padded rows of a rectangle and those that its patches reach."""
+        matching = self.matching
+        pitch = piece.around.size + matching.reach
+        most = Span(0, min(matching.height, rows.size + 2 * matching.reach))
+        return RowWindow(matching.take(name, most, pitch, padded=True), pitch)
 
-    def _spread_row(self, row: int, name: str) -> Tensor:
-        have = Rows(row, row + 1).widened(self.slack, self.height)
-        matched = self._matched(have, name)
-        along = self.space.take("first", *matched.shape)
-        add_diagonal(matched, along, self.spread, 1, 1)
-        return self._part(along, have, Rows(row, row + 1)).clone()
+    def match(self, rows: Span) -> None:
+        """Hold the matched scores of the next rows and of those that propagation reaches."""
+        matching = self.matching
+        missing = self.matched.advance(rows.widened(matching.spread + self.slack, matching.height))
+        grids = self.matched.part(missing).unflatten(1, (-1, self.pitch))
+        grids = grids.unflatten(3, (matching.key_height, matching.key_width))
+        for piece in self.pieces:
+            source = missing.moved(piece.carry).within(Span(0, matching.height))
+            target = grids[:, :, piece.place : piece.place + piece.columns.size]
+            inside = source.moved(-piece.carry).seen_from(missing)
+            if inside.stop - inside.start < missing.size:
+                target.zero_()
+            if source.size > 0:
+                self._match(source, piece, target[:, inside])
 
-    def _spread_columns(self, along: Tensor, outer: Rows, rows: Rows, out: Tensor) -> Tensor:
-        here = self._part(along, outer, rows)
-        for d in sorted(range(-self.spread, self.spread + 1), key=lambda d: d != 1):
-            there = self._part(along, outer, Rows(rows.start + d, rows.stop + d))
-            for target, source in column_runs(self.key_height, self.key_width, d) if d else []:
+    def _match(self, rows: Span, piece: Piece, out: Tensor) -> None:
+        """Write matched scores of a rectangle of queries to out, (B, rows, columns, hb, wb)."""
+        matching, reach = self.matching, self.matching.reach
+        window = self.products if piece.carry == 0 else self.padded_window("wrapped", piece, rows)
+        have = rows.widened(reach, matching.height)
+        missing = window.advance(have)
+        multiply(matching.queries(missing, piece.around).mT, matching.keys, window.part(missing))
+        skipped, left = (rows.start - have.start) * window.pitch, piece.columns.start - piece.around.start
+        if matching.space.fuse:
+            compiled(match)(window.held, matching.key_factor, out, reach, window.pitch, skipped, left)
+            return
+        down = matching.take("first", rows, window.pitch, padded=True)
+        add_diagonal(window.held, down, reach, window.pitch, matching.padded_key_width, skipped)
+        both = add_diagonal(down, matching.take("second", rows, window.pitch, padded=True), reach, 1, 1)
+        torch.mul(matching.bare(both, window.pitch)[:, :, left : left + out.shape[2]], matching.key_factor, out=out)
+
+    def _along(self, rows: Span, outer: Span) -> Tensor:
+        """Write sums along rows of matched scores into memory for the outer rows; return that, the piece "first"."""
+        along = self.matching.take("first", outer, self.pitch)
+        where = rows.seen_from(outer)
+        first = (rows.start - self.matched.rows.start) * self.pitch
+        out = along[:, where.start * self.pitch : where.stop * self.pitch]
+        add_diagonal(self.matched.held, out, self.matching.spread, 1, 1, first)
+        return along
+
+    def _far_row(self, y: int) -> Tensor | None:
+        """Return the sums along rows of the row that row y off the grid leads to, or None if there are no cells."""
+        _, there = self.wrapped_columns(y)
+        if there.size <= 0:
+            return None
+        other, row = self.other(there), Span(0, 1).moved(y % self.matching.height)
+        other.match(row)
+        return other.inner(other._along(row, row))[:, 0, there.seen_from(other.columns)].clone()
+
+    def _fill_wrapped(self, along: Tensor, outer: Span, y: int, far: Tensor | None) -> None:
+        """Write to row y off the grid what it leads to: a far row, or one of the same block, some columns on."""
+        grids, (here, there) = self.inner(along), self.wrapped_columns(y)
+        target = grids[:, y - outer.start].zero_()
+        if far is not None:
+            target[:, here.seen_from(self.columns)] = far
+        elif there.size > 0:
+            target[:, here.seen_from(self.columns)] = grids[:, y % self.matching.height - outer.start][:, slice(*there)]
+
+    def _spread_columns(self, along: Tensor, inner: slice, out: Tensor) -> None:
+        matching, grids = self.matching, self.inner(along)
+        here = grids[:, inner]
+        for d in sorted(range(-matching.spread, matching.spread + 1), key=lambda d: d != 1):
+            there = grids[:, inner.start + d : inner.stop + d]
+            for target, source in column_runs(matching.key_height, matching.key_width, d) if d else []:
                 if d == 1:  # the first: it also copies, so that out need not be filled before
                     torch.add(here[..., target], there[..., source], out=out[..., target])
                 else:
                     out[..., target] += there[..., source]
             if d == 1:
                 out[..., -1] = here[..., -1]  # the only cell without a next one
-        return out
-
-    def _spread_columns_back(self, grad: Tensor, rows: Rows, along: Tensor, outer: Rows) -> None:
-        self._part(along, outer, Rows(outer.start, rows.start)).zero_()
-        self._part(along, outer, Rows(rows.stop, outer.stop)).zero_()
-        self._part(along, outer, rows).copy_(grad)
-        for d in range(-self.spread, self.spread + 1):
-            there = self._part(along, outer, Rows(rows.start + d, rows.stop + d))
-            for target, source in column_runs(self.key_height, self.key_width, d) if d else []:
-                there[..., source] += grad[..., target]
-
-    def _add_spread_gradient(self, have: Rows, along: Tensor, matched: Tensor) -> None:
-        grad = self.space.take("second", *matched.shape)
-        self._add_matched_gradient(have, add_diagonal(along, grad, self.spread, 1, 1), matched)
-
-    def _add_matched_gradient(self, rows: Rows, grad: Tensor, matched: Tensor) -> None:
-        weighted = torch.mul(grad, matched, out=self.space.take("third", *matched.shape))
-        self.grad_log_norm -= weighted.sum(dim=1)  # d(m / n) = -(m / n) d(log n)
-        gram_rows = rows.widened(self.reach, self.height)
-        padded = self._padded("first", gram_rows).zero_()
-        torch.mul(self._grids(grad), self.key_factor, out=self._bare(padded, gram_rows, rows))
-        along = self._padded("third", gram_rows)
-        add_diagonal(padded, along, self.reach, self.padded_width, self.padded_key_width)
-        gram = add_diagonal(along, self._padded("first", gram_rows), self.reach, 1, 1)
-        multiply(self.keys, gram.mT, self._columns(self.grad_queries, gram_rows), accumulate=True)
-        multiply(self._columns(self.queries, gram_rows), gram, self.grad_keys, accumulate=True)
-
-    def _wrapped(self, rows: Rows) -> list[int]:
-        return [y for y in range(rows.start - self.spread, rows.stop + self.spread) if not 0 <= y < self.height]
-
-    def _has(self, rows: Rows, y: int) -> bool:
-        return rows.start <= y % self.height < rows.stop
-
-    def _outer(self, rows: Rows) -> Rows:
-        have = rows.widened(self.spread, self.height).widened(self.slack, self.height)
-        return Rows(min(have.start, rows.start - self.spread), max(have.stop, rows.stop + self.spread))
-
-    def _padded(self, name: str, rows: Rows) -> Tensor:
-        return self.space.take(name, self.batch, rows.size * self.padded_width, self.keys.shape[-1])
-
-    def _columns(self, features: Tensor, rows: Rows) -> Tensor:
-        return features[..., rows.start * self.padded_width : rows.stop * self.padded_width]
-
-    def _part(self, block: Tensor, have: Rows, rows: Rows) -> Tensor:
-        return block[:, (rows.start - have.start) * self.width : (rows.stop - have.start) * self.width]
-
-    def _grids(self, block: Tensor) -> Tensor:
-        return block.view(self.batch, -1, self.width, self.key_height, self.key_width)
-
-    def _bare(self, padded: Tensor, have: Rows, rows: Rows) -> Tensor:
-        grids = padded.view(self.batch, have.size, self.padded_width, self.key_height, self.padded_key_width)
-        return grids[:, rows.start - have.start : rows.stop - have.start, : self.width, :, : self.key_width]

@@ -6,66 +6,16 @@ of the attention, and they meet the values around a corner of the key grid. Henc
 the squares around the corners (one more per axis than cells), sum the attention, and do one product.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import product
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from gicinpaint.attention import fused
+from gicinpaint.attention.corners import UsedCorners, corner_stride
 from gicinpaint.attention.diagonals import Workspace, multiply
 from gicinpaint.attention.fused import compiled
-from gicinpaint.attention.matching import Rows
-
-
-def corner_stride(grid: Sequence[int]) -> int:
-    """Return the length of a row of numbers for every corner, rounded up: products like rows that start aligned."""
-    return -(-(grid[0] + 1) * (grid[1] + 1) // 16) * 16
-
-
-def around_corners(features: Tensor, rate: int, out: Tensor, factor: float = 1.0) -> Tensor:
-    """Write the cells around every corner of the shrunk grid, times a factor, zero outside.
-
-    Args:
-        features: Full-size features.
-        rate: Cells of the full-size grid per cell of the shrunk one.
-        out: Where to write.
-        factor: Factor on the features.
-
-    Shape:
-        - features: (B, C, rate * h, rate * w)
-        - out, returned: (B, C * rate^2, corner_stride(h, w))
-    """
-    out.zero_()
-    for cells, squares in _paired_cells(features, rate, out):
-        torch.mul(cells, factor, out=squares)
-    return out
-
-
-def from_corners(corners: Tensor, rate: int, out: Tensor, factor: float = 1.0) -> None:
-    """Write full-size features from the cells around every corner, times a factor: the inverse of `around_corners`.
-
-    Shape:
-        - corners: (B, C * rate^2, corner_stride(h, w))
-        - out: (B, C, rate * h, rate * w)
-    """
-    for cells, squares in _paired_cells(out, rate, corners):
-        if cells.dtype == squares.dtype:
-            torch.mul(squares, factor, out=cells)
-        else:
-            cells.copy_(squares * factor)
-
-
-def _paired_cells(features: Tensor, rate: int, corners: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Return views of the same cells, (B, C, h, w), in both arrangements, for each cell of a square."""
-    h, w = features.shape[-2] // rate, features.shape[-1] // rate
-    squares = corners[..., : (h + 1) * (w + 1)].unflatten(2, (h + 1, w + 1)).unflatten(1, (-1, rate, rate))
-    before = rate // 2  # patches start so many cells early: TensorFlow's 'SAME' puts the smaller half first
-    for i, j in product(range(rate), repeat=2):
-        # Cell i of a square is before the corner, in the grid cell above it, or after it.
-        y, x = int(i < before), int(j < before)
-        cells = features[:, :, (i - before) % rate :: rate, (j - before) % rate :: rate]
-        yield cells, squares[:, :, i, j, y : y + h, x : x + w]
+from gicinpaint.attention.windows import Span
 
 
 class BlockPaster:
@@ -78,12 +28,15 @@ class BlockPaster:
         query_grid: Height and width of the query grid.
         key_grid: Height and width of the key grid.
         batch: Number of images.
+        used: The corners of the key grid that are multiplied.
         space: Memory for the blocks; the pieces "first" and "second" are overwritten.
     """
 
-    def __init__(self, query_grid: Sequence[int], key_grid: Sequence[int], batch: int, space: Workspace) -> None:
+    def __init__(
+        self, query_grid: Sequence[int], key_grid: Sequence[int], batch: int, used: UsedCorners, space: Workspace
+    ) -> None:
         self.height, self.corner_width = query_grid[0], query_grid[1] + 1
-        self.key_grid, self.batch, self.space = (key_grid[0], key_grid[1]), batch, space
+        self.key_grid, self.batch, self.used, self.space = (key_grid[0], key_grid[1]), batch, used, space
         self.key_corner_width = key_grid[1] + 1
         self.key_corners = corner_stride(key_grid)
 
@@ -93,7 +46,7 @@ class BlockPaster:
         self.window = self.space.take("window", self.batch, (rows + 2) * self.corner_width, self.key_corners).zero_()
         self.filled = 0
 
-    def place(self, attention: Tensor, keep: Tensor, rows: Rows) -> Tensor:
+    def place(self, attention: Tensor, keep: Tensor, rows: Span) -> Tensor:
         """Put the attention of the next rows in the window, without that to invalid keys, and return it there.
 
         Args:
@@ -118,13 +71,13 @@ class BlockPaster:
             self._window_rows(1 + rows.size, 2 + rows.size).zero_()
         return inside
 
-    def summed(self, rows: Rows) -> tuple[slice, Tensor]:
+    def summed(self, rows: Span) -> tuple[slice, Tensor]:
         """Return the corners that the placed rows complete, and the sums of attention there.
 
         They are the corners above the rows; the last rows complete those below them too.
 
         Shape:
-            - returned: (B, corners, key corners) in the piece "second"
+            - returned: (B, corners, used key corners), in the piece "second" if all are used
         """
         lines = rows.size + (rows.stop == self.height)
         window = self._window_rows(0, 1 + lines)
@@ -133,16 +86,16 @@ class BlockPaster:
         completed = slice(rows.start * step, (rows.start + lines) * step)
         if self.space.fuse:
             compiled(fused.corners)(window, out, step, key_step)
-            return completed, out
+            return completed, self.used.compact(out, "weights")
         along = self.space.take("first", *window.shape)
         along[:, 0] = window[:, 0]
         along[..., 0] = window[..., 0]
         torch.add(window[:, 1:, 1:], window[:, :-1, :-1], out=along[:, 1:, 1:])
         out[..., :key_step] = along[:, step:, :key_step]
         torch.add(along[:, step:, key_step:], along[:, :-step, :-key_step], out=out[..., key_step:])
-        return completed, out
+        return completed, self.used.compact(out, "weights")
 
-    def attention_gradient(self, grad: Tensor, values: Tensor, rows: Rows, name: str) -> Tensor:
+    def attention_gradient(self, grad: Tensor, values: Tensor, rows: Span, name: str) -> Tensor:
         """Return the gradient of some rows' attention, where `place` puts attention.
 
         Args:
@@ -153,12 +106,14 @@ class BlockPaster:
 
         Shape:
             - grad: (B, C * rate^2, corners)
-            - values: (B, C * rate^2, key corners)
+            - values: (B, C * rate^2, used key corners)
             - returned: (B, rows * (w + 1), key corners) in the named piece; meaningless outside the grids
         """
         step, key_step = self.corner_width, self.key_corner_width
-        corners = self.space.take("first", self.batch, (rows.size + 1) * step, self.key_corners)
-        multiply(grad[..., rows.start * step : (rows.stop + 1) * step].mT, values, corners)
+        size, every = (rows.size + 1) * step, self.used.runs is None
+        compact = self.space.take("first" if every else "weights", self.batch, size, self.used.stride)
+        multiply(grad[..., rows.start * step : (rows.stop + 1) * step].mT, values, compact)
+        corners = self.used.expand(compact, "first")
         out = self.space.take(name, self.batch, rows.size * step, self.key_corners)
         if self.space.fuse:
             compiled(fused.corner_gradient)(corners, out, step, key_step)

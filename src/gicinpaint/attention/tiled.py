@@ -6,9 +6,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gicinpaint.attention.corners import corner_grid, corner_stride, from_corners
 from gicinpaint.attention.diagonals import multiply, workspace
-from gicinpaint.attention.image_blocks import NEGLIGIBLE, ImageBlocks, Kept, image_groups, norm_gradient, valid_of
-from gicinpaint.attention.pasting import corner_stride, from_corners
+from gicinpaint.attention.image_blocks import (
+    NEGLIGIBLE,
+    ImageBlocks,
+    Kept,
+    Tiles,
+    image_groups,
+    norm_gradient,
+    valid_of,
+)
+from gicinpaint.attention.matching_gradient import MatchingGradient, StripGradient
 from gicinpaint.attention.scores import OVERLAP, best_offset, widened, without_autocast
 
 
@@ -16,29 +25,33 @@ from gicinpaint.attention.scores import OVERLAP, best_offset, widened, without_a
 class TiledAttention:
     """Attend block by block of query rows: the algebra of `FactorizedAttention` in bounded memory.
 
-    A block holds the scores of a few rows of queries with all keys. The gradient recomputes the blocks, so only the
-    inputs are kept for it (a batch whose scores take no more than 64 MB keeps them); a second gradient is refused.
+    A block holds the scores of a few rows of queries, or of parts of rows, with all keys; so memory is linear in the
+    pixels. The gradient recomputes the blocks, so only the inputs are kept for it (a batch whose scores take no more
+    than 64 MB keeps them); a second gradient is refused.
     Scores, softmax and sums are in float32 (float64 for float64 inputs) whatever the inputs' type, also under
     autocast. Compilers see one operator.
 
     Args:
         block_rows: Rows of queries per block; None chooses them from the sizes so that a block fits the cache.
+        block_columns: Columns of queries per block; None takes all of them, or strips of a grid that is wider than 128.
         fuse: Whether the sums of a block are compiled into one kernel per step (torch.compile): for accelerators,
             where they are bound by memory; the first call of each kind compiles for some seconds.
 
     Raises:
-        ValueError: If block_rows is less than 1.
+        ValueError: If block_rows or block_columns is less than 1.
 
     Source:
         Yu et al. 2018, section 4.1; semantics of the released code, with a mask per image.
     """
 
     block_rows: int | None = None
+    block_columns: int | None = None
     fuse: bool = False
 
     def __post_init__(self) -> None:
-        if self.block_rows is not None and self.block_rows < 1:
-            raise ValueError(f"block_rows must be at least 1, got {self.block_rows}; None chooses it from the sizes")
+        for name, count in (("block_rows", self.block_rows), ("block_columns", self.block_columns)):
+            if count is not None and count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}; None chooses it from the sizes")
 
     def __call__(
         self,
@@ -66,6 +79,7 @@ class TiledAttention:
             propagation_size if propagate else 1,
             softmax_scale,
             self.block_rows,
+            self.block_columns,
             self.fuse,
             return_offset,
             wanted,
@@ -84,6 +98,7 @@ def _attend(
     propagation_size: int,
     softmax_scale: float,
     block_rows: int | None,
+    block_columns: int | None,
     fuse: bool,
     return_offset: bool,
     keep: bool,
@@ -91,21 +106,27 @@ def _attend(
     batch, c, h, w = foreground.shape
     output = foreground.new_empty(batch, c, rate * h, rate * w)
     offset = foreground.new_empty((batch, 2, h, w) if return_offset else (0,), dtype=torch.int64)
-    kept = Kept.like(foreground, background, block_rows, keep)
+    kept = Kept.like(foreground, background, Tiles.of(foreground, background, block_rows, block_columns), keep)
     with without_autocast(foreground), workspace(widened(foreground[:0])[0], fuse) as space:
         for part in image_groups(foreground, background, block_rows):
             f, b, values = widened(foreground[part], background[part], full_background[part])
             images = ImageBlocks(f, b, valid_of(valid, part), patch_size, propagation_size, softmax_scale, space)
-            corners = images.corners("values", values, rate)
-            sums = space.take("sums", len(f), corners.shape[1], corner_stride(f.shape[-2:]))
-            for rows in images.blocks(block_rows):
-                attention, _ = images.attention(rows, kept.of(part), "second")
-                if return_offset:
-                    offset[part, :, slice(*rows)] = best_offset(attention * images.keep[:, None], w, b.shape[-1])
-                F.threshold(attention, NEGLIGIBLE, 0.0, inplace=True)
-                images.paster.place(attention, images.keep, rows)
-                completed, weights = images.paster.summed(rows)
-                multiply(corners, weights.mT, sums[..., completed])
+            values = images.values(values, rate)
+            sums = space.take("sums", len(f), values.shape[1], corner_stride((h, w))).zero_()
+            recalled = kept.of(part)
+            for strip in images.strips(Tiles.of(f, b, block_rows, block_columns, len(f)), recalled):
+                corners = strip.corners(sums)
+                for rows in strip.blocks():
+                    attention = strip.attention(rows, recalled)
+                    if return_offset:
+                        best = best_offset(attention * images.keep[:, None], strip.columns.size, b.shape[-1])
+                        offset[part, :, slice(*rows), slice(*strip.columns)] = best
+                    F.threshold(attention, NEGLIGIBLE, 0.0, inplace=True)
+                    strip.paster.place(attention, images.keep, rows)
+                    completed, weights = strip.paster.summed(rows)
+                    multiply(values, weights.mT, corners[..., completed])
+                if not strip.whole:
+                    strip.corner_columns(sums).add_(corner_grid(corners, strip.grid))
             from_corners(sums, rate, output[part], 1 / OVERLAP)
     return output, offset, *kept
 
@@ -121,6 +142,7 @@ def _(
     propagation_size: int,
     softmax_scale: float,
     block_rows: int | None,
+    block_columns: int | None,
     fuse: bool,
     return_offset: bool,
     keep: bool,
@@ -129,7 +151,7 @@ def _(
     return (
         foreground.new_empty(b, c, rate * h, rate * w),
         foreground.new_empty((b, 2, h, w) if return_offset else (0,), dtype=torch.int64),
-        *Kept.like(foreground, background, block_rows, keep),
+        *Kept.like(foreground, background, Tiles.of(foreground, background, block_rows, block_columns), keep),
     )
 
 
@@ -147,6 +169,7 @@ def _attend_gradient(
     propagation_size: int,
     softmax_scale: float,
     block_rows: int | None,
+    block_columns: int | None,
     fuse: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     results = [
@@ -156,24 +179,23 @@ def _attend_gradient(
         for part in image_groups(foreground, background, block_rows):
             f, b, values, g = widened(foreground[part], background[part], full_background[part], grad[part])
             images = ImageBlocks(f, b, valid_of(valid, part), patch_size, propagation_size, softmax_scale, space)
-            matcher, paster = images.matcher, images.paster
-            corners = images.corners("values", values, rate)
+            values = images.values(values, rate)
             sums = images.corners("sums", g, rate, 1 / OVERLAP)
-            grad_corners = space.take("corners", *corners.shape).zero_()
-            matcher.start_gradient()
-            for rows in images.blocks(block_rows):
-                recalled = Kept(kept_attention, kept_matched).of(part)
-                if recalled is None:
-                    attention, matched = images.attention(rows, None, "matched")
-                    F.threshold(attention, NEGLIGIBLE, 0.0, inplace=True)
-                else:
-                    attention, matched = recalled
-                attention = paster.place(attention, images.keep, rows)
-                completed, weights = paster.summed(rows)
-                multiply(sums[..., completed], weights, grad_corners, accumulate=True)
-                grad_attention = paster.attention_gradient(sums, corners, rows, "gradient")
-                matcher.add_gradient(rows, images.softmax_gradient(attention, grad_attention), matched, "matched")
-            grad_f, grad_b, grad_log_norm = matcher.gradients()
+            grad_values = space.take("grad values", *values.shape).zero_()
+            matched = MatchingGradient(images.matching)
+            recalled = Kept(kept_attention, kept_matched).of(part)
+            for strip in images.strips(Tiles.of(f, b, block_rows, block_columns, len(f)), recalled):
+                gradient = StripGradient(strip.matcher, matched, strip.block_rows)
+                corners = strip.corners(sums, copy=True)
+                for rows in strip.blocks():
+                    attention = strip.recall(rows, recalled)
+                    attention = strip.paster.place(attention, images.keep, rows)
+                    completed, weights = strip.paster.summed(rows)
+                    multiply(corners[..., completed], weights, grad_values, accumulate=True)
+                    grad_attention = strip.paster.attention_gradient(corners, values, rows, "gradient")
+                    gradient.add(rows, strip.softmax_gradient(attention, grad_attention))
+            grad_f, grad_b, grad_log_norm = matched.results()
+            grad_corners = images.used.expand(grad_values, "first")
             results[0][part] = grad_f
             results[1][part] = grad_b + norm_gradient(b, images.norm, grad_log_norm, patch_size)
             from_corners(grad_corners, rate, results[2][part])
@@ -196,9 +218,9 @@ def _keep_inputs(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 def _backward(ctx, grad, *_):  # type: ignore[no-untyped-def]
     if grad is None:
-        return (None,) * 12
+        return (None,) * 13
     grads = _attend_gradient(grad, *ctx.saved_tensors, *ctx.settings)
-    return grads[0], grads[1], None, grads[2], *[None] * 8
+    return grads[0], grads[1], None, grads[2], *[None] * 9
 
 
 def _refuse(ctx, *grads):  # type: ignore[no-untyped-def]
