@@ -23,7 +23,7 @@ _API = """```
 curl -F image=@picture.png -F mask=@mask.png -F grow=0 -F blend=none {address}/api/fill -o filled.png
 ```
 White in the mask is the hole. The answer is a PNG, or JSON with an `error`. `{address}/api` lists all of it."""
-_LEAST_SECONDS = 0.5
+_LEAST_SECONDS = 1.0
 _EDITOR_BYTES = 256_000_000  # of drawings that the browser has sent and no fill has taken yet
 
 
@@ -197,7 +197,7 @@ def build_page(events: Events, address: str) -> gr.Blocks:
 
 
 def unhurried(event: Callable[..., Any]) -> Callable[..., Any]:
-    """Return an event that takes half a second at least, errors too.
+    """Return an event that takes a second at least, errors too.
 
     gradio's page now and then loses an answer that is there before the page has opened its stream, and then shows
     its clock for ever.
