@@ -30,7 +30,7 @@ def test_a_coarse_network_starts_the_first_stage_and_the_second_stays_as_it_was(
     coarse, generator = seeded(1, CoarseGenerator, 4), seeded(2, Generator, 4)
     before = {name: value.clone() for name, value in generator.state_dict().items()}
     save_generator(coarse, tmp_path)
-    taken = take_weights(generator, str(tmp_path))
+    (taken,) = take_weights(generator, str(tmp_path))
     after, given = generator.state_dict(), coarse.state_dict()
     assert all(torch.equal(after[name], value) for name, value in given.items())
     assert {name.partition(".")[0] for name in changed(before, after)} == {"coarse_network"}
@@ -45,21 +45,34 @@ def test_a_coarse_network_starts_the_first_stage_and_the_second_stays_as_it_was(
 
 def test_a_whole_model_leaves_nothing_fresh_and_what_does_not_fit_is_counted(tmp_path: Path) -> None:
     save_generator(seeded(1, Generator, 4), tmp_path)
-    assert str(take_weights(seeded(2, Generator, 4), str(tmp_path))).endswith("; nothing starts fresh")
+    assert str(take_weights(seeded(2, Generator, 4), str(tmp_path))[0]).endswith("; nothing starts fresh")
     coarse = CoarseGenerator(4)
     rest = len(Generator(4).state_dict()) - len(coarse.state_dict())
-    assert str(take_weights(coarse, str(tmp_path))).endswith(f"nothing starts fresh; {rest} of the file's fit nothing")
+    assert str(take_weights(coarse, str(tmp_path))[0]).endswith(f"nothing starts fresh; {rest} of the file's fit nothing")
 
 
 def test_a_model_without_attention_starts_all_that_its_shapes_fit(tmp_path: Path) -> None:
     """Only the first convolution after the branches are joined sees another number of channels."""
     plain, generator = seeded(1, Generator, 4, None), seeded(2, Generator, 4)
     save_generator(plain, tmp_path)
-    taken = take_weights(generator, str(tmp_path))
+    (taken,) = take_weights(generator, str(tmp_path))
     assert taken.tensors == len(plain.state_dict()) - 2  # the weight and the bias of that layer
     assert "refinement_network.decoder.merge" in taken.fresh
     assert {"refinement_network.attention_encoder", "refinement_network.attended"} <= set(taken.fresh)
     assert not any(part.startswith("coarse_network") for part in taken.fresh)
+
+
+def test_of_two_models_the_later_one_replaces_what_it_has_too(tmp_path: Path) -> None:
+    plain, coarse, generator = seeded(1, Generator, 4, None), seeded(2, CoarseGenerator, 4), seeded(3, Generator, 4, None)
+    save_generator(plain, tmp_path / "plain")
+    save_generator(coarse, tmp_path / "coarse")
+    first, second = take_weights(generator, [str(tmp_path / "plain"), str(tmp_path / "coarse")])
+    expected = plain.state_dict() | coarse.state_dict()
+    assert not changed(expected, generator.state_dict())
+    assert (first.tensors, second.tensors) == (len(expected), len(coarse.state_dict()))
+    assert first.fresh == second.fresh == []
+    take_weights(generator, [str(tmp_path / "coarse"), str(tmp_path / "plain")])
+    assert not changed(plain.state_dict(), generator.state_dict())
 
 
 def test_fresh_parts_are_the_largest_without_any_tensor_taken() -> None:
@@ -86,6 +99,11 @@ def test_weights_that_cannot_be_taken_are_reported_and_change_nothing(tmp_path: 
         take_weights(generator, str(tmp_path / "spoiled"))
     with pytest.raises(JobError, match=r"\(there is coarse_network.encoder.stem.weight, here right\)"):
         nothing_alike(tmp_path)
+    save_generator(CoarseGenerator(4), tmp_path / "right")
+    with pytest.raises(JobError, match=r"absent must be a model's file or folder"):
+        take_weights(generator, [str(tmp_path / "right"), str(tmp_path / "absent")])
+    with pytest.raises(JobError, match="must name a model's file or folder, got none"):
+        take_weights(generator, [])
     assert not changed(before, generator.state_dict())
 
 
@@ -110,7 +128,7 @@ def test_a_run_starts_from_a_coarse_runs_average_and_a_resumed_one_leaves_it_asi
     average = torch.load(source, weights_only=True)["generator_average"]
     started = torch.load(second / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(started[f"generator.{name}"], value) for name, value in average.items())
-    start = json.loads((second / "starts.jsonl").read_text())["initial_weights"]
+    (start,) = json.loads((second / "starts.jsonl").read_text())["initial_weights"]
     assert (start["path"], start["tensors"], start["fresh"]) == (str(source), len(average), ["refinement_network"])
     ended = digest(second)
     assert run(second, *given, "resume=auto") == 0, log_of(second)

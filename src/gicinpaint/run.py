@@ -33,7 +33,7 @@ READS = {
     "updates": int,
     "threads": int | None,
     "resume": str | None,
-    "initial_weights": str | None,
+    "initial_weights": str | list[str] | None,
     "channels_last": bool,
     "compile": bool,
 }
@@ -70,19 +70,20 @@ def _train(config: DictConfig, checkpoint: Path | None) -> None:
     module = build_module(config)
     updates = 0 if checkpoint is None else check_fit(checkpoint, module, module.config)
     given = config.initial_weights
-    taken = take_weights(module.generator, given) if given is not None and checkpoint is None else None
+    taken = take_weights(module.generator, given) if given is not None and checkpoint is None else []
     hasten(module, channels_last=config.channels_last, compiled=config.compile)
     trainer = build_trainer(config)
     if checkpoint is not None and trainer.is_global_zero:
         continue_metrics(trainer.loggers, updates)
     _say(trainer, opening(config, module, data, trainer, checkpoint))
     if given is not None:
-        _say(trainer, str(taken or f"initial_weights={given} is left aside: a resumed run goes on with its own"))
+        aside = f"initial_weights={given} is left aside: a resumed run goes on with its own"
+        _say(trainer, "\n".join(map(str, taken)) or aside)
     facts = {"git": git_commit(), "versions": versions()}
     if trainer.is_global_zero:
         sources = {"training": data.train.source, "validation": data.validation.source}
         more = {"processes": trainer.world_size, "seed": config.seed, "resumed": checkpoint and str(checkpoint)}
-        more["initial_weights"] = taken and taken._asdict()
+        more["initial_weights"] = [source._asdict() for source in taken]
         write_record(Path(config.output), config, _overrides(), sources, **facts, **more)
     record_run(trainer.loggers, module, OmegaConf.to_container(config, resolve=True), facts)  # type: ignore[arg-type]
     try:

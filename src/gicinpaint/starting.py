@@ -1,7 +1,7 @@
 """The weights that a new run's generator starts from."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ class Taken(NamedTuple):
         tensors: Number of tensors taken.
         of: Number of tensors that the generator has.
         unused: Number of tensors of the file that fit nothing.
-        fresh: Parts of the generator without any tensor taken, the largest that are.
+        fresh: Parts of the generator without any tensor taken, from this file or one before it; the largest that are.
         sha256: Of the names, shapes and values taken.
     """
 
@@ -40,39 +40,35 @@ class Taken(NamedTuple):
         return f"the generator starts with {self.tensors} of its {self.of} tensors from {self.path}; {fresh}{unused}"
 
 
-def take_weights(generator: nn.Module, path: str) -> Taken:
-    """Give a generator those layers of a model whose names and shapes are those of its own.
+def take_weights(generator: nn.Module, paths: str | Sequence[str]) -> list[Taken]:
+    """Give a generator those layers of models whose names and shapes are those of its own.
 
     So a coarse network starts the first stage of a generator. A layer of which one tensor does not fit stays as it is:
     a bias alone, such as that of the three colours, means nothing.
 
     Args:
         generator: Is changed.
-        path: What `load_generator` can read; a checkpoint's averaged generator is preferred.
+        paths: What `load_generator` can read; a checkpoint's averaged generator is preferred. Of several, a later one
+            replaces what it has too: a trained first stage that of a whole generator, for instance.
+
+    Returns:
+        What was taken from each.
 
     Raises:
-        JobError: If the file cannot be read, nothing fits, or a weight is not finite.
+        JobError: If a file cannot be read, nothing of it fits, or a weight is not finite; then nothing is changed.
     """
-    try:
-        found = load_generator(Path(path).expanduser()).state_dict()
-    except (ValueError, OSError, ImportError) as error:
-        raise JobError(f"initial_weights: {error}") from error
+    if not paths:
+        raise JobError("initial_weights must name a model's file or folder, got none; write null to start afresh")
     own = generator.state_dict()
-    fits = {name: name in own and value.shape == own[name].shape for name, value in found.items()}
-    broken = {_layer(name) for name in fits.keys() | own.keys() if not fits.get(name)}
-    taken = {name: value for name, value in found.items() if _layer(name) not in broken}
-    if not taken:
-        raise JobError(
-            f"initial_weights: {path} must share names and shapes of weights with the generator, got none that fit "
-            f"({_example(found, own)}); choose the model it was trained with, e.g. model.generator.width"
-        )
-    if wrong := [name for name, value in taken.items() if not value.isfinite().all()]:
-        raise JobError(
-            f"initial_weights: {path} must hold finite weights, {wrong[0]} has others; take an older checkpoint"
-        )
-    generator.load_state_dict(taken, strict=False)
-    unused = len(found) - len(taken)
-    return Taken(str(path), len(taken), len(own), unused, fresh_parts(own, taken), _digest(taken))
+    state: dict[str, Tensor] = {}
+    found = []
+    for path in [paths] if isinstance(paths, str) else paths:
+        taken, unused = _find_fitting(path, own)
+        state |= taken
+        fresh = fresh_parts(own, state)
+        found.append(Taken(str(path), len(taken), len(own), unused, fresh, _digest(taken)))
+    generator.load_state_dict(state, strict=False)
+    return found
 
 
 def fresh_parts(names: Collection[str], taken: Collection[str]) -> list[str]:
@@ -94,6 +90,27 @@ def fresh_parts(names: Collection[str], taken: Collection[str]) -> list[str]:
         if part := next((prefix for prefix in prefixes if prefix not in touched), None):
             parts[part] = None
     return list(parts)
+
+
+def _find_fitting(path: str, own: dict[str, Tensor]) -> tuple[dict[str, Tensor], int]:
+    """Return the tensors of a model's file that fit, and the number of those that do not."""
+    try:
+        found = load_generator(Path(path).expanduser()).state_dict()
+    except (ValueError, OSError, ImportError) as error:
+        raise JobError(f"initial_weights: {error}") from error
+    fits = {name: name in own and value.shape == own[name].shape for name, value in found.items()}
+    broken = {_layer(name) for name in fits.keys() | own.keys() if not fits.get(name)}
+    taken = {name: value for name, value in found.items() if _layer(name) not in broken}
+    if not taken:
+        raise JobError(
+            f"initial_weights: {path} must share names and shapes of weights with the generator, got none that fit "
+            f"({_example(found, own)}); choose the model it was trained with, e.g. model.generator.width"
+        )
+    if wrong := [name for name, value in taken.items() if not value.isfinite().all()]:
+        raise JobError(
+            f"initial_weights: {path} must hold finite weights, {wrong[0]} has others; take an older checkpoint"
+        )
+    return taken, len(found) - len(taken)
 
 
 def _digest(state: dict[str, Tensor]) -> str:
