@@ -3,6 +3,10 @@
 import hashlib
 import itertools
 import logging
+import multiprocessing
+import os
+import signal
+import time
 from types import SimpleNamespace
 
 import lightning
@@ -51,6 +55,15 @@ class Corner:
 
     def __call__(self, image, height, width, generator):
         return image.crop((0, 0, width, height))
+
+
+class Hanging(Noise):
+    """Pictures that no worker process ever gets, as of a network disk that has gone."""
+
+    def read(self, index):
+        if multiprocessing.parent_process() is not None:
+            time.sleep(1000)
+        return super().read(index)
 
 
 def build(train=10, validation=7, bad=(), bad_validation=(), **settings):
@@ -249,6 +262,23 @@ def test_flips_come_as_often_as_asked():
     assert share(0) == 0
     assert share(1) == 1
     assert 0.4 < share(0.5) < 0.6  # 200 fair coins: outside once in 200 seeds, and this seed is fixed
+
+
+def test_workers_that_hang_end_at_once_when_the_run_fails():
+    module = InpaintingDataModule(Hanging(8), Noise(7), MASK, image_size=SIZE, batch_size=4, workers=2)
+    module.train_dataloader()  # one that nobody reads
+    batches = iter(loader := module.train_dataloader())
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    os.kill(workers[0].pid, signal.SIGTERM)
+    time.sleep(0.5)
+    assert workers[0].is_alive()  # they outlive that signal: the run saves first
+    watch, start = signal.getsignal(signal.SIGCHLD), time.monotonic()
+    module.on_exception(RuntimeError("the run fails"))
+    assert not any(worker.is_alive() for worker in workers)
+    del batches, loader
+    assert time.monotonic() - start < 2
+    assert signal.getsignal(signal.SIGCHLD) is watch
 
 
 def test_a_bad_image_stops_the_run_with_its_name():

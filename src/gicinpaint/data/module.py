@@ -1,7 +1,9 @@
 """The data module: images from a source, holes from a mask sampler, in an order that resumes exactly."""
 
 import signal
+import threading
 from collections.abc import Iterator, Sequence
+from weakref import WeakSet
 
 import lightning
 import torch
@@ -123,6 +125,7 @@ class InpaintingDataModule(lightning.LightningDataModule):
         )
         for dataset in (self.train, self.validation):
             _probe(dataset)
+        self._loaders: WeakSet[_BatchLoader] = WeakSet()  # their workers end with them
 
     def train_dataloader(self) -> DataLoader:
         """Return this process's part of the endless stream of training batches."""
@@ -147,13 +150,18 @@ class InpaintingDataModule(lightning.LightningDataModule):
         )
         return self._load(self.validation, sampler)
 
+    def on_exception(self, exception: BaseException) -> None:
+        """End the workers at once: they ignore SIGTERM, and a process that fails would wait for them for ever."""
+        for loader in self._loaders:
+            loader.kill_workers()
+
     def teardown(self, stage: str) -> None:
         """Log how many images were skipped."""
         self.train.faults.log_total()
         self.validation.faults.log_total()
 
     def _load(self, dataset: InpaintingDataset, sampler: EndlessBatchSampler | FiniteBatchSampler) -> DataLoader:
-        return _BatchLoader(
+        loader = _BatchLoader(
             dataset,
             batch_sampler=sampler,
             collate_fn=_leave_whole,  # type: ignore[arg-type]  # of a dataset with __getitems__
@@ -163,6 +171,8 @@ class InpaintingDataModule(lightning.LightningDataModule):
             multiprocessing_context=self.multiprocessing_context if self.workers else None,
             worker_init_fn=_leave_signals_to_the_run,
         )
+        self._loaders.add(loader)
+        return loader
 
     def _place(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
@@ -177,6 +187,18 @@ class _BatchLoader(DataLoader):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch promises a class of its own
         return map(_unpack, super().__iter__())
+
+    def kill_workers(self) -> None:
+        """End the worker processes, whatever they do; the loader is of no use afterwards."""
+        workers = getattr(self._iterator, "_workers", [])  # torch offers no other way to them
+        if not workers or threading.current_thread() is not threading.main_thread():
+            return
+        watch = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's, which makes an error of every killed worker
+        for worker in workers:
+            worker.kill()
+        for worker in workers:
+            worker.join()
+        signal.signal(signal.SIGCHLD, watch)
 
 
 def _leave_whole(batch: PackedBatch) -> PackedBatch:
