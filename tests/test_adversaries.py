@@ -98,6 +98,17 @@ def test_penalty_lies_at_the_given_place_between_real_and_completed() -> None:
     assert penalty.item() == pytest.approx(expected)
 
 
+def test_a_critic_that_knows_its_gradient_is_asked_for_it_and_any_other_is_differentiated_twice() -> None:
+    torch.manual_seed(0)
+    critic, mask, alpha = LocalCritic(3, (20, 18)).double(), torch.ones(1, 1, 20, 18), torch.full((2, 1, 1, 1), 0.3)
+    image, fake = _random(2, 3, 20, 18, seed=1), _random(2, 3, 20, 18, seed=2)
+    weights = [layer.weight for layer in critic.features]
+    known = torch.autograd.grad(gradient_penalty(critic, image, fake, mask, alpha), weights)
+    found = torch.autograd.grad(gradient_penalty(lambda x: critic(x), image, fake, mask, alpha), weights)
+    for one, other in zip(known, found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
 def test_penalty_places_come_from_the_given_generator() -> None:
     image, fake, mask = _random(2, 3, 6, 6, seed=1), _random(2, 3, 6, 6, seed=2), _hole()
 

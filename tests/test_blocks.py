@@ -65,6 +65,21 @@ def test_convolution_applies_its_activation_last() -> None:
     assert torch.equal(layer(torch.zeros(1, 1, 4, 4)), torch.zeros(1, 1, 4, 4))
 
 
+@pytest.mark.parametrize("size", [(8, 8), (7, 10), (1, 3)])
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(3, 1, 1), (3, 1, 4), (5, 2, 1), (3, 2, 1)])
+def test_a_convolution_takes_a_gradient_back_as_autograd_does(
+    size: tuple[int, int], kernel: int, stride: int, dilation: int
+) -> None:
+    layer = Convolution(2, 3, kernel, stride, dilation).double()
+    x = torch.rand(2, 2, *size, dtype=torch.float64, requires_grad=True)
+    result = layer(x)
+    gradient = torch.rand(result.shape, dtype=torch.float64)
+    result.backward(gradient)
+    torch.testing.assert_close(layer.take_back(gradient, size), x.grad, rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match="take_back needs a convolution padded with 'zeros', got 'mirror'"):
+        Convolution(2, 3, kernel, stride, dilation, padding="mirror").take_back(gradient, size)
+
+
 def test_weights_start_glorot_uniform_and_biases_at_zero() -> None:
     layer = Convolution(16, 64, kernel_size=5)
     bound = (6 / (25 * (16 + 64))) ** 0.5  # Glorot and Bengio 2010, equation 16

@@ -33,6 +33,25 @@ def test_scores_and_input_gradients_equal_the_golden_ones(path: Path, part: str)
     torch.testing.assert_close(score, values[f"dout_{part}"], atol=1e-4, rtol=0)
     score.sum().backward()
     assert golden.relative_norm(image.grad, values[f"grad_x_{part}"]) < 1e-3
+    assert golden.relative_norm(_critic(values, part).input_gradient(image).detach(), values[f"grad_x_{part}"]) < 1e-3
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (20, 18), (1, 5)])
+def test_the_gradient_to_the_image_and_its_own_to_the_weights_are_those_of_autograd(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    critic = LocalCritic(3, size).double()
+    for weight in critic.parameters():
+        weight.data.uniform_(-0.3, 0.3)  # biases too
+    image = (torch.rand(2, 3, *size, dtype=torch.float64) * 2 - 1).requires_grad_()
+    (expected,) = torch.autograd.grad(critic(image).sum(), image, create_graph=True)
+    actual = critic.input_gradient(image.detach())
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+    weights = [weight for name, weight in critic.named_parameters() if name.endswith("weight")]
+    direction = torch.rand(expected.shape, dtype=torch.float64)
+    wanted = torch.autograd.grad((expected * direction).square().sum(), weights)
+    found = torch.autograd.grad((actual * direction).square().sum(), weights)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("part", PARTS)

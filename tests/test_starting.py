@@ -48,7 +48,9 @@ def test_a_whole_model_leaves_nothing_fresh_and_what_does_not_fit_is_counted(tmp
     assert str(take_weights(seeded(2, Generator, 4), str(tmp_path))[0]).endswith("; nothing starts fresh")
     coarse = CoarseGenerator(4)
     rest = len(Generator(4).state_dict()) - len(coarse.state_dict())
-    assert str(take_weights(coarse, str(tmp_path))[0]).endswith(f"nothing starts fresh; {rest} of the file's fit nothing")
+    assert str(take_weights(coarse, str(tmp_path))[0]).endswith(
+        f"nothing starts fresh; {rest} of the file's fit nothing"
+    )
 
 
 def test_a_model_without_attention_starts_all_that_its_shapes_fit(tmp_path: Path) -> None:
@@ -63,7 +65,11 @@ def test_a_model_without_attention_starts_all_that_its_shapes_fit(tmp_path: Path
 
 
 def test_of_two_models_the_later_one_replaces_what_it_has_too(tmp_path: Path) -> None:
-    plain, coarse, generator = seeded(1, Generator, 4, None), seeded(2, CoarseGenerator, 4), seeded(3, Generator, 4, None)
+    plain, coarse, generator = (
+        seeded(1, Generator, 4, None),
+        seeded(2, CoarseGenerator, 4),
+        seeded(3, Generator, 4, None),
+    )
     save_generator(plain, tmp_path / "plain")
     save_generator(coarse, tmp_path / "coarse")
     first, second = take_weights(generator, [str(tmp_path / "plain"), str(tmp_path / "coarse")])

@@ -70,14 +70,37 @@ class Convolution(nn.Conv2d):
         x = super().forward(x)
         return x if self.activation is None else self.activation(x)
 
+    def take_back(self, gradient: Tensor, size: Sequence[int]) -> Tensor:
+        """Take a gradient to the convolution's result, before its activation, back to its input.
+
+        The stride may not be larger than what the kernel spans.
+
+        Args:
+            gradient: Gradient to the result.
+            size: Height and width of the input.
+
+        Shape:
+            - gradient: (B, out_channels, ceil(H / stride), ceil(W / stride))
+            - returned: (B, in_channels, H, W)
+
+        Raises:
+            ValueError: If the padding is "mirror", which no transposed convolution undoes.
+        """
+        if self.mirror:
+            raise ValueError("take_back needs a convolution padded with 'zeros', got 'mirror'; use autograd there")
+        (top, _), (left, _) = self._amounts(size[0]), self._amounts(size[1])
+        padded = F.conv_transpose2d(gradient, self.weight, stride=self.stride, dilation=self.dilation)
+        return padded[..., top : top + size[0], left : left + size[1]]
+
     def _same_padded(self, x: Tensor) -> Tensor:
-        amounts: list[int] = []
-        for size in (x.shape[-1], x.shape[-2]):
-            kernel, stride, dilation = self.kernel_size[0], self.stride[0], self.dilation[0]
-            last = size % stride or stride  # cells of the last step; a plain number where the size is a known multiple
-            total = max((kernel - 1) * dilation + 1 - last, 0)
-            amounts += [total // 2, total - total // 2]
-        return F.pad(x, amounts)
+        return F.pad(x, (*self._amounts(x.shape[-1]), *self._amounts(x.shape[-2])))
+
+    def _amounts(self, size: int) -> tuple[int, int]:
+        """Return the zeros before and after an axis."""
+        kernel, stride, dilation = self.kernel_size[0], self.stride[0], self.dilation[0]
+        last = size % stride or stride  # cells of the last step; a plain number where the size is a known multiple
+        total = max((kernel - 1) * dilation + 1 - last, 0)
+        return total // 2, total - total // 2
 
     def _mirrored(self, x: Tensor) -> Tensor:
         amount = self.dilation[0] * (self.kernel_size[0] - 1) // 2

@@ -84,7 +84,8 @@ def gradient_norm(
     Computed in float32 at least, whatever autocast says: in bfloat16 it is some percent off, in float16 it underflows.
 
     Args:
-        critic: Maps images to one score each.
+        critic: Maps images to one score each. One that knows the gradient of its scores to the images, a method
+            `input_gradient` such as `Critic` has, is asked for it; any other is differentiated twice.
         real: Ground truth, as the critic sees it.
         fake: Completed images, as the critic sees them.
         mask: Hole mask; only the gradient inside counts.
@@ -115,8 +116,7 @@ def gradient_norm(
     dtype = torch.promote_types(real.dtype, torch.float32)
     with torch.enable_grad(), torch.autocast(real.device.type, enabled=False):
         real, fake = real.detach().to(dtype), fake.detach().to(dtype)
-        between = (real + alpha.to(dtype) * (fake - real)).requires_grad_()
-        (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+        gradient = _input_gradient(critic, real + alpha.to(dtype) * (fake - real))
         return torch.linalg.vector_norm((gradient * mask.to(dtype)).flatten(1), dim=1)
 
 
@@ -137,3 +137,12 @@ def gradient_penalty(
 def penalty(norm: Tensor) -> Tensor:
     """Return the mean squared distance of gradient norms (B,) from 1, a scalar."""
     return (norm - 1).square().mean()
+
+
+def _input_gradient(critic: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    known: Callable[[Tensor], Tensor] | None = getattr(critic, "input_gradient", None)
+    if known is not None:
+        return known(image)
+    image.requires_grad_()
+    (gradient,) = torch.autograd.grad(critic(image).sum(), image, create_graph=True)
+    return gradient
