@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import time
@@ -279,6 +280,22 @@ def test_workers_that_hang_end_at_once_when_the_run_fails():
     del batches, loader
     assert time.monotonic() - start < 2
     assert signal.getsignal(signal.SIGCHLD) is watch
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError, BrokenPipeError, EOFError])
+def test_a_worker_lost_while_it_hands_its_memory_over_is_called_a_lost_worker(error, monkeypatch):
+    module = build(workers=1)
+    batches = iter(module.train_dataloader())
+    next(batches)
+
+    def torn(*_):
+        raise error("the other end is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(multiprocessing.connection.Connection, "recv_bytes", torn)
+        with pytest.raises(RuntimeError, match="DataLoader worker was lost"):
+            first(batches, 20)
+    module.on_exception(RuntimeError())
 
 
 def test_a_bad_image_stops_the_run_with_its_name():

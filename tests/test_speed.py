@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
+from torch.optim import Adam
 
 from gicinpaint.losses import gradient_norm
 from gicinpaint.speed import hasten
@@ -24,10 +27,11 @@ def _fresh_compiler() -> Iterator[None]:
 
 
 def trained(
-    precision: str = "64-true", channels_last: bool = False
+    precision: str = "64-true", channels_last: bool = False, fused: bool = False
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Return weights and losses after two updates of the generator and four of the critics."""
-    module = small_module(critic_steps=2)
+    optimizer = partial(Adam, lr=1e-3, betas=(0.5, 0.9), fused=fused)
+    module = small_module(critic_steps=2, generator_optimizer=optimizer, critic_optimizer=optimizer)
     hasten(module, channels_last=channels_last, compiled=False)
     trainer = fit(module, updates=2, precision=precision)
     losses = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
@@ -41,6 +45,19 @@ def test_weights_after_training_with_channels_last_are_those_of_the_plain_networ
     assert actual["generator.coarse_network.encoder.stem.weight"].is_contiguous(memory_format=torch.channels_last)
     for name, value in expected.items():
         torch.testing.assert_close(actual[name], value, rtol=1e-7, atol=1e-9, msg=name)
+
+
+def test_weights_after_training_with_fused_optimizers_are_those_of_plain_ones() -> None:
+    (expected, _), (actual, _) = trained(), trained(fused=True)
+    for name, value in expected.items():
+        torch.testing.assert_close(actual[name], value, rtol=1e-7, atol=1e-9, msg=name)
+
+
+def test_fused_optimizers_are_refused_where_they_would_clip_scaled_gradients() -> None:
+    factory = partial(Adam, fused=True)
+    module = small_module(generator_optimizer=factory, critic_optimizer=factory, clip=1.0)
+    with pytest.raises(ValueError, match="optimizer.fused must be false with trainer.precision=16-mixed"):
+        fit(module, plugins=[MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))])
 
 
 @pytest.mark.slow

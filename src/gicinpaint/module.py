@@ -208,7 +208,13 @@ class InpaintingModule(LightningModule):
         checkpoint.pop("loops", None)  # the trainer's own bookkeeping repeats steps at an epoch's edge: it starts anew
 
     def on_train_start(self) -> None:
-        """Let the trainer count validations and log lines from the batches that were seen before a resume."""
+        """Let the trainer count validations and log lines from the batches that were seen before a resume.
+
+        Raises:
+            ValueError: If optimizers that remove float16's scale themselves would hide the gradients from the guard.
+        """
+        if self._scaler is not None and any(getattr(o, "_step_supports_amp_scaling", False) for o in self._optimizers()):
+            raise ValueError("optimizer.fused must be false with trainer.precision=16-mixed, got true; use bf16-mixed")
         loop = self.trainer.fit_loop.epoch_loop
         loop.batch_progress.total.ready = loop.batch_progress.total.completed = self.batches_seen
         loop._batches_that_stepped = self.batches_seen
@@ -255,8 +261,12 @@ class InpaintingModule(LightningModule):
         """Clip the gradients, or drop them if they are not finite; any scale of float16 is removed from them here."""
         network, terms = self._stepping
         where = f"batch {self.batches_seen} (generator update {self.generator_updates})"
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        scaled = self._scaler is not None
         self._admitted = self.guard.admit(network, getattr(self, network), terms, where, scaled=scaled)
+
+    @property
+    def _scaler(self) -> Any:
+        return getattr(self.trainer.precision_plugin, "scaler", None)
 
     def _optimizers(self) -> list[Any]:
         optimizers = self.optimizers()

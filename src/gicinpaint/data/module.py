@@ -186,7 +186,8 @@ class _BatchLoader(DataLoader):
     """Loads packed batches and turns them into values in the process that trains, just before they are used."""
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch promises a class of its own
-        return map(_unpack, super().__iter__())
+        batches = super().__iter__()
+        return map(_unpack, _received(batches) if self.num_workers else batches)
 
     def kill_workers(self) -> None:
         """End the worker processes, whatever they do; the loader is of no use afterwards."""
@@ -204,6 +205,18 @@ class _BatchLoader(DataLoader):
 def _leave_whole(batch: PackedBatch) -> PackedBatch:
     """Take the place of the function that joins items: they come as a batch."""
     return batch
+
+
+def _received(batches: Iterator[PackedBatch]) -> Iterator[PackedBatch]:
+    """Give the one name to a lost worker that torch gives it where it notices; it may be lost with its memory open."""
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except (ConnectionError, EOFError) as error:
+            raise RuntimeError("DataLoader worker was lost while its batch was taken over") from error
+        yield batch
 
 
 def _unpack(batch: PackedBatch) -> Batch:
