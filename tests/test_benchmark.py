@@ -13,6 +13,8 @@ from gicinpaint import cli
 from gicinpaint.benchmark import AttentionBenchmark, Case, Limits, Measuring, list_cases
 from gicinpaint.benchmark.memory import peak_extra_memory
 from gicinpaint.benchmark.timing import time_in_turns
+from gicinpaint.benchmark.training_step import TrainingWork
+from gicinpaint.blocks import Convolution
 
 FOLDER = Path(__file__).parents[1] / "conf" / "benchmark"
 OPTIONS = sorted({path.stem for path in FOLDER.glob("*.yaml")} - {"data"})  # data has figures instead of cases
@@ -135,6 +137,24 @@ def test_a_wrong_setting_is_one_line(override, expected, code, tmp_path, capsys)
     assert expected in error
     assert len(error.strip().splitlines()) == 1
     assert not (tmp_path / "benchmark.csv").exists()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_training_step_is_measured_in_the_type_that_was_asked_for(dtype):
+    work = TrainingWork(None, width=4, pair=True, channels_last=False)
+    step = work(Case("pair", "none", 64, 64, 1, dtype, 1, "cpu", work))
+    seen = set()
+
+    def note(module, inputs, output):
+        if isinstance(module, Convolution):
+            seen.add(output.dtype)
+
+    hook = torch.nn.modules.module.register_module_forward_hook(note)
+    try:
+        step()
+    finally:
+        hook.remove()
+    assert seen == {torch.float32, getattr(torch, dtype)}  # the penalty is in float32 always
 
 
 def test_sizes_of_a_curve_come_in_order_and_variants_together():

@@ -53,7 +53,8 @@ class TrainingWork:
 
         def step() -> None:
             module.batches_seen = module.critic_steps - 1 if self.pair else 0
-            wrapped.training_step(batch, 0)
+            with fabric.autocast():  # as the trainer does; Fabric would for `forward` alone
+                wrapped.training_step(batch, 0)
 
         return step
 

@@ -84,8 +84,8 @@ class RectangleMask:
             edges[np.arange(most) >= draw_integers(*self.count, (drawn, 1), generator).numpy(force=True)] = 0
         mask = fill_rectangles(torch.from_numpy(edges).to(device or "cpu"), height, width)
         if most == 1:
-            places = (torch.from_numpy(place[:, 0]).to(mask.device) for place in (top, left))
-            box = Box(*places, *self.box)
+            tops, lefts = (torch.from_numpy(place[:, 0]).to(mask.device) for place in (top, left))
+            box = Box(tops, lefts, *self.box)
         else:
             box = hole_window(mask, self.box)
         if self.same_in_batch:
