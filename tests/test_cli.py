@@ -67,3 +67,12 @@ def test_unknown_job_names_the_nearest(tmp_path: Path) -> None:
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
     assert "did you mean train?" in result.stderr
+
+
+def test_a_multirun_may_be_asked_for_anywhere_among_the_overrides(tmp_path: Path) -> None:
+    few = ["benchmark.sizes=[4]", "limits.rounds=1", "limits.seconds=0.01", "memory=false"]
+    both = ["-m", "backends=[unfold],[factorized]", f"hydra.sweep.dir={tmp_path}"]
+    command = [sys.executable, "-m", "gicinpaint.cli", "benchmark", *few, *both]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert len(list(tmp_path.glob("*/benchmark.csv"))) == 2

@@ -143,6 +143,7 @@ def _run(job: str, overrides: list[str]) -> int:
     from gicinpaint.overrides import complaint_about_options, explain
 
     register_resolvers()
+    overrides = sorted(overrides, key=lambda word: word not in ("-m", "--multirun"))  # Hydra refuses it among others
     if complaint := complaint_about_options(overrides):
         _say(complaint)
         return WRONG_OVERRIDES
