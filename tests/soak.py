@@ -3,8 +3,8 @@
     python tests/soak.py FOLDER                     # 30 minutes; ends with one line of figures, code 0 if all is well
     python tests/soak.py FOLDER 10 dataset.workers=0    # 10 minutes with other settings
 
-The memory is that of the run and of its readers together, shared pages counted once, every ten seconds. It may grow by
-less than 2 % from the minutes after the warm-up to the last ones. FOLDER/soak.csv keeps every sample.
+The memory is that of the run and of its readers together, shared pages counted once and files not, every ten seconds.
+It may grow by less than 2 % from the minutes after the warm-up to the last ones. FOLDER/soak.csv keeps every sample.
 """
 
 from __future__ import annotations
@@ -37,15 +37,20 @@ EVERY = 10  # seconds
 
 
 def memory(process: psutil.Process) -> tuple[float, float, int]:
-    """Return megabytes of a process and all that it started: shared pages once, of the process alone; their number."""
-    processes = [process, *process.children(recursive=True)]
+    """Return megabytes of a process and all that it started, then of the process alone, and how many they are.
+
+    Pages that they share count once. Files in memory, such as libraries, do not count: other programs share them, and
+    what falls to each changes as those come and go.
+    """
     sizes = []
-    for one in processes:
+    for one in (process, *process.children(recursive=True)):
         try:
-            sizes.append(one.memory_full_info())
-        except psutil.NoSuchProcess:
-            continue
-    return sum(size.pss for size in sizes) / 1e6, sizes[0].rss / 1e6, len(sizes)
+            rollup = Path(f"/proc/{one.pid}/smaps_rollup").read_text()
+        except OSError:
+            continue  # it has ended
+        fields = dict(line.split()[:2] for line in rollup.splitlines()[1:])
+        sizes.append(sum(int(fields[name]) for name in ("Pss_Anon:", "Pss_Shmem:")) * 1024 / 1e6)
+    return sum(sizes), sizes[0], len(sizes)
 
 
 def watch(run: subprocess.Popen[bytes], folder: Path, minutes: float) -> list[tuple[float, float]]:
@@ -53,7 +58,7 @@ def watch(run: subprocess.Popen[bytes], folder: Path, minutes: float) -> list[tu
     started, samples = time.monotonic(), []
     with (folder / "soak.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("minutes", "all_mb", "main_rss_mb", "processes"))
+        writer.writerow(("minutes", "all_mb", "main_mb", "processes"))
         while (passed := (time.monotonic() - started) / 60) < minutes and run.poll() is None:
             total, main, count = memory(psutil.Process(run.pid))
             samples.append((passed, total))

@@ -1,5 +1,6 @@
 """The data module: batches that depend on the seed and their number alone, and errors before the run starts."""
 
+import gc
 import hashlib
 import itertools
 import logging
@@ -8,6 +9,7 @@ import multiprocessing.connection
 import os
 import signal
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import lightning
@@ -64,6 +66,14 @@ class Hanging(Noise):
     def read(self, index):
         if multiprocessing.parent_process() is not None:
             time.sleep(1000)
+        return super().read(index)
+
+
+class Collecting(Noise):
+    """Pictures whose reading looks for garbage, as Python does by itself now and then."""
+
+    def read(self, index):
+        gc.collect()
         return super().read(index)
 
 
@@ -280,6 +290,21 @@ def test_workers_that_hang_end_at_once_when_the_run_fails():
     del batches, loader
     assert time.monotonic() - start < 2
     assert signal.getsignal(signal.SIGCHLD) is watch
+
+
+def test_looking_for_garbage_does_not_copy_the_memory_that_workers_share():
+    heap = [[number] for number in range(600_000)]  # 50 MB of objects
+    module = InpaintingDataModule(Collecting(8), Noise(7), MASK, image_size=SIZE, batch_size=4, workers=1)
+    before = gc.get_freeze_count()
+    batches = iter(module.train_dataloader())
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    rollup = Path(f"/proc/{worker.pid}/smaps_rollup").read_text()
+    fields = dict(line.split()[:2] for line in rollup.splitlines()[1:])
+    assert int(fields["Private_Dirty:"]) < 30_000  # kilobytes
+    module.on_exception(RuntimeError())
+    assert gc.get_freeze_count() == before == 0
+    assert len(heap) == 600_000
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError, BrokenPipeError, EOFError])

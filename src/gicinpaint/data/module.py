@@ -1,5 +1,6 @@
 """The data module: images from a source, holes from a mask sampler, in an order that resumes exactly."""
 
+import gc
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -154,9 +155,11 @@ class InpaintingDataModule(lightning.LightningDataModule):
         """End the workers at once: they ignore SIGTERM, and a process that fails would wait for them for ever."""
         for loader in self._loaders:
             loader.kill_workers()
+        gc.unfreeze()
 
     def teardown(self, stage: str) -> None:
         """Log how many images were skipped."""
+        gc.unfreeze()
         self.train.faults.log_total()
         self.validation.faults.log_total()
 
@@ -186,6 +189,9 @@ class _BatchLoader(DataLoader):
     """Loads packed batches and turns them into values in the process that trains, just before they are used."""
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch promises a class of its own
+        if self.num_workers:  # else a collection, in the workers or here, writes to all of the memory that they share
+            gc.collect()
+            gc.freeze()
         batches = super().__iter__()
         return map(_unpack, _received(batches) if self.num_workers else batches)
 
