@@ -64,7 +64,7 @@ def model(folder: Path) -> Path:
 
 
 def start(folder: Path, *overrides: str) -> Server:
-    """Start a server with a small random model and return it when it answers."""
+    """Start a server, with a small random model unless an override names another, and return it when it answers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -20,6 +20,7 @@ import demo_server
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: make test-browser installs it")
 pytestmark = pytest.mark.browser
 
+MODEL = Path(__file__).parents[1] / "weights" / "contextual_w16"  # as a user of the repository sees it
 WAIT = 150  # seconds, on a machine that does other things too
 FLAGS = (
     "--headless=new",
@@ -117,7 +118,7 @@ class Page:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[demo_server.Server]:
-    server = demo_server.start(tmp_path_factory.mktemp("server"))
+    server = demo_server.start(tmp_path_factory.mktemp("server"), f"checkpoint={MODEL}")
     yield server
     server.stop()
 
