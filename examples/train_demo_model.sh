@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train the model in `weights` and its two rivals of equal budget: the first stage alone at 64 and 128 pixels, two networks with
+# Train the model in `weights` and its two rivals, which share one first stage: it alone at 64 and 128 pixels, two networks with
 # it at 128 and 256, the first stage alone for longer at 256, and at last all three from there, with two seeds.
 # Start it again after an interruption: finished steps are left out, the others go on.
 #   bash examples/train_demo_model.sh DATA RUNS [OVERRIDE ...]      DATA/KIND/train and DATA/KIND/val hold photographs

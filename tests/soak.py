@@ -42,15 +42,15 @@ def memory(process: psutil.Process) -> tuple[float, float, int]:
     Pages that they share count once. Files in memory, such as libraries, do not count: other programs share them, and
     what falls to each changes as those come and go.
     """
-    sizes = []
+    sizes: dict[int, float] = {}
     for one in (process, *process.children(recursive=True)):
         try:
             rollup = Path(f"/proc/{one.pid}/smaps_rollup").read_text()
         except OSError:
             continue  # it has ended
         fields = dict(line.split()[:2] for line in rollup.splitlines()[1:])
-        sizes.append(sum(int(fields[name]) for name in ("Pss_Anon:", "Pss_Shmem:")) * 1024 / 1e6)
-    return sum(sizes), sizes[0], len(sizes)
+        sizes[one.pid] = sum(int(fields[name]) for name in ("Pss_Anon:", "Pss_Shmem:")) * 1024 / 1e6
+    return sum(sizes.values()), sizes.get(process.pid, 0.0), len(sizes)
 
 
 def watch(run: subprocess.Popen[bytes], folder: Path, minutes: float) -> list[tuple[float, float]]:
@@ -61,6 +61,8 @@ def watch(run: subprocess.Popen[bytes], folder: Path, minutes: float) -> list[tu
         writer.writerow(("minutes", "all_mb", "main_mb", "processes"))
         while (passed := (time.monotonic() - started) / 60) < minutes and run.poll() is None:
             total, main, count = memory(psutil.Process(run.pid))
+            if not main:
+                break  # it has just ended
             samples.append((passed, total))
             writer.writerow((f"{passed:.2f}", f"{total:.1f}", f"{main:.1f}", count))
             file.flush()

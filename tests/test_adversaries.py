@@ -98,7 +98,7 @@ def test_penalty_lies_at_the_given_place_between_real_and_completed() -> None:
     assert penalty.item() == pytest.approx(expected)
 
 
-def test_a_critic_that_knows_its_gradient_is_asked_for_it_and_any_other_is_differentiated_twice() -> None:
+def test_a_critics_own_gradient_has_the_derivatives_of_one_that_is_differentiated_twice() -> None:
     torch.manual_seed(0)
     critic, mask, alpha = LocalCritic(3, (20, 18)).double(), torch.ones(1, 1, 20, 18), torch.full((2, 1, 1, 1), 0.3)
     image, fake = _random(2, 3, 20, 18, seed=1), _random(2, 3, 20, 18, seed=2)
@@ -107,6 +107,16 @@ def test_a_critic_that_knows_its_gradient_is_asked_for_it_and_any_other_is_diffe
     found = torch.autograd.grad(gradient_penalty(lambda x: critic(x), image, fake, mask, alpha), weights)
     for one, other in zip(known, found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_a_critics_own_gradient_is_the_one_whose_norm_is_taken() -> None:
+    class Own(_Linear):
+        def input_gradient(self, image: Tensor) -> Tensor:
+            return torch.full_like(image, 2.0)
+
+    image, fake = _random(2, 3, 6, 6, seed=1), _random(2, 3, 6, 6, seed=2)
+    penalty = gradient_penalty(Own(_random(3, 6, 6)), image, fake, _hole())
+    assert penalty.item() == pytest.approx(((4 * 3 * 9) ** 0.5 - 1) ** 2)
 
 
 def test_penalty_places_come_from_the_given_generator() -> None:

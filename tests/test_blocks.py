@@ -78,6 +78,8 @@ def test_a_convolution_takes_a_gradient_back_as_autograd_does(
     torch.testing.assert_close(layer.take_back(gradient, size), x.grad, rtol=1e-12, atol=1e-12)
     with pytest.raises(ValueError, match="take_back needs a convolution padded with 'zeros', got 'mirror'"):
         Convolution(2, 3, kernel, stride, dilation, padding="mirror").take_back(gradient, size)
+    with pytest.raises(ValueError, match="take_back needs a stride within the kernel's span, got 4"):
+        Convolution(2, 3, kernel_size=3, stride=4).take_back(gradient, size)
 
 
 def test_weights_start_glorot_uniform_and_biases_at_zero() -> None:

@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import multiprocessing.connection
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -281,6 +282,9 @@ def test_workers_that_hang_end_at_once_when_the_run_fails():
     batches = iter(loader := module.train_dataloader())
     workers = multiprocessing.active_children()
     assert len(workers) == 2
+    status = Path(f"/proc/{workers[0].pid}/status")
+    while not int(re.search(r"SigIgn:\s*(\w+)", status.read_text())[1], 16) >> (signal.SIGTERM - 1) & 1:
+        time.sleep(0.01)  # until the worker has set its signals
     os.kill(workers[0].pid, signal.SIGTERM)
     time.sleep(0.5)
     assert workers[0].is_alive()  # they outlive that signal: the run saves first
@@ -295,15 +299,16 @@ def test_workers_that_hang_end_at_once_when_the_run_fails():
 def test_looking_for_garbage_does_not_copy_the_memory_that_workers_share():
     heap = [[number] for number in range(600_000)]  # 50 MB of objects
     module = InpaintingDataModule(Collecting(8), Noise(7), MASK, image_size=SIZE, batch_size=4, workers=1)
-    before = gc.get_freeze_count()
+    gc.unfreeze()  # of tests that left their loaders open
     batches = iter(module.train_dataloader())
     next(batches)
+    assert gc.get_freeze_count() > 600_000
     (worker,) = multiprocessing.active_children()
     rollup = Path(f"/proc/{worker.pid}/smaps_rollup").read_text()
     fields = dict(line.split()[:2] for line in rollup.splitlines()[1:])
     assert int(fields["Private_Dirty:"]) < 30_000  # kilobytes
     module.on_exception(RuntimeError())
-    assert gc.get_freeze_count() == before == 0
+    assert gc.get_freeze_count() == 0
     assert len(heap) == 600_000
 
 

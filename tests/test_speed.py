@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from functools import partial
 
@@ -11,6 +12,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch.optim import Adam
 
 from gicinpaint.losses import gradient_norm
+from gicinpaint.module import InpaintingModule
 from gicinpaint.speed import hasten
 from runs import batches, fit, small_module
 
@@ -48,6 +50,8 @@ def test_weights_after_training_with_channels_last_are_those_of_the_plain_networ
 
 
 def test_weights_after_training_with_fused_optimizers_are_those_of_plain_ones() -> None:
+    for network in ("generator", "critic"):
+        assert inspect.signature(InpaintingModule).parameters[f"{network}_optimizer"].default.keywords["fused"]
     (expected, _), (actual, _) = trained(), trained(fused=True)
     for name, value in expected.items():
         torch.testing.assert_close(actual[name], value, rtol=1e-7, atol=1e-9, msg=name)

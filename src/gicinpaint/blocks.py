@@ -73,8 +73,6 @@ class Convolution(nn.Conv2d):
     def take_back(self, gradient: Tensor, size: Sequence[int]) -> Tensor:
         """Take a gradient to the convolution's result, before its activation, back to its input.
 
-        The stride may not be larger than what the kernel spans.
-
         Args:
             gradient: Gradient to the result.
             size: Height and width of the input.
@@ -84,10 +82,17 @@ class Convolution(nn.Conv2d):
             - returned: (B, in_channels, H, W)
 
         Raises:
-            ValueError: If the padding is "mirror", which no transposed convolution undoes.
+            ValueError: If the padding is "mirror", or the stride is larger than what the kernel spans.
+
+        Source:
+            Ours: the gradient of a convolution is a transposed convolution with the same weights.
         """
         if self.mirror:
             raise ValueError("take_back needs a convolution padded with 'zeros', got 'mirror'; use autograd there")
+        if self.stride[0] > (self.kernel_size[0] - 1) * self.dilation[0] + 1:
+            raise ValueError(
+                f"take_back needs a stride within the kernel's span, got {self.stride[0]}; use autograd there"
+            )
         (top, _), (left, _) = self._amounts(size[0]), self._amounts(size[1])
         padded = F.conv_transpose2d(gradient, self.weight, stride=self.stride, dilation=self.dilation)
         return padded[..., top : top + size[0], left : left + size[1]]

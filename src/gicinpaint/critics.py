@@ -59,11 +59,16 @@ class Critic(nn.Module):
         The layers are piecewise linear, so the gradient is the dense unit's weights taken back through transposed
         convolutions and the activations' slopes. Written so, its own derivative to the weights takes four passes of
         every convolution; where autograd differentiates twice it takes six, two of them over zeros. The result carries
-        no derivative to the image: almost everywhere that is zero.
+        no derivative to the image or to the biases: almost everywhere those are zero.
+
+        A subclass with other layers must override this too, or set it to None: then autograd is used.
 
         Shape:
             - image: (B, 3, *image_size), [-1, 1]
             - returned: as the image
+
+        Raises:
+            ValueError: As for a score.
 
         Source:
             Ours.

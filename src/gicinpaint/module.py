@@ -211,12 +211,15 @@ class InpaintingModule(LightningModule):
         """Let the trainer count validations and log lines from the batches that were seen before a resume.
 
         Raises:
-            ValueError: If optimizers that remove float16's scale themselves would hide the gradients from the guard.
+            ValueError: If fused optimizers would remove float16's scale only after the guard has clipped the gradients.
         """
         if self._scaler is not None and any(
             getattr(o, "_step_supports_amp_scaling", False) for o in self._optimizers()
         ):
-            raise ValueError("optimizer.fused must be false with trainer.precision=16-mixed, got true; use bf16-mixed")
+            raise ValueError(
+                "optimizer.fused must be false with trainer.precision=16-mixed, got true; set optimizer.fused=false, "
+                "or use bf16-mixed"
+            )
         loop = self.trainer.fit_loop.epoch_loop
         loop.batch_progress.total.ready = loop.batch_progress.total.completed = self.batches_seen
         loop._batches_that_stepped = self.batches_seen

@@ -13,7 +13,8 @@ def hasten(module: InpaintingModule, *, channels_last: bool, compiled: bool, bac
     Args:
         module: Its networks are changed in place.
         channels_last: Lay convolutions' weights out pixel by pixel, which their outputs follow.
-        compiled: Compile the generator. The critics cannot be compiled: the penalty differentiates them twice.
+        compiled: Compile the generator. The critics are left out: one without `input_gradient` is
+            differentiated twice, which compiled code cannot be.
         backend: What compiles, a name that torch.compile knows.
     """
     if channels_last:

@@ -19,10 +19,10 @@ class Taken(NamedTuple):
 
     Attributes:
         path: The file or folder.
-        tensors: Number of tensors taken.
+        tensors: Number of tensors taken; a later file may replace them.
         of: Number of tensors that the generator has.
         unused: Number of tensors of the file that fit nothing.
-        fresh: Parts of the generator without any tensor taken, from this file or one before it; the largest that are.
+        fresh: Parts of the generator without any tensor taken from any file, the largest that are.
         sha256: Of the names, shapes and values taken.
     """
 
@@ -65,10 +65,10 @@ def take_weights(generator: nn.Module, paths: str | Sequence[str]) -> list[Taken
     for path in [paths] if isinstance(paths, str) else paths:
         taken, unused = _find_fitting(path, own)
         state |= taken
-        fresh = fresh_parts(own, state)
-        found.append(Taken(str(path), len(taken), len(own), unused, fresh, _digest(taken)))
+        found.append(Taken(str(path), len(taken), len(own), unused, [], _digest(taken)))
     generator.load_state_dict(state, strict=False)
-    return found
+    fresh = fresh_parts(own, state)
+    return [one._replace(fresh=fresh) for one in found]
 
 
 def fresh_parts(names: Collection[str], taken: Collection[str]) -> list[str]:

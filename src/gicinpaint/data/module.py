@@ -152,13 +152,16 @@ class InpaintingDataModule(lightning.LightningDataModule):
         return self._load(self.validation, sampler)
 
     def on_exception(self, exception: BaseException) -> None:
-        """End the workers at once: they ignore SIGTERM, and a process that fails would wait for them for ever."""
+        """End the workers at once: they ignore SIGTERM, and a process that fails would wait for them for ever.
+
+        What was kept from Python's search for garbage on their account is released.
+        """
         for loader in self._loaders:
             loader.kill_workers()
         gc.unfreeze()
 
     def teardown(self, stage: str) -> None:
-        """Log how many images were skipped."""
+        """Let Python look for garbage everywhere again, and log how many images were skipped."""
         gc.unfreeze()
         self.train.faults.log_total()
         self.validation.faults.log_total()
@@ -189,23 +192,28 @@ class _BatchLoader(DataLoader):
     """Loads packed batches and turns them into values in the process that trains, just before they are used."""
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch promises a class of its own
-        if self.num_workers:  # else a collection, in the workers or here, writes to all of the memory that they share
+        if self.num_workers and self._iterator is None:  # it will fork: collections would write to what is shared then
             gc.collect()
             gc.freeze()
         batches = super().__iter__()
         return map(_unpack, _received(batches) if self.num_workers else batches)
 
     def kill_workers(self) -> None:
-        """End the worker processes, whatever they do; the loader is of no use afterwards."""
+        """End the worker processes, whatever they do; the loader is of no use afterwards.
+
+        Outside the main thread nothing happens: signals can be set there alone.
+        """
         workers = getattr(self._iterator, "_workers", [])  # torch offers no other way to them
         if not workers or threading.current_thread() is not threading.main_thread():
             return
         watch = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's, which makes an error of every killed worker
-        for worker in workers:
-            worker.kill()
-        for worker in workers:
-            worker.join()
-        signal.signal(signal.SIGCHLD, watch)
+        try:
+            for worker in workers:
+                worker.kill()
+            for worker in workers:
+                worker.join()
+        finally:
+            signal.signal(signal.SIGCHLD, watch)
 
 
 def _leave_whole(batch: PackedBatch) -> PackedBatch:
@@ -214,7 +222,7 @@ def _leave_whole(batch: PackedBatch) -> PackedBatch:
 
 
 def _received(batches: Iterator[PackedBatch]) -> Iterator[PackedBatch]:
-    """Give the one name to a lost worker that torch gives it where it notices; it may be lost with its memory open."""
+    """Yield the batches; a worker lost while its memory is taken over gets the name that torch gives it elsewhere."""
     while True:
         try:
             batch = next(batches)

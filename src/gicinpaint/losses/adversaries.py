@@ -140,9 +140,9 @@ def penalty(norm: Tensor) -> Tensor:
 
 
 def _input_gradient(critic: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
-    known: Callable[[Tensor], Tensor] | None = getattr(critic, "input_gradient", None)
-    if known is not None:
-        return known(image)
-    image.requires_grad_()
+    own_method: Callable[[Tensor], Tensor] | None = getattr(critic, "input_gradient", None)
+    if own_method is not None:
+        return own_method(image)
+    image = image.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(critic(image).sum(), image, create_graph=True)
     return gradient

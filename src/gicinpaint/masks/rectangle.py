@@ -78,6 +78,7 @@ class RectangleMask:
         most = self.count[1]
         top, inset_y = self._draw_side(0, height, (drawn, most), generator)
         left, inset_x = self._draw_side(1, width, (drawn, most), generator)
+        # NumPy's arithmetic, for so few numbers: it takes a third of torch's time
         hole = [top + inset_y, left + inset_x, top + self.box[0] - inset_y, left + self.box[1] - inset_x]
         edges = np.stack(hole, -1)  # (drawn, most, 4)
         if self.count[0] < most:
@@ -100,7 +101,6 @@ class RectangleMask:
         first = self.margin[axis]
         end = size - self.margin[axis] - self.box[axis]  # excluded by the released code, unless it is the only place
         start = draw_integers(first, max(first, end - 1), shape, generator)
-        # NumPy's arithmetic, for so few numbers: it takes a third of the time
         return start.numpy(force=True), draw_integers(0, self.inset[axis], shape, generator).numpy(force=True)
 
 
