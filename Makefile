@@ -14,7 +14,7 @@ help:  ## Show these commands
 	@echo "make test       Run the tests"
 	@echo "make test-all   Run the tests, the slow ones too"
 	@echo "make test-browser  Test the web page in headless Chromium, which is installed if apt-get may"
-	@echo "make test-faults  Kill, break and fill up: 25 minutes on two CPU cores"
+	@echo "make test-faults  Kill, break and fill up: 13 minutes on two CPU cores"
 	@echo "make lint       Check style, types and layers"
 	@echo "make clean      Remove .venv and caches; outputs/ stays"
 
