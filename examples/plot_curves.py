@@ -1,18 +1,15 @@
 """Draw the validation curves of runs: python examples/plot_curves.py NAME=RUN ... PICTURE.
 
-Solid lines are the completed images, dashed ones the first stage's, dotted ones the mean colour of the known pixels.
+Solid lines are the completed images, dashed ones the first stage's.
 """
 
 import csv
 import sys
 from pathlib import Path
 
-import matplotlib
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-from matplotlib import pyplot
-
-_LINES = {"completed": "-", "coarse": "--", "mean_colour": ":"}
+_LINES = {"completed": "-", "coarse": "--"}
 
 
 def read_curve(run: Path, image: str) -> tuple[list[float], list[float]]:
@@ -25,8 +22,11 @@ def read_curve(run: Path, image: str) -> tuple[list[float], list[float]]:
 
 def main(arguments: list[str]) -> None:
     """Draw one colour per run."""
+    if len(arguments) < 2 or not all("=" in text for text in arguments[:-1]):
+        sys.exit(f"expected NAME=RUN ... PICTURE, got {' '.join(arguments) or 'nothing'}")
     *named, picture = arguments
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
     for number, (name, _, run) in enumerate(text.partition("=") for text in named):
         for image, line in _LINES.items():
             curve = read_curve(Path(run), image)

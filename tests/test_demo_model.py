@@ -55,3 +55,15 @@ def test_the_script_runs_every_step_once(photographs: Path, tmp_path: Path) -> N
     both = {f"{name}_{size}" for name in ("contextual", "baseline") for size in (128, 256)}
     assert runs == {"coarse_64", "coarse_128", "coarse_256", *both, *finals}
     assert start().stdout == ""
+
+
+def test_the_curves_of_runs_are_drawn(tmp_path: Path) -> None:
+    keys = [f"validation/{image}/hole/psnr" for image in ("completed", "coarse")]
+    (tmp_path / "run" / "csv").mkdir(parents=True)
+    rows = ["step," + ",".join(keys), "1,,", "2,15.0,14.0", "4,16.0,15.0"]  # the second is of training
+    (tmp_path / "run" / "csv" / "metrics.csv").write_text("\n".join(rows))
+    command = [sys.executable, str(ROOT / "examples" / "plot_curves.py")]
+    subprocess.run([*command, f"one={tmp_path / 'run'}", str(tmp_path / "curves.png")], check=True)
+    assert Image.open(tmp_path / "curves.png").size == (880, 495)
+    wrong = subprocess.run([*command, "curves.png"], capture_output=True, text=True)
+    assert (wrong.returncode, wrong.stderr) == (1, "expected NAME=RUN ... PICTURE, got curves.png\n")
