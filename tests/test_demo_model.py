@@ -28,7 +28,9 @@ def photographs(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-@pytest.mark.parametrize("experiment", ["demo_model_64", "demo_model_128", "demo_model_256", "demo_model"])
+@pytest.mark.parametrize(
+    "experiment", ["demo_model_64", "demo_model_128", "demo_model_256", "demo_model", "demo_model_colours"]
+)
 def test_a_step_trains_and_leaves_an_averaged_generator(experiment: str, photographs: Path, tmp_path: Path) -> None:
     paths = [f"output={tmp_path / 'out'}", f"data_dir={photographs}"]
     with initialize_config_module("gicinpaint.conf", version_base="1.3"):
@@ -48,12 +50,12 @@ def test_the_script_runs_every_step_once(photographs: Path, tmp_path: Path) -> N
         return subprocess.run([*command, *SMALL, *QUIET], env=environment, capture_output=True, text=True, check=True)
 
     first = start()
-    assert first.stdout.count("everything goes to") == 13
-    assert first.stdout.count("the generator starts with") == 16  # every step but the first builds on others
+    assert first.stdout.count("everything goes to") == 14
+    assert first.stdout.count("the generator starts with") == 17  # every step but the first builds on others
     runs = {path.parent.name for path in (tmp_path / "runs").glob("*/done")}
     finals = {f"{name}_{seed}" for name in ("contextual", "baseline", "coarse_only") for seed in (0, 1)}
     both = {f"{name}_{size}" for name in ("contextual", "baseline") for size in (128, 256)}
-    assert runs == {"coarse_64", "coarse_128", "coarse_256", *both, *finals}
+    assert runs == {"coarse_64", "coarse_128", "coarse_256", "contextual_colours", *both, *finals}
     assert start().stdout == ""
 
 
