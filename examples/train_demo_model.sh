@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Train the model in `weights` and its two rivals, which share one first stage: it alone at 64 and 128 pixels, two networks with
-# it at 128 and 256, the first stage alone for longer at 256, all three from there, with two seeds; and
-# contextual a little longer, with colours exchanged.
+# it at 128 and 256, the first stage alone for longer at 256, and at last all three from there, with two seeds.
 # Start it again after an interruption: finished steps are left out, the others go on.
 #   bash examples/train_demo_model.sh DATA RUNS [OVERRIDE ...]      DATA/KIND/train and DATA/KIND/val hold photographs
 set -euo pipefail
@@ -39,4 +38,3 @@ for seed in 0 1; do
     done
     step "coarse_only_$seed" experiment=demo_model model=coarse_only seed=$seed "$(from coarse_256)"
 done
-step contextual_colours experiment=demo_model_colours model=contextual updates=400 "$(from contextual_0)"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from gicinpaint.masks import CenterMask, FreeFormMask, MaskSampler, MixedMask, RectangleMask
 from holes import rectangle, save_mask, seeded
@@ -92,7 +92,8 @@ def test_a_box_larger_than_the_image_is_refused(sampler: MaskSampler, height: in
 @pytest.mark.parametrize("path", MASK_FILES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("size", [64, 128])
 def test_every_mask_configuration_has_one_box_for_all_its_parts(path: Path, size: int, tmp_path: Path) -> None:
-    config = OmegaConf.create({"mask": OmegaConf.load(path)})
+    with initialize_config_module("gicinpaint.conf", version_base="1.3"):
+        config = compose(f"mask/{path.stem}")
     if path.stem == "folder":
         save_mask(tmp_path / "mask.png")
         config.mask.path = str(tmp_path)
