@@ -81,6 +81,19 @@ def test_mirrored_padding_can_be_exported(tmp_path: Path) -> None:
     assert compare(open_onnx(tmp_path / "generator.onnx"), completer, (2, 72, 40)).difference <= 1e-4
 
 
+def test_a_residual_generator_can_be_exported(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    network = Generator(width=4, residual=True)
+    for stage in (network.coarse_network, network.refinement_network):
+        nn.init.xavier_uniform_(stage.decoder.image.weight)
+    completer = Completer(network)
+    program = trace(completer)
+    write_onnx(program, ("completed",), tmp_path / "generator.onnx")
+    for size in SIZES:
+        assert compare(open_onnx(tmp_path / "generator.onnx"), completer, size).difference <= 1e-4
+        assert compare(program.module(), completer, size).difference <= 1e-6
+
+
 class Resize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return resize_nearest(x, (x.shape[-2] // 2, x.shape[-1] // 4))

@@ -14,6 +14,7 @@ import golden
 from gicinpaint.attention import ContextualAttention
 from gicinpaint.compositing import composite, mask_out
 from gicinpaint.generator import CoarseGenerator, CoarseNetwork, Generator, RefinementNetwork
+from gicinpaint.membrane import stretch_membrane
 from gicinpaint.official import convert
 from gicinpaint.official.layers import generator_layers
 
@@ -211,13 +212,50 @@ def test_the_coarse_generator_gives_the_coarse_stage_alone() -> None:
     assert completion.offset is None
 
 
-def test_outputs_are_clipped_to_the_images_range() -> None:
-    generator = Generator(4)
+@pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
+def test_outputs_are_clipped_to_the_images_range(residual: bool) -> None:
+    generator = Generator(4, residual=residual)
     for network in (generator.coarse_network, generator.refinement_network):
         nn.init.constant_(network.decoder.image.bias, 5.0)
     masked, mask = _case(32, 48)
     completion = generator(masked, mask)
     assert completion.coarse.max() == completion.refined.max() == 1
+
+
+@pytest.mark.parametrize("attention", [ContextualAttention(), None], ids=["contextual", "baseline"])
+def test_untrained_residual_stages_return_the_smooth_filling(attention: ContextualAttention | None) -> None:
+    masked, mask = _case(32, 48)
+    with torch.no_grad():
+        completion = Generator(4, attention, residual=True)(masked, mask)
+        alone = CoarseGenerator(4, residual=True)(masked, mask).coarse
+    expected = stretch_membrane(masked, mask)
+    for image in (completion.coarse, completion.refined, alone):
+        torch.testing.assert_close(image, expected, atol=0, rtol=0)
+
+
+def test_residual_stages_add_what_plain_ones_make_of_the_same_input() -> None:
+    plain, residual = Generator(4), Generator(4, residual=True)
+    residual.load_state_dict(plain.state_dict())
+    masked, mask = _case(32, 48)
+    for network in (plain.coarse_network, plain.refinement_network):
+        network.decoder.image.activation = None
+    with torch.no_grad():
+        smooth = stretch_membrane(masked, mask)
+        coarse = (smooth + plain.coarse_network(smooth, mask)).clamp(-1, 1)
+        start = composite(masked, coarse, mask)
+        refined = (start + plain.refinement_network(start, mask)[0]).clamp(-1, 1)
+        completion = residual(masked, mask)
+    torch.testing.assert_close(completion.coarse, coarse)
+    torch.testing.assert_close(completion.refined, refined)
+
+
+def test_what_lies_in_the_hole_does_not_reach_a_residual_generator() -> None:
+    generator = Generator(4, residual=True)
+    nn.init.xavier_uniform_(generator.coarse_network.decoder.image.weight)
+    masked, mask = _case(32, 48)
+    with torch.no_grad():
+        expected = generator(masked, mask).coarse
+        torch.testing.assert_close(generator(masked + 0.5 * mask, mask).coarse, expected, atol=0, rtol=0)
 
 
 def test_the_gradient_of_the_second_stage_reaches_the_first() -> None:

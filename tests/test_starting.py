@@ -64,6 +64,17 @@ def test_a_model_without_attention_starts_all_that_its_shapes_fit(tmp_path: Path
     assert not any(part.startswith("coarse_network") for part in taken.fresh)
 
 
+def test_a_stage_that_adds_leaves_out_the_layer_that_made_images(tmp_path: Path) -> None:
+    save_generator(seeded(1, Generator, 4), tmp_path)
+    generator = Generator(4, residual=True)
+    (taken,) = take_weights(generator, str(tmp_path))
+    assert taken.fresh == ["coarse_network.decoder.image", "refinement_network.decoder.image"]
+    assert not any(stage.decoder.image.weight.any() for stage in generator.children())  # it starts at 0
+    save_generator(generator, tmp_path)
+    assert take_weights(CoarseGenerator(4, residual=True), str(tmp_path))[0].fresh == []
+    assert take_weights(CoarseGenerator(4), str(tmp_path))[0].fresh == ["coarse_network.decoder.image"]
+
+
 def test_of_two_models_the_later_one_replaces_what_it_has_too(tmp_path: Path) -> None:
     plain, coarse, generator = (
         seeded(1, Generator, 4, None),

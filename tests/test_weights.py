@@ -29,7 +29,16 @@ NETWORKS = {
     "full": lambda: Generator(4, ContextualAttention(patch_size=5, softmax_scale=4.0, propagate=False), "mirror"),
     "baseline": lambda: Generator(6, attention=None),
     "coarse": lambda: CoarseGenerator(2),
+    "residual": lambda: _drawn(Generator(4, residual=True)),
+    "residual coarse": lambda: _drawn(CoarseGenerator(2, residual=True)),
 }
+
+
+def _drawn(generator: nn.Module) -> nn.Module:
+    """Draw the weights of the last layers, which start at 0."""
+    for stage in generator.children():
+        nn.init.xavier_uniform_(stage.decoder.image.weight)
+    return generator
 
 
 @pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)
@@ -76,7 +85,7 @@ def test_the_digest_beside_the_weights_is_theirs_and_follows_them(tmp_path: Path
 
 @pytest.mark.parametrize(
     "overrides",
-    [(), ("model=coarse_only",), ("attention=none",), ("attention=reference", "+attention.softmax_scale=5")],
+    [(), ("model=coarse_only",), ("attention=none",), ("attention=reference", "+attention.softmax_scale=5"), ("model.generator.residual=true",)],
 )
 def test_a_training_checkpoint_gives_its_generator(overrides: tuple[str, ...], tmp_path: Path) -> None:
     generator = checkpoint(tmp_path / "last.ckpt", *overrides)

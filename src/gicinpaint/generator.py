@@ -5,11 +5,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gicinpaint.attention import ContextualAttention
 from gicinpaint.blocks import Convolution, Upsample, resize_nearest
 from gicinpaint.checks import check_image, check_mask
 from gicinpaint.compositing import composite
+from gicinpaint.membrane import stretch_membrane
 from gicinpaint.storing import StoredNetwork
 
 SIZE_MULTIPLE = 8  # two stride-2 convolutions, and the attention halves the feature grid once more
@@ -83,22 +85,23 @@ class DilatedConvolutions(nn.Sequential):
 
 
 class Decoder(nn.Sequential):
-    """Two convolutions, two upsamplings and the projection to an image in [-1, 1].
+    """Two convolutions, two upsamplings and the projection to an image in [-1, 1], or to a difference.
 
     Args:
         in_channels: Channels of the input.
         width: Channels at full size.
         padding: "zeros" or "mirror".
+        residual: Whether the result is a difference, without bounds and 0 at first; otherwise it is clipped to [-1, 1].
 
     Shape:
         - x: (B, in_channels, H, W)
-        - returned: (B, 3, 4 * H, 4 * W), [-1, 1]
+        - returned: (B, 3, 4 * H, 4 * W)
 
     Source:
         Released code, `conv11` to `conv17` and `allconv11` to `allconv17`.
     """
 
-    def __init__(self, in_channels: int, width: int, padding: str) -> None:
+    def __init__(self, in_channels: int, width: int, padding: str, residual: bool = False) -> None:
         super().__init__()
         self.merge = Convolution(in_channels, 4 * width, padding=padding, activation=_elu())
         self.quarter_size = Convolution(4 * width, 4 * width, padding=padding, activation=_elu())
@@ -106,7 +109,9 @@ class Decoder(nn.Sequential):
         self.half_size = Convolution(2 * width, 2 * width, padding=padding, activation=_elu())
         self.upsample_full = Upsample(2 * width, width, padding=padding, activation=_elu())
         self.full_size = Convolution(width, width // 2, padding=padding, activation=_elu())
-        self.image = Convolution(width // 2, 3, padding=padding, activation=nn.Hardtanh())  # clips to [-1, 1]
+        self.image = Convolution(width // 2, 3, padding=padding, activation=None if residual else nn.Hardtanh())
+        if residual:
+            nn.init.zeros_(self.image.weight)
 
 
 class CoarseNetwork(nn.Module):
@@ -115,6 +120,8 @@ class CoarseNetwork(nn.Module):
     Args:
         width: Channels at full size, even.
         padding: "zeros", or "mirror" for the released option SYMMETRIC.
+        residual: Whether it gets the hole filled with a smooth surface and adds to that, instead of making an image
+            from a hole of 0; before training it returns the surface.
 
     Shape:
         - masked: (B, 3, H, W), [-1, 1], H and W multiples of 8
@@ -126,19 +133,23 @@ class CoarseNetwork(nn.Module):
 
     Source:
         Yu et al. 2018, section 3.1 and table 2. Follows the released code where they part: no mirrored padding.
+        `residual` is ours.
     """
 
-    def __init__(self, width: int = 32, padding: str = "zeros") -> None:
+    def __init__(self, width: int = 32, padding: str = "zeros", residual: bool = False) -> None:
         super().__init__()
         _check_width(width)
+        self.residual = residual
         self.encoder = Encoder([width, 2 * width, 2 * width, 4 * width, 4 * width, 4 * width], padding)
         self.dilated = DilatedConvolutions(4 * width, padding)
-        self.decoder = Decoder(4 * width, width, padding)
+        self.decoder = Decoder(4 * width, width, padding, residual)
 
     def forward(self, masked: Tensor, mask: Tensor) -> Tensor:
         """Return the coarse image."""
         _check_input(masked, mask, self.encoder.stem.weight.dtype)
-        return self.decoder(self.dilated(self.encoder(_with_planes(masked, mask))))
+        image = stretch_membrane(masked, mask) if self.residual else masked
+        made = self.decoder(self.dilated(self.encoder(_with_planes(image, mask))))
+        return _added(image, made) if self.residual else made
 
 
 class RefinementNetwork(nn.Module):
@@ -148,6 +159,7 @@ class RefinementNetwork(nn.Module):
         width: Channels at full size, even.
         attention: Contextual attention, or None to leave the attention branch out (the paper's baseline).
         padding: "zeros", or "mirror" for the released option SYMMETRIC.
+        residual: Whether it adds to the image it gets, instead of making a new one; before training it returns it.
 
     Shape:
         - image: (B, 3, H, W), [-1, 1], the hole filled with the coarse guess; H and W multiples of 8
@@ -159,12 +171,19 @@ class RefinementNetwork(nn.Module):
             for without attention.
 
     Source:
-        Yu et al. 2018, section 4.2 and figure 4. Follows the released code where they part.
+        Yu et al. 2018, section 4.2 and figure 4. Follows the released code where they part. `residual` is ours.
     """
 
-    def __init__(self, width: int = 32, attention: ContextualAttention | None = None, padding: str = "zeros") -> None:
+    def __init__(
+        self,
+        width: int = 32,
+        attention: ContextualAttention | None = None,
+        padding: str = "zeros",
+        residual: bool = False,
+    ) -> None:
         super().__init__()
         _check_width(width)
+        self.residual = residual
         self.dilated_encoder = Encoder([width, width, 2 * width, 2 * width, 4 * width, 4 * width], padding)
         self.dilated = DilatedConvolutions(4 * width, padding)
         self.attention = attention
@@ -175,7 +194,7 @@ class RefinementNetwork(nn.Module):
                 Convolution(4 * width, 4 * width, padding=padding, activation=_elu()),
                 Convolution(4 * width, 4 * width, padding=padding, activation=_elu()),
             )
-        self.decoder = Decoder(4 * width if attention is None else 8 * width, width, padding)
+        self.decoder = Decoder(4 * width if attention is None else 8 * width, width, padding, residual)
 
     def forward(self, image: Tensor, mask: Tensor, return_offset: bool = False) -> tuple[Tensor, Tensor | None]:
         """Return the refined image and, if asked for, the offset."""
@@ -187,7 +206,8 @@ class RefinementNetwork(nn.Module):
             features = torch.cat([features, self.attended(attended)], dim=1)
         elif return_offset:
             raise ValueError("return_offset needs an attention layer, got attention=None; build one with attention")
-        return self.decoder(features), offset
+        made = self.decoder(features)
+        return _added(image, made) if self.residual else made, offset
 
     def _attend(
         self, attention: ContextualAttention, features: Tensor, mask: Tensor, return_offset: bool
@@ -206,6 +226,8 @@ class Generator(StoredNetwork):
         width: Channels at full size, even; the paper's is 32.
         attention: Contextual attention of the second stage; None is the paper's baseline without attention.
         padding: "zeros", or "mirror" for the released option SYMMETRIC.
+        residual: Whether each stage adds to the image it gets, the first one to a smooth filling of the hole, instead
+            of making an image; easier to learn from few images.
 
     Shape:
         - masked: (B, 3, H, W), [-1, 1], the hole set to 0; H and W multiples of 8
@@ -217,7 +239,8 @@ class Generator(StoredNetwork):
 
     Source:
         Yu et al. 2018, figures 2 and 4. Follows the released code where they part: zero padding, and the gradient
-        of the second stage reaches the first. Differs from the released code: one mask per image, not per batch.
+        of the second stage reaches the first. Differs from the released code: one mask per image, not per batch;
+        `residual` is ours.
 
     Example:
         >>> import torch
@@ -231,10 +254,11 @@ class Generator(StoredNetwork):
         width: int = 32,
         attention: ContextualAttention | None = ContextualAttention(),  # noqa: B008  (no weights: safe to share)
         padding: str = "zeros",
+        residual: bool = False,
     ) -> None:
         super().__init__()
-        self.coarse_network = CoarseNetwork(width, padding)
-        self.refinement_network = RefinementNetwork(width, attention, padding)
+        self.coarse_network = CoarseNetwork(width, padding, residual)
+        self.refinement_network = RefinementNetwork(width, attention, padding, residual)
 
     def forward(self, masked: Tensor, mask: Tensor, return_offset: bool = False) -> Completion:
         """Return both stages' outputs and, if asked for, the offset."""
@@ -249,6 +273,7 @@ class CoarseGenerator(StoredNetwork):
     Args:
         width: Channels at full size, even; the paper's is 32.
         padding: "zeros", or "mirror" for the released option SYMMETRIC.
+        residual: As for `CoarseNetwork`.
 
     Shape:
         - masked: (B, 3, H, W), [-1, 1], the hole set to 0; H and W multiples of 8
@@ -262,9 +287,9 @@ class CoarseGenerator(StoredNetwork):
         Released code, option PRETRAIN_COARSE_NETWORK.
     """
 
-    def __init__(self, width: int = 32, padding: str = "zeros") -> None:
+    def __init__(self, width: int = 32, padding: str = "zeros", residual: bool = False) -> None:
         super().__init__()
-        self.coarse_network = CoarseNetwork(width, padding)
+        self.coarse_network = CoarseNetwork(width, padding, residual)
 
     def forward(self, masked: Tensor, mask: Tensor, return_offset: bool = False) -> Completion:
         """Return the coarse image as a completion."""
@@ -275,6 +300,10 @@ class CoarseGenerator(StoredNetwork):
 
 def _elu() -> nn.ELU:
     return nn.ELU(inplace=True)  # the convolution before does not need its output, and fresh memory costs time
+
+
+def _added(image: Tensor, difference: Tensor) -> Tensor:
+    return F.hardtanh(image + difference)  # clips to [-1, 1]
 
 
 def _with_planes(image: Tensor, mask: Tensor) -> Tensor:

@@ -44,7 +44,8 @@ def take_weights(generator: nn.Module, paths: str | Sequence[str]) -> list[Taken
     """Give a generator those layers of models whose names and shapes are those of its own.
 
     So a coarse network starts the first stage of a generator. A layer of which one tensor does not fit stays as it is:
-    a bias alone, such as that of the three colours, means nothing.
+    a bias alone, such as that of the three colours, means nothing. So does the last layer of a stage that makes images
+    in one of the two and adds to its input in the other.
 
     Args:
         generator: Is changed.
@@ -63,7 +64,7 @@ def take_weights(generator: nn.Module, paths: str | Sequence[str]) -> list[Taken
     state: dict[str, Tensor] = {}
     found = []
     for path in [paths] if isinstance(paths, str) else paths:
-        taken, unused = _find_fitting(path, own)
+        taken, unused = _find_fitting(path, generator)
         state |= taken
         found.append(Taken(str(path), len(taken), len(own), unused, [], _digest(taken)))
     generator.load_state_dict(state, strict=False)
@@ -92,14 +93,16 @@ def fresh_parts(names: Collection[str], taken: Collection[str]) -> list[str]:
     return list(parts)
 
 
-def _find_fitting(path: str, own: dict[str, Tensor]) -> tuple[dict[str, Tensor], int]:
+def _find_fitting(path: str, generator: nn.Module) -> tuple[dict[str, Tensor], int]:
     """Return the tensors of a model's file that fit, and the number of those that do not."""
     try:
-        found = load_generator(Path(path).expanduser()).state_dict()
+        source = load_generator(Path(path).expanduser())
     except (ValueError, OSError, ImportError) as error:
         raise JobError(f"initial_weights: {error}") from error
+    own, found = generator.state_dict(), source.state_dict()
     fits = {name: name in own and value.shape == own[name].shape for name, value in found.items()}
     broken = {_layer(name) for name in fits.keys() | own.keys() if not fits.get(name)}
+    broken |= {f"{stage}.decoder.image" for stage in _differently_made(generator, source)}
     taken = {name: value for name, value in found.items() if _layer(name) not in broken}
     if not taken:
         raise JobError(
@@ -111,6 +114,12 @@ def _find_fitting(path: str, own: dict[str, Tensor]) -> tuple[dict[str, Tensor],
             f"initial_weights: {path} must hold finite weights, {wrong[0]} has others; take an older checkpoint"
         )
     return taken, len(found) - len(taken)
+
+
+def _differently_made(generator: nn.Module, source: nn.Module) -> list[str]:
+    """Return the stages that make images in one of two generators and add to their input in the other."""
+    ways = [{name: getattr(stage, "residual", None) for name, stage in x.named_children()} for x in (generator, source)]
+    return [name for name in ways[0].keys() & ways[1].keys() if ways[0][name] != ways[1][name]]
 
 
 def _digest(state: dict[str, Tensor]) -> str:

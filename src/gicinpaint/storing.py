@@ -51,6 +51,7 @@ class StoredNetwork(nn.Module, HubModel, **_CARD):
             "network": type(self).__name__,
             "width": stem.out_channels,
             "padding": "mirror" if stem.mirror else "zeros",
+            "residual": coarse.residual,
         }
         if refinement is not None:
             attention = refinement.attention
