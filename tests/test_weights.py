@@ -85,7 +85,13 @@ def test_the_digest_beside_the_weights_is_theirs_and_follows_them(tmp_path: Path
 
 @pytest.mark.parametrize(
     "overrides",
-    [(), ("model=coarse_only",), ("attention=none",), ("attention=reference", "+attention.softmax_scale=5"), ("model.generator.residual=true",)],
+    [
+        (),
+        ("model=coarse_only",),
+        ("attention=none",),
+        ("attention=reference", "+attention.softmax_scale=5"),
+        ("model.generator.residual=true",),
+    ],
 )
 def test_a_training_checkpoint_gives_its_generator(overrides: tuple[str, ...], tmp_path: Path) -> None:
     generator = checkpoint(tmp_path / "last.ckpt", *overrides)

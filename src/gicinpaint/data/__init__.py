@@ -2,7 +2,7 @@
 
 from gicinpaint.data.batch import Batch, PackedBatch
 from gicinpaint.data.colours import VaryColours
-from gicinpaint.data.crops import CenterCropResize, RandomCrop, RandomScaleCrop, ResizeThenCrop
+from gicinpaint.data.crops import CenterCropResize, RandomCrop, RandomScaleCrop, RepeatedCrop, ResizeThenCrop
 from gicinpaint.data.dataset import InpaintingDataset
 from gicinpaint.data.images import ImageError, decode_image, read_image
 from gicinpaint.data.listing import DatasetError
@@ -28,6 +28,7 @@ __all__ = [
     "Packing",
     "RandomCrop",
     "RandomScaleCrop",
+    "RepeatedCrop",
     "ResizeThenCrop",
     "SamplePhotographs",
     "Scan",

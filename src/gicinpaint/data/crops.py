@@ -3,10 +3,15 @@
 A crop is an object called as `crop(image, height, width, generator) -> image`: 8-bit RGB images in and out.
 """
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
 from PIL import Image
 
 from gicinpaint.data.images import ImageError
+
+Crop = Callable[[Image.Image, int, int, torch.Generator], Image.Image]
 
 _RESAMPLE = Image.Resampling.BICUBIC
 
@@ -73,6 +78,49 @@ class ResizeThenCrop:
         top = (image.height - window_height) * torch.rand((), generator=generator).item()
         left = (image.width - window_width) * torch.rand((), generator=generator).item()
         return _resize(image, height, width, (left, top, left + window_width, top + window_height))
+
+
+class RepeatedCrop:
+    """Cut as another crop does, and now and then a small part that is repeated over the window: patterns to copy.
+
+    Photographs seldom repeat exactly, so that a network hardly learns from them to copy; here each hole's content
+    lies elsewhere in the image.
+
+    Args:
+        crop: What cuts, the window or the part.
+        probability: Share of the windows that are filled with one part.
+        smallest: Smallest side of the part, as a share of the window's.
+        largest: Largest side, likewise; height and width are drawn one by one.
+
+    Raises:
+        ValueError: If the probability lies outside [0, 1], or the sides are not 0 < smallest <= largest <= 1.
+    """
+
+    def __init__(self, crop: Crop, probability: float = 0.5, smallest: float = 0.2, largest: float = 0.5) -> None:
+        if not 0 <= probability <= 1:
+            raise ValueError(f"probability must lie in [0, 1], got {probability}; try 0.5")
+        if not 0 < smallest <= largest <= 1:
+            raise ValueError(
+                f"smallest and largest must be shares of the window, 0 < smallest <= largest <= 1, got {smallest} and "
+                f"{largest}; try 0.2 and 0.5"
+            )
+        self.crop = crop
+        self.probability = probability
+        self.smallest = smallest
+        self.largest = largest
+
+    def __call__(self, image: Image.Image, height: int, width: int, generator: torch.Generator) -> Image.Image:
+        """Return the window, height x width."""
+        if torch.rand((), generator=generator).item() >= self.probability:
+            return self.crop(image, height, width, generator)
+        shares = self.smallest + (self.largest - self.smallest) * torch.rand(2, generator=generator)
+        rows, columns = (
+            max(1, round(share * side)) for share, side in zip(shares.tolist(), (height, width), strict=True)
+        )
+        part = np.asarray(self.crop(image, rows, columns, generator))
+        top, left = _draw(rows - 1, generator), _draw(columns - 1, generator)
+        repeated = part[(np.arange(height) + top) % rows][:, (np.arange(width) + left) % columns]
+        return Image.fromarray(repeated)
 
 
 class CenterCropResize:
