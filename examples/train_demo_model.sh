@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Train the model in `weights` and its two rivals, which share one first stage: it alone at 64 and 128 pixels, two networks with
-# it at 128 and 256, the first stage alone for longer at 256, and at last all three from there, with two seeds.
+# Train the model in `weights` and its two rivals, which share one first stage. It learns to make images, at 64, 128 and 256
+# pixels; then to add to a smooth filling, at 128 and 256. Two networks with it follow at 128 and 256; and it alone, for as long.
 # Start it again after an interruption: finished steps are left out, the others go on.
 #   bash examples/train_demo_model.sh DATA RUNS [OVERRIDE ...]      DATA/KIND/train and DATA/KIND/val hold photographs
 set -euo pipefail
@@ -24,17 +24,15 @@ from() { # NAME ...: the override that starts from these steps
     echo "initial_weights=[$files]"
 }
 
-step coarse_64 experiment=demo_model_64 model=coarse_only
-step coarse_128 experiment=demo_model_128 model=coarse_only updates=3000 "$(from coarse_64)"
+images=model.generator.residual=false
+patterns=repeated_crop.probability # share of the crops that repeat a part
+step coarse_64 experiment=demo_model_64 model=coarse_only $images $patterns=0
+step coarse_128 experiment=demo_model_128 model=coarse_only $images $patterns=0 updates=3000 "$(from coarse_64)"
+step coarse_256 experiment=demo_model_256 model=coarse_only $images $patterns=0 updates=3600 "$(from coarse_128)"
+step residual_128 experiment=demo_model_128 model=coarse_only $patterns=0 updates=4000 "$(from coarse_256)"
+step residual_256 experiment=demo_model_256 model=coarse_only $patterns=0 "$(from residual_128)"
 for model in contextual baseline; do
-    step "${model}_128" experiment=demo_model_128 model=$model "$(from coarse_128)"
-    step "${model}_256" experiment=demo_model_256 model=$model "$(from "${model}_128")"
+    step "${model}_128" experiment=demo_model_128 model=$model "$(from residual_256)"
+    step "$model" experiment=demo_model model=$model "$(from "${model}_128" residual_256)"
 done
-step coarse_256 experiment=demo_model_256 model=coarse_only updates=3600 trainer.val_check_interval=600 mask=mostly_rectangles \
-    "$(from baseline_256)"
-for seed in 0 1; do
-    for model in contextual baseline; do
-        step "${model}_$seed" experiment=demo_model model=$model seed=$seed "$(from "${model}_256" coarse_256)"
-    done
-    step "coarse_only_$seed" experiment=demo_model model=coarse_only seed=$seed "$(from coarse_256)"
-done
+step coarse_only experiment=demo_model model=coarse_only "$(from residual_256)"

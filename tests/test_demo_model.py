@@ -48,10 +48,9 @@ def test_the_script_runs_every_step_once(photographs: Path, tmp_path: Path) -> N
         return subprocess.run([*command, *SMALL, *QUIET], env=environment, capture_output=True, text=True, check=True)
 
     first = start()
-    assert first.stdout.count("everything goes to") == 13
-    assert first.stdout.count("the generator starts with") == 16  # every step but the first builds on others
+    assert first.stdout.count("everything goes to") == 10
+    assert first.stdout.count("the generator starts with") == 11  # the two last steps of two stages build on two each
     runs = {path.parent.name for path in (tmp_path / "runs").glob("*/done")}
-    finals = {f"{name}_{seed}" for name in ("contextual", "baseline", "coarse_only") for seed in (0, 1)}
-    both = {f"{name}_{size}" for name in ("contextual", "baseline") for size in (128, 256)}
-    assert runs == {"coarse_64", "coarse_128", "coarse_256", *both, *finals}
+    both = {f"{name}{step}" for name in ("contextual", "baseline") for step in ("_128", "")}
+    assert runs == {"coarse_64", "coarse_128", "coarse_256", "residual_128", "residual_256", "coarse_only", *both}
     assert start().stdout == ""

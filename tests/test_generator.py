@@ -223,14 +223,23 @@ def test_outputs_are_clipped_to_the_images_range(residual: bool) -> None:
 
 
 @pytest.mark.parametrize("attention", [ContextualAttention(), None], ids=["contextual", "baseline"])
-def test_untrained_residual_stages_return_the_smooth_filling(attention: ContextualAttention | None) -> None:
+def test_residual_stages_that_add_nothing_return_the_smooth_filling(attention: ContextualAttention | None) -> None:
     masked, mask = _case(32, 48)
+    generator, alone = Generator(4, attention, residual=True), CoarseGenerator(4, residual=True)
+    for stage in (*generator.children(), *alone.children()):
+        nn.init.zeros_(stage.decoder.image.weight)
     with torch.no_grad():
-        completion = Generator(4, attention, residual=True)(masked, mask)
-        alone = CoarseGenerator(4, residual=True)(masked, mask).coarse
+        completion = generator(masked, mask)
+        images = completion.coarse, completion.refined, alone(masked, mask).coarse
     expected = stretch_membrane(masked, mask)
-    for image in (completion.coarse, completion.refined, alone):
+    for image in images:
         torch.testing.assert_close(image, expected, atol=0, rtol=0)
+
+
+def test_the_last_layer_of_a_residual_stage_starts_a_tenth_as_large() -> None:
+    plain, residual = (Generator(32, residual=r).coarse_network.decoder.image.weight for r in (False, True))
+    assert residual.abs().max() < 0.1 * 1.02 * plain.abs().max()  # of 432 uniform draws the largest is near the bound
+    assert residual.abs().max() > 0.1 * 0.98 * plain.abs().max()
 
 
 def test_residual_stages_add_what_plain_ones_make_of_the_same_input() -> None:
@@ -251,7 +260,6 @@ def test_residual_stages_add_what_plain_ones_make_of_the_same_input() -> None:
 
 def test_what_lies_in_the_hole_does_not_reach_a_residual_generator() -> None:
     generator = Generator(4, residual=True)
-    nn.init.xavier_uniform_(generator.coarse_network.decoder.image.weight)
     masked, mask = _case(32, 48)
     with torch.no_grad():
         expected = generator(masked, mask).coarse

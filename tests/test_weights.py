@@ -29,16 +29,9 @@ NETWORKS = {
     "full": lambda: Generator(4, ContextualAttention(patch_size=5, softmax_scale=4.0, propagate=False), "mirror"),
     "baseline": lambda: Generator(6, attention=None),
     "coarse": lambda: CoarseGenerator(2),
-    "residual": lambda: _drawn(Generator(4, residual=True)),
-    "residual coarse": lambda: _drawn(CoarseGenerator(2, residual=True)),
+    "residual": lambda: Generator(4, residual=True),
+    "residual coarse": lambda: CoarseGenerator(2, residual=True),
 }
-
-
-def _drawn(generator: nn.Module) -> nn.Module:
-    """Draw the weights of the last layers, which start at 0."""
-    for stage in generator.children():
-        nn.init.xavier_uniform_(stage.decoder.image.weight)
-    return generator
 
 
 @pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)

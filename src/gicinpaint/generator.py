@@ -91,7 +91,7 @@ class Decoder(nn.Sequential):
         in_channels: Channels of the input.
         width: Channels at full size.
         padding: "zeros" or "mirror".
-        residual: Whether the result is a difference, without bounds and 0 at first; otherwise it is clipped to [-1, 1].
+        residual: Whether the result is a difference, without bounds and small at first; otherwise it is clipped to [-1, 1].
 
     Shape:
         - x: (B, in_channels, H, W)
@@ -111,7 +111,8 @@ class Decoder(nn.Sequential):
         self.full_size = Convolution(width, width // 2, padding=padding, activation=_elu())
         self.image = Convolution(width // 2, 3, padding=padding, activation=None if residual else nn.Hardtanh())
         if residual:
-            nn.init.zeros_(self.image.weight)
+            # Near 0, so that the start is near the input; at 0 the layers below learn from noise and die.
+            nn.init.xavier_uniform_(self.image.weight, gain=0.1)
 
 
 class CoarseNetwork(nn.Module):
@@ -121,7 +122,7 @@ class CoarseNetwork(nn.Module):
         width: Channels at full size, even.
         padding: "zeros", or "mirror" for the released option SYMMETRIC.
         residual: Whether it gets the hole filled with a smooth surface and adds to that, instead of making an image
-            from a hole of 0; before training it returns the surface.
+            from a hole of 0; before training it nearly returns the surface.
 
     Shape:
         - masked: (B, 3, H, W), [-1, 1], H and W multiples of 8
@@ -159,7 +160,7 @@ class RefinementNetwork(nn.Module):
         width: Channels at full size, even.
         attention: Contextual attention, or None to leave the attention branch out (the paper's baseline).
         padding: "zeros", or "mirror" for the released option SYMMETRIC.
-        residual: Whether it adds to the image it gets, instead of making a new one; before training it returns it.
+        residual: Whether it adds to the image it gets, instead of making a new one; before training it nearly returns it.
 
     Shape:
         - image: (B, 3, H, W), [-1, 1], the hole filled with the coarse guess; H and W multiples of 8
