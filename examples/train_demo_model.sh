@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train the model in `weights` and its two rivals, which share one first stage. It learns to make images, at 64, 128 and 256
-# pixels; then to add to a smooth filling, at 128 and 256. Two networks with it follow at 128 and 256; and it alone, for as long.
+# pixels; then to add to a smooth filling, at 128 and 256. Two second stages follow on it, each at 128 and 256.
 # Start it again after an interruption: finished steps are left out, the others go on.
 #   bash examples/train_demo_model.sh DATA RUNS [OVERRIDE ...]      DATA/KIND/train and DATA/KIND/val hold photographs
 set -euo pipefail
@@ -31,8 +31,8 @@ step coarse_128 experiment=demo_model_128 model=coarse_only $images $patterns=0 
 step coarse_256 experiment=demo_model_256 model=coarse_only $images $patterns=0 updates=3600 "$(from coarse_128)"
 step residual_128 experiment=demo_model_128 model=coarse_only $patterns=0 updates=4000 "$(from coarse_256)"
 step residual_256 experiment=demo_model_256 model=coarse_only $patterns=0 "$(from residual_128)"
+second="model.frozen=[coarse_network]" # the second stage alone
 for model in contextual baseline; do
-    step "${model}_128" experiment=demo_model_128 model=$model "$(from residual_256)"
-    step "$model" experiment=demo_model model=$model "$(from "${model}_128" residual_256)"
+    step "${model}_128" experiment=demo_model_128 model=$model $second "$(from residual_256)"
+    step "$model" experiment=demo_model model=$model $second "$(from "${model}_128")"
 done
-step coarse_only experiment=demo_model model=coarse_only "$(from residual_256)"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,31 @@ def test_without_adversary_every_batch_updates_the_generator(generator: nn.Modul
     assert watch.counts == [(1, 1), (2, 2), (3, 3)]
 
 
+def test_frozen_parts_keep_their_weights_and_the_rest_takes_the_step_it_would_have_taken() -> None:
+    """With SGD a step depends on the parameter's own gradient alone, which freezing others does not change."""
+    whole, part = (
+        small_module(adversary=False, generator_optimizer=partial(SGD, lr=0.1), frozen=frozen)
+        for frozen in ([], ["coarse_network", "refinement_network.decoder.image"])
+    )
+    before = {name: value.clone() for name, value in part.generator.state_dict().items()}
+    for module in (whole, part):
+        _fit(module, updates=1)
+    for name, value in part.generator.state_dict().items():
+        frozen = name.startswith(("coarse_network", "refinement_network.decoder.image"))
+        expected = before[name] if frozen else whole.generator.state_dict()[name]
+        torch.testing.assert_close(value, expected, atol=0, rtol=0)
+    assert _moved(list(before.values()), list(part.generator.state_dict().values()))
+
+
+def test_critics_train_beside_a_frozen_first_stage() -> None:
+    module, watch = small_module(critic_steps=2, frozen=["coarse_network"]), Watch()
+    before = _weights(module.generator.coarse_network)
+    _fit(module, watch, updates=2)
+    assert watch.moves("critics") == [True] * 4
+    assert watch.moves("generator") == [False, True, False, True]
+    assert not _moved(before, _weights(module.generator.coarse_network))
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_one_critic_is_enough(part: str) -> None:
     critic = (
@@ -273,8 +299,10 @@ def test_an_adversary_without_critic_is_reported() -> None:
     [
         ({"critic_steps": 0}, "critic_steps must be at least 1, got 0; the paper's is 5"),
         ({"warmup_steps": -1}, "warmup_steps must not be negative, got -1; 0 switches the warm-up off"),
+        ({"frozen": ["coarse"]}, "parts of the generator, such as coarse_network, refinement_network, got 'coarse'"),
+        ({"frozen": ["coarse_network", "refinement_network"]}, "frozen must leave something to train, got coarse_ne"),
     ],
 )
-def test_a_count_out_of_range_is_reported(arguments: dict[str, int], message: str) -> None:
+def test_a_setting_out_of_range_is_reported(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small_module(**arguments)

@@ -91,7 +91,7 @@ class Decoder(nn.Sequential):
         in_channels: Channels of the input.
         width: Channels at full size.
         padding: "zeros" or "mirror".
-        residual: Whether the result is a difference, without bounds and small at first; otherwise it is clipped to [-1, 1].
+        residual: Whether the result is a difference, small at first and without bounds, instead of clipped to [-1, 1].
 
     Shape:
         - x: (B, in_channels, H, W)
@@ -160,7 +160,7 @@ class RefinementNetwork(nn.Module):
         width: Channels at full size, even.
         attention: Contextual attention, or None to leave the attention branch out (the paper's baseline).
         padding: "zeros", or "mirror" for the released option SYMMETRIC.
-        residual: Whether it adds to the image it gets, instead of making a new one; before training it nearly returns it.
+        residual: Whether it adds to the image it gets, little at first, instead of making a new one.
 
     Shape:
         - image: (B, 3, H, W), [-1, 1], the hole filled with the coarse guess; H and W multiples of 8

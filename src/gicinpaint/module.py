@@ -1,6 +1,6 @@
 """The training algorithm: critics on every batch, the generator on every few, by manual optimization."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -50,6 +50,7 @@ class InpaintingModule(LightningModule):
         pieces: Pieces that a batch is cut into, for less memory and more time. All losses are means over images, and no
             layer mixes images, so gradients add up to the batch's, the penalty's included.
         metrics: What validation measures in the hole, for the mean colour, the coarse and the completed image.
+        frozen: Parts of the generator that keep their weights, such as coarse_network: the others are trained alone.
         seed: The run's seed; the places of the gradient penalty depend on it and on the batch's number alone.
 
     Attributes:
@@ -58,7 +59,8 @@ class InpaintingModule(LightningModule):
         config: Plain data from which this module was built, where a configuration was; it travels in the checkpoint.
 
     Raises:
-        ValueError: If the loss has an adversary but there is no critic, or a count is out of range.
+        ValueError: If the loss has an adversary but there is no critic, a count is out of range, or a frozen part is
+            absent or leaves nothing to train.
 
     Source:
         Yu et al. 2018, algorithm 1; counts and optimizers as in the released configuration.
@@ -78,12 +80,14 @@ class InpaintingModule(LightningModule):
         clip: float | None = None,
         pieces: int = 1,
         metrics: MetricCollection | None = None,
+        frozen: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
         super().__init__()
         _check_counts(critic_steps, warmup_steps, pieces)
         self.automatic_optimization = False
         self.generator = generator
+        _freeze(generator, frozen)
         self.critics = nn.ModuleDict()
         if loss.adversary is not None:
             self.critics.update(
@@ -118,7 +122,7 @@ class InpaintingModule(LightningModule):
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
         """Return the generator's optimizer and, where there are critics, theirs; and the generator's schedule."""
-        optimizers = [self.generator_optimizer(self.generator.parameters())]
+        optimizers = [self.generator_optimizer(p for p in self.generator.parameters() if p.requires_grad)]
         if self.critics:
             optimizers.append(self.critic_optimizer(self.critics.parameters()))
         return optimizers, [] if self.generator_schedule is None else [self.generator_schedule(optimizers[0])]
@@ -286,6 +290,17 @@ class InpaintingModule(LightningModule):
         generator = torch.Generator().manual_seed(key(self.seed, self.batches_seen, "penalty"))
         places = torch.rand(len(self.critics), self.trainer.world_size * b, 1, 1, 1, generator=generator)
         return places[:, self.global_rank * b :][:, :b].to(images.device)
+
+
+def _freeze(generator: nn.Module, parts: Sequence[str]) -> None:
+    names = [name for name, part in generator.named_modules() if name and any(True for _ in part.parameters())]
+    for part in parts:
+        if part not in names:
+            offered = ", ".join(name for name in names if "." not in name)
+            raise ValueError(f"frozen must name parts of the generator, such as {offered}, got {part!r}")
+        generator.get_submodule(part).requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in generator.parameters()):
+        raise ValueError(f"frozen must leave something to train, got {', '.join(parts)}; leave a part out")
 
 
 def _check_counts(critic_steps: int, warmup_steps: int, pieces: int) -> None:
