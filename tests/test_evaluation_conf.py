@@ -59,7 +59,7 @@ def test_every_method_completes_an_image(methods: str, tmp_path: Path) -> None:
     for name, node in config.method.items():
         try_method(str(name), build(node), torch.device("cpu"))
     if methods == "classical":
-        assert list(config.method) == ["mean_colour", "telea", "navier_stokes", "biharmonic", "patchmatch"]
+        assert list(config.method) == ["mean_colour", "telea", "navier_stokes", "membrane", "biharmonic", "patchmatch"]
 
 
 def test_options_and_settings_that_the_page_names_exist() -> None:

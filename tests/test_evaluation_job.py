@@ -94,7 +94,16 @@ def test_the_terminal_shows_the_table_and_where_everything_is(
     assert finished.returncode == 0, finished.stderr
     assert "Traceback" not in finished.stderr
     lines = finished.stdout.splitlines()
-    names = ("mean colour", "telea", "navier stokes", "biharmonic", "patchmatch", "net", "full model (published)")
+    names = (
+        "mean colour",
+        "telea",
+        "navier stokes",
+        "membrane",
+        "biharmonic",
+        "patchmatch",
+        "net",
+        "full model (published)",
+    )
     for name in names:
         assert any(line.startswith(f"{name} ") for line in lines), name
     assert any("protocol not published" in line for line in lines)
@@ -131,7 +140,15 @@ def test_the_record_holds_everything_needed_to_repeat_it(
     assert record["device"]["type"] == "cpu"
     assert "dataset.validation.path=val" in record["command"]
     assert {"commit", "modified"} <= record["git"].keys()
-    assert set(record["results"]) == {"mean_colour", "telea", "navier_stokes", "biharmonic", "patchmatch", "net"}
+    assert set(record["results"]) == {
+        "mean_colour",
+        "telea",
+        "navier_stokes",
+        "membrane",
+        "biharmonic",
+        "patchmatch",
+        "net",
+    }
     assert all(r["seconds_per_image"] > 0 and r["peak_memory_mib"] >= 0 for r in record["results"].values())
 
 
