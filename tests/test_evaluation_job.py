@@ -157,7 +157,7 @@ def test_markdown_and_picture_are_there(work: Path, finished: subprocess.Complet
     assert "| net | " in markdown
     assert "masks paper_center (SHA-256 " in markdown
     with Image.open(work / "first" / "results.png") as picture:
-        assert picture.width == 8 * 128 + 7 * 4  # input, six methods, ground truth, and gaps; enlarged for the titles
+        assert picture.width == 9 * 128 + 8 * 4  # input, seven methods, ground truth, and gaps; enlarged for the titles
         right = np.asarray(picture.convert("RGB"))[-128::4, -128::4]
     np.testing.assert_array_equal(right, np.asarray(Image.open(work / "val" / "5.png")))  # (2 * 1 + 1) * 7 // 4 = 5
 
