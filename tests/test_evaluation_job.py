@@ -219,6 +219,11 @@ MISTAKES = [
     (["+checkpoints.net=alexnet.pth"], 1, "net: alexnet.pth must be a checkpoint"),
     (["runs=empty"], 1, "runs: looked for training runs in empty: found 0"),
     (["runs=nowhere"], 1, "runs: looked for training runs in nowhere, which does not exist"),
+    (
+        ["runs=val/0.png"],
+        1,
+        "runs must be a multirun's folder, got the file val/0.png; a checkpoint is +checkpoints.NAME=FILE",
+    ),
     (["accelerator=abacus"], 1, "accelerator:"),
     (["batch_size=0"], 2, "batch_size: expected 1 or more, got 0"),
     (["method=clasical"], 2, "did you mean method=classical"),

@@ -156,10 +156,13 @@ def _file(name: str, content: bytes) -> Callable[[Path], Path]:
     [
         (lambda folder: folder / "gone", "must be a model's file or folder, got nothing there"),
         (lambda folder: folder, "must be a model's folder, with .* got an empty folder"),
-        (_empty, "x.ckpt cannot be read as a checkpoint|x.ckpt was refused"),
+        (_empty, "x.ckpt cannot be read as a checkpoint: it is empty; copy or train it again"),
         (_noise, "x.ckpt was refused and nothing in it was run: it is damaged"),
         (_other_zip, "x.ckpt cannot be read as a checkpoint|x.ckpt was refused"),
-        (_cut_off, "x.ckpt cannot be read as a checkpoint|x.ckpt was refused"),
+        (
+            _cut_off,
+            "x.ckpt cannot be read as a checkpoint: its end is missing, as after a copy that was interrupted; copy",
+        ),
         (_other_data, "must be a checkpoint of gicinpaint train"),
         (_compressed, "x.ckpt cannot be read as a checkpoint: it is compressed"),
         (_other_weights, "its weights must be those of its settings"),

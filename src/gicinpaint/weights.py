@@ -160,8 +160,14 @@ def read_plain(path: Path) -> Any:
 
 
 def _check_archive(path: Path) -> None:
-    """Raise if a checkpoint's bytes are not those that were written; torch.load does not look at the checksums."""
+    """Raise if a checkpoint is cut off, or its bytes are not those that were written; torch.load checks no checksums."""
     if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            start = file.read(2)
+        if not start:
+            raise EOFError("it is empty")
+        if start == b"PK":  # an archive's first bytes; its directory, at the end, is missing
+            raise zipfile.BadZipFile("its end is missing, as after a copy that was interrupted")
         return
     with zipfile.ZipFile(path) as archive:
         if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):

@@ -60,6 +60,10 @@ def find_runs(folder: Path) -> list[Run]:
     Raises:
         JobError: If there is none.
     """
+    if folder.is_file():
+        raise JobError(
+            f"runs must be a multirun's folder, got the file {folder}; a checkpoint is +checkpoints.NAME=FILE"
+        )
     if not folder.is_dir():
         raise JobError(f"runs: looked for training runs in {folder}, which does not exist; name a multirun's folder")
     records = sorted(folder.rglob(".hydra/overrides.yaml"), key=lambda path: _natural(path.parents[1]))
