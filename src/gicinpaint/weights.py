@@ -160,7 +160,7 @@ def read_plain(path: Path) -> Any:
 
 
 def _check_archive(path: Path) -> None:
-    """Raise if a checkpoint is cut off, or its bytes are not those that were written; torch.load checks no checksums."""
+    """Raise if a checkpoint is cut off, or its bytes are not those written, which torch.load does not check."""
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
             start = file.read(2)
