@@ -25,12 +25,12 @@ from() { # NAME ...: the override that starts from these steps
 }
 
 images=model.generator.residual=false
-patterns=repeated_crop.probability # share of the crops that repeat a part
-step coarse_64 experiment=demo_model_64 model=coarse_only $images $patterns=0
-step coarse_128 experiment=demo_model_128 model=coarse_only $images $patterns=0 updates=3000 "$(from coarse_64)"
-step coarse_256 experiment=demo_model model=coarse_only $images $patterns=0 updates=3600 "$(from coarse_128)"
-step residual_128 experiment=demo_model_128 model=coarse_only $patterns=0 updates=4000 "$(from coarse_256)"
-step residual_256 experiment=demo_model model=coarse_only $patterns=0 "$(from residual_128)"
+photographs="repeated_crop.probability=0 optimizer.lr=1e-3" # no parts of them, repeated
+step coarse_64 experiment=demo_model_64 model=coarse_only $photographs $images
+step coarse_128 experiment=demo_model_128 model=coarse_only $photographs $images updates=3000 "$(from coarse_64)"
+step coarse_256 experiment=demo_model model=coarse_only $photographs $images updates=3600 "$(from coarse_128)"
+step residual_128 experiment=demo_model_128 model=coarse_only $photographs updates=4000 "$(from coarse_256)"
+step residual_256 experiment=demo_model model=coarse_only $photographs updates=1800 "$(from residual_128)"
 second="model.frozen=[coarse_network]" # the second stage alone
 for model in contextual baseline; do
     step "${model}_128" experiment=demo_model_128 model=$model $second "$(from residual_256)"
