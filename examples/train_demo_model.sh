@@ -25,14 +25,14 @@ from() { # NAME ...: the override that starts from these steps
 }
 
 images=model.generator.residual=false
-photographs="repeated_crop.probability=0 optimizer.lr=1e-3" # no parts of them, repeated
-step coarse_64 experiment=demo_model_64 model=coarse_only $photographs $images
-step coarse_128 experiment=demo_model_128 model=coarse_only $photographs $images updates=3000 "$(from coarse_64)"
-step coarse_256 experiment=demo_model model=coarse_only $photographs $images updates=3600 "$(from coarse_128)"
-step residual_128 experiment=demo_model_128 model=coarse_only $photographs updates=4000 "$(from coarse_256)"
-step residual_256 experiment=demo_model model=coarse_only $photographs updates=1800 "$(from residual_128)"
-second="model.frozen=[coarse_network]" # the second stage alone
+first=(model=coarse_only repeated_crop.probability=0 optimizer.lr=1e-3)
+second=("model.frozen=[coarse_network]") # trained alone
+step coarse_64 experiment=demo_model_64 "${first[@]}" $images
+step coarse_128 experiment=demo_model_128 "${first[@]}" $images updates=3000 "$(from coarse_64)"
+step coarse_256 experiment=demo_model "${first[@]}" $images updates=3600 "$(from coarse_128)"
+step residual_128 experiment=demo_model_128 "${first[@]}" updates=4000 "$(from coarse_256)"
+step residual_256 experiment=demo_model "${first[@]}" updates=1800 "$(from residual_128)"
 for model in contextual baseline; do
-    step "${model}_128" experiment=demo_model_128 model=$model $second "$(from residual_256)"
-    step "$model" experiment=demo_model model=$model $second "$(from "${model}_128")"
+    step "${model}_128" experiment=demo_model_128 model=$model "${second[@]}" "$(from residual_256)"
+    step "$model" experiment=demo_model model=$model "${second[@]}" "$(from "${model}_128")"
 done

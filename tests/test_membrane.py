@@ -46,11 +46,11 @@ def stretched(image: NDArray[np.float64], hole: NDArray[np.bool_]) -> NDArray[np
 
 @pytest.mark.parametrize(("h", "w"), SIZES)
 def test_the_surface_is_near_the_solution_of_laplaces_equation(h: int, w: int) -> None:
-    """Within a third of what the mean colour is off: the steps are few, and coarse grids move the hole's edge."""
+    """Less than half as far off as the mean colour: the steps are few, and coarse grids move the hole's edge."""
     image, hole = case(h, w)
     expected = laplace(image, hole)[hole]
     error = np.abs(stretched(image, hole)[hole] - expected).mean()
-    assert error < np.abs(image[~hole].mean() - expected).mean() / 2.5
+    assert error < np.abs(image[~hole].mean() - expected).mean() / 2
 
 
 @pytest.mark.parametrize(("h", "w"), SIZES)
@@ -98,6 +98,14 @@ def test_the_images_type_is_kept(dtype: torch.dtype) -> None:
     filled = stretch_membrane(torch.tensor(image, dtype=dtype)[None, None], torch.tensor(hole, dtype=dtype)[None, None])
     assert filled.dtype == dtype
     np.testing.assert_allclose(filled[0, 0].double().numpy(), stretched(image, hole), atol=0.05)
+
+
+def test_large_bright_images_of_half_precision_stay_finite() -> None:
+    """Sums over a grid of 272 x 272 cells exceed float16's largest number, 65504."""
+    mask = torch.zeros(1, 1, 2176, 2176, dtype=torch.float16)
+    mask[..., :64, :64] = 1
+    filled = stretch_membrane(torch.ones(1, 1, 2176, 2176, dtype=torch.float16), mask)
+    assert torch.equal(filled, torch.ones_like(filled))
 
 
 def test_a_wrong_mask_is_reported() -> None:

@@ -289,6 +289,13 @@ def test_a_checkpoint_carries_counters_and_configuration_and_opens_safely(tmp_pa
 # Errors
 
 
+def test_a_frozen_part_outside_a_list_is_reported() -> None:
+    with pytest.raises(
+        TypeError, match=r"frozen must be a list of parts, got 'coarse_network'; write \[coarse_network\]"
+    ):
+        small_module(frozen="coarse_network")
+
+
 def test_an_adversary_without_critic_is_reported() -> None:
     with pytest.raises(ValueError, match="an adversarial loss needs a critic, got none; pass one or use a loss"):
         InpaintingModule(Generator(2))

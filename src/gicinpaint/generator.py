@@ -95,7 +95,7 @@ class Decoder(nn.Sequential):
 
     Shape:
         - x: (B, in_channels, H, W)
-        - returned: (B, 3, 4 * H, 4 * W)
+        - returned: (B, 3, 4 * H, 4 * W), [-1, 1], or without bounds where it is a difference
 
     Source:
         Released code, `conv11` to `conv17` and `allconv11` to `allconv17`.
@@ -149,8 +149,8 @@ class CoarseNetwork(nn.Module):
         """Return the coarse image."""
         _check_input(masked, mask, self.encoder.stem.weight.dtype)
         image = stretch_membrane(masked, mask) if self.residual else masked
-        made = self.decoder(self.dilated(self.encoder(_with_planes(image, mask))))
-        return _added(image, made) if self.residual else made
+        output = self.decoder(self.dilated(self.encoder(_with_planes(image, mask))))
+        return _add(image, output) if self.residual else output
 
 
 class RefinementNetwork(nn.Module):
@@ -207,8 +207,8 @@ class RefinementNetwork(nn.Module):
             features = torch.cat([features, self.attended(attended)], dim=1)
         elif return_offset:
             raise ValueError("return_offset needs an attention layer, got attention=None; build one with attention")
-        made = self.decoder(features)
-        return _added(image, made) if self.residual else made, offset
+        output = self.decoder(features)
+        return _add(image, output) if self.residual else output, offset
 
     def _attend(
         self, attention: ContextualAttention, features: Tensor, mask: Tensor, return_offset: bool
@@ -303,7 +303,7 @@ def _elu() -> nn.ELU:
     return nn.ELU(inplace=True)  # the convolution before does not need its output, and fresh memory costs time
 
 
-def _added(image: Tensor, difference: Tensor) -> Tensor:
+def _add(image: Tensor, difference: Tensor) -> Tensor:
     return F.hardtanh(image + difference)  # clips to [-1, 1]
 
 

@@ -48,8 +48,8 @@ def _stretch(masked: Tensor, known: Tensor, steps: tuple[int, ...]) -> Tensor:
     """Return the surface of a grid; `known` is 1 where a cell has a colour, and the colours are 0 elsewhere."""
     hole = known == 0
     if not steps:
-        total = known.sum(dim=(2, 3), keepdim=True)
-        mean = masked.sum(dim=(2, 3), keepdim=True) / (total + (total == 0).to(total.dtype))
+        share = known.mean(dim=(2, 3), keepdim=True)  # sums of large grids would exceed float16
+        mean = masked.mean(dim=(2, 3), keepdim=True) / (share + (share == 0).to(share.dtype))
         surface = torch.where(hole, mean, masked)
         for reach in _REACHES:
             surface = _smooth(surface, masked, hole, reach, _STEPS_PER_REACH)
@@ -64,12 +64,12 @@ def _stretch(masked: Tensor, known: Tensor, steps: tuple[int, ...]) -> Tensor:
 
 def _smooth(surface: Tensor, masked: Tensor, hole: Tensor, reach: int, steps: int) -> Tensor:
     """Replace the hole by the mean of the four neighbours at a distance, several times; edges repeat their cells."""
-    far = 2 * reach
+    inner, before, after = slice(reach, -reach), slice(None, -2 * reach), slice(2 * reach, None)
     for _ in range(steps):
-        x = F.pad(surface, (reach, reach, reach, reach), mode="replicate")
-        inner, left_out = slice(reach, -reach), -far
-        mean = (x[..., :left_out, inner] + x[..., far:, inner] + x[..., inner, :left_out] + x[..., inner, far:]) / 4
-        surface = torch.where(hole, mean, masked)
+        padded = F.pad(surface, (reach, reach, reach, reach), mode="replicate")
+        vertical = padded[..., before, inner] + padded[..., after, inner]
+        horizontal = padded[..., inner, before] + padded[..., inner, after]
+        surface = torch.where(hole, (vertical + horizontal) / 4, masked)
     return surface
 
 

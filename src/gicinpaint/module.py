@@ -293,6 +293,8 @@ class InpaintingModule(LightningModule):
 
 
 def _freeze(generator: nn.Module, parts: Sequence[str]) -> None:
+    if isinstance(parts, str):
+        raise TypeError(f"frozen must be a list of parts, got {parts!r}; write [{parts}]")
     names = [name for name, part in generator.named_modules() if name and any(True for _ in part.parameters())]
     for part in parts:
         if part not in names:

@@ -44,8 +44,8 @@ def take_weights(generator: nn.Module, paths: str | Sequence[str]) -> list[Taken
     """Give a generator those layers of models whose names and shapes are those of its own.
 
     So a coarse network starts the first stage of a generator. A layer of which one tensor does not fit stays as it is:
-    a bias alone, such as that of the three colours, means nothing. So does the last layer of a stage that makes images
-    in one of the two and adds to its input in the other.
+    a bias alone, such as that of the three colours, means nothing. The last layer of a stage that makes images in one
+    of the two and adds to its input in the other stays as it is too.
 
     Args:
         generator: Is changed.
@@ -118,8 +118,11 @@ def _find_fitting(path: str, generator: nn.Module) -> tuple[dict[str, Tensor], i
 
 def _differently_made(generator: nn.Module, source: nn.Module) -> list[str]:
     """Return the stages that make images in one of two generators and add to their input in the other."""
-    ways = [{name: getattr(stage, "residual", None) for name, stage in x.named_children()} for x in (generator, source)]
-    return [name for name in ways[0].keys() & ways[1].keys() if ways[0][name] != ways[1][name]]
+    own, given = (
+        {name: getattr(stage, "residual", None) for name, stage in network.named_children()}
+        for network in (generator, source)
+    )
+    return [name for name in own.keys() & given.keys() if own[name] != given[name]]
 
 
 def _digest(state: dict[str, Tensor]) -> str:

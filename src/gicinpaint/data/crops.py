@@ -81,15 +81,15 @@ class ResizeThenCrop:
 
 
 class RepeatedCrop:
-    """Cut as another crop does, and now and then a small part that is repeated over the window: patterns to copy.
+    """Cut as another crop does, and now and then a small view that is repeated over the window: patterns to copy.
 
     Photographs seldom repeat exactly, so that a network hardly learns from them to copy; here each hole's content
     lies elsewhere in the image.
 
     Args:
-        crop: What cuts, the window or the part.
-        probability: Share of the windows that are filled with one part.
-        smallest: Smallest side of the part, as a share of the window's.
+        crop: What cuts, the window or the small view; it decides how much of the photograph that is, and its scale.
+        probability: Share of the windows that are filled with one small view.
+        smallest: Smallest side of the view, as a share of the window's.
         largest: Largest side, likewise; height and width are drawn one by one.
 
     Raises:
