@@ -8,15 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from gicinpaint.baselines import biharmonic, mean_colour, membrane, navier_stokes, patchmatch, telea
+from gicinpaint.baselines import biharmonic, mean_colour, navier_stokes, patchmatch, telea
 from gicinpaint.compositing import fill_with_mean
 from gicinpaint.data import SamplePhotographs
 from gicinpaint.data.images import to_tensor
+from gicinpaint.membrane import stretch_membrane
 
 for library in ("cv2", "patchmatch"):
     pytest.importorskip(library, reason="needs the extra: pip install 'gicinpaint[baselines]'")
 
-BASELINES = [mean_colour, telea, navier_stokes, membrane, biharmonic, patchmatch]
+BASELINES = [mean_colour, telea, navier_stokes, stretch_membrane, biharmonic, patchmatch]
 Baseline = Callable[[Tensor, Tensor], Tensor]
 every_baseline = pytest.mark.parametrize("baseline", BASELINES, ids=lambda baseline: baseline.__name__)
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gicinpaint.compositing import composite, fill_with_mean, mask_out
-from gicinpaint.membrane import stretch_membrane
 
 Picture = NDArray[np.uint8]
 Fill = Callable[[Picture, NDArray[np.bool_]], NDArray[Any]]
@@ -78,23 +77,6 @@ def navier_stokes(image: Tensor, mask: Tensor, radius: float = 3.0) -> Tensor:
     """
     cv2 = _import("cv2", "navier_stokes")
     return _fill_each(image, mask, lambda picture, hole: cv2.inpaint(picture, _levels(hole), radius, cv2.INPAINT_NS))
-
-
-def membrane(image: Tensor, mask: Tensor) -> Tensor:
-    """Fill holes with a membrane that the known pixels at their edges hold: Laplace's equation, nearly solved.
-
-    Networks with `residual` start from it.
-
-    Shape:
-        As in `mean_colour`.
-
-    Raises:
-        ValueError: If shapes, types or values differ from that.
-
-    Source:
-        Ours, see `gicinpaint.membrane.stretch_membrane`.
-    """
-    return stretch_membrane(image, mask)
 
 
 def biharmonic(image: Tensor, mask: Tensor) -> Tensor:

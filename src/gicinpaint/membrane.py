@@ -48,16 +48,15 @@ def _stretch(masked: Tensor, known: Tensor, steps: tuple[int, ...]) -> Tensor:
     """Return the surface of a grid; `known` is 1 where a cell has a colour, and the colours are 0 elsewhere."""
     hole = known == 0
     if not steps:
-        share = known.mean(dim=(2, 3), keepdim=True)  # sums of large grids would exceed float16
-        mean = masked.mean(dim=(2, 3), keepdim=True) / (share + (share == 0).to(share.dtype))
+        whole = (2, 3)  # means, because sums of large grids would exceed float16
+        mean = _of_known(masked.mean(whole, keepdim=True), known.mean(whole, keepdim=True))
         surface = torch.where(hole, mean, masked)
         for reach in _REACHES:
             surface = _smooth(surface, masked, hole, reach, _STEPS_PER_REACH)
         return surface
     share = _half(known)
-    empty = (share == 0).to(share.dtype)
     h, w = masked.shape[-2:]
-    coarse = _stretch(_half(masked) / (share + empty), 1 - empty, steps[1:])
+    coarse = _stretch(_of_known(_half(masked), share), (share > 0).to(share.dtype), steps[1:])
     guess = F.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False)[..., :h, :w]
     return _smooth(torch.where(hole, guess, masked), masked, hole, 1, steps[0])
 
@@ -73,5 +72,10 @@ def _smooth(surface: Tensor, masked: Tensor, hole: Tensor, reach: int, steps: in
     return surface
 
 
-def _half(x: Tensor) -> Tensor:
-    return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+def _of_known(mean: Tensor, share: Tensor) -> Tensor:
+    """Turn means over cells, the hole's counted as 0, into means over the known ones; 0 where there are none."""
+    return mean / (share + (share == 0).to(share.dtype))
+
+
+def _half(grid: Tensor) -> Tensor:
+    return F.avg_pool2d(grid, 2, ceil_mode=True, count_include_pad=False)
