@@ -1,4 +1,7 @@
-"""The two critics: one scores the whole image, one the box around the hole."""
+"""The critics: one scores the whole image, one the box around the hole, one every patch.
+
+All are called alike, `critic(critic.view(image, box), critic.view(mask, box))`, so that training needs no special case.
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -6,9 +9,11 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gicinpaint.blocks import Convolution
-from gicinpaint.checks import check_image
+from gicinpaint.checks import check_image, check_mask
+from gicinpaint.compositing import Box, crop_box
 
 _STRIDE = 16  # of four convolutions that halve the size
 _SLOPE = 0.2  # of the activations below zero
@@ -48,10 +53,14 @@ class Critic(nn.Module):
         nn.init.xavier_uniform_(self.score.weight)
         nn.init.zeros_(self.score.bias)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return the score of every image."""
+    def forward(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the score of every image; the mask has no effect."""
         self._check(image)
         return self.score(self.features(image).flatten(1))
+
+    def view(self, image: Tensor, box: Box) -> Tensor:
+        """Return the part of images or masks, (B, C, H, W), that this critic scores: all of it."""
+        return image
 
     def input_gradient(self, image: Tensor) -> Tensor:
         """Return the gradient of each image's score to that image, for the gradient penalty.
@@ -137,6 +146,98 @@ class LocalCritic(Critic):
 
     def __init__(self, width: int = 64, image_size: int | Sequence[int] = (128, 128)) -> None:
         super().__init__([width, 2 * width, 4 * width, 8 * width], image_size)
+
+    def view(self, image: Tensor, box: Box) -> Tensor:
+        """Return each image's box, (B, C, box.height, box.width)."""
+        return crop_box(image, box)
+
+
+class PatchCritic(nn.Module):
+    """The critic that scores every place of an image, given the hole: any size, any number and shape of holes.
+
+    Spectrally normalised 5x5 convolutions that halve the size, each with a leaky ReLU of slope 0.2, the last too.
+
+    Args:
+        width: Channels of the first convolution; the second has twice as many, all others four times.
+        in_channels: Channels of image and mask together; 3 leaves the mask out.
+        depth: Number of convolutions; each halves the size, so fewer suit small images.
+        detach: Whether gradients stop at the singular vectors, the usual form; the released code lets them pass.
+
+    Shape:
+        - image: (B, 3, H, W), [-1, 1]
+        - mask: (B or 1, 1, H, W), {0, 1}, 1 = hole
+        - returned: (B, 4 * width, ceil(H / 2^depth), ceil(W / 2^depth)), unbounded scores; with a depth of 2 or 1 there
+          are fewer channels
+
+    Raises:
+        ValueError: If a setting is out of range, the mask is missing, or shapes, types or values differ from that.
+
+    Source:
+        Yu et al. 2019 (free-form inpainting), section 3.3, SN-PatchGAN; layers as in the released code, whose depth is
+        6 and whose width is 64.
+    """
+
+    def __init__(self, width: int = 64, in_channels: int = 4, depth: int = 6, detach: bool = False) -> None:
+        super().__init__()
+        _check_widths([width])
+        if in_channels < 3 or depth < 1:
+            raise ValueError(
+                f"a patch critic needs at least 3 in_channels and a depth of 1, got {in_channels} and {depth}; "
+                "the released values are 4 and 6"
+            )
+        self.in_channels = in_channels
+        channels = [in_channels, *(width * min(2**layer, 4) for layer in range(depth))]
+        self.features = nn.Sequential(*(_SpectralConvolution(*pair, detach=detach) for pair in pairwise(channels)))
+
+    def forward(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the scores of every place; each call moves the estimates of the singular vectors on."""
+        check_image(image, "critic input", dtype=next(self.parameters()).dtype)
+        if self.in_channels == 3:
+            return self.features(image)
+        if mask is None:
+            raise ValueError(
+                "a patch critic with 4 in_channels needs the mask, got None; pass it, or use in_channels=3"
+            )
+        check_mask(mask, image)
+        return self.features(torch.cat([image, mask.to(image.dtype).expand(len(image), -1, -1, -1)], dim=1))
+
+    def view(self, image: Tensor, box: Box) -> Tensor:
+        """Return the part of images or masks, (B, C, H, W), that this critic scores: all of it."""
+        return image
+
+
+class _SpectralConvolution(Convolution):
+    """A 5x5 convolution with stride 2 whose kernel is divided by an estimate of its largest singular value.
+
+    Every call takes one step of the power iteration and keeps the left vector `u`, which is part of the state. The
+    matrix has one column for each output channel. Gradients pass through the new vectors unless detached.
+    """
+
+    u: Tensor
+
+    def __init__(self, in_channels: int, out_channels: int, detach: bool) -> None:
+        activation = nn.LeakyReLU(_SLOPE, inplace=True)
+        super().__init__(in_channels, out_channels, kernel_size=5, stride=2, activation=activation)
+        self.detach = detach
+        self.register_buffer("u", nn.init.trunc_normal_(torch.empty(out_channels)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the activated convolution of x with the normalised kernel."""
+        with torch.autocast(x.device.type, enabled=False):
+            matrix = self.weight.flatten(1)  # (out_channels, rest)
+            v = _normalized(self.u.clone() @ matrix)  # a copy: the buffer moves on before the backward pass
+            u = _normalized(matrix @ v)
+            if self.detach:
+                u, v = u.detach(), v.detach()
+            weight = self.weight / (u @ matrix @ v)
+            with torch.no_grad():
+                self.u.copy_(u)
+        x = F.conv2d(self._same_padded(x), weight, self.bias, self.stride)
+        return cast(nn.Module, self.activation)(x)
+
+
+def _normalized(vector: Tensor) -> Tensor:
+    return vector / (torch.linalg.vector_norm(vector) + 1e-12)
 
 
 def _check_widths(widths: Sequence[int]) -> None:

@@ -1,6 +1,6 @@
 """The training algorithm: critics on every batch, the generator on every few, by manual optimization."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -11,15 +11,14 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MetricCollection
 
-from gicinpaint.compositing import composite, crop_box, fill_with_mean, mask_out
-from gicinpaint.critics import Critic
+from gicinpaint.compositing import composite, fill_with_mean, mask_out
 from gicinpaint.data import Batch
 from gicinpaint.data.order import key
 from gicinpaint.generator import Completion
 from gicinpaint.guards import GradientGuard
-from gicinpaint.losses import CriticScores, CriticTerms, GeneratorTerms, InpaintingLoss, gradient_norm, penalty
+from gicinpaint.losses import InpaintingLoss, Terms, gradient_norm
 from gicinpaint.metrics import hole_metrics
-from gicinpaint.pieces import Piece, average, by_name, split
+from gicinpaint.pieces import Piece, average, detached, split
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
@@ -38,11 +37,10 @@ class InpaintingModule(LightningModule):
 
     Args:
         generator: Maps (masked, mask) to a `Completion`.
-        global_critic: Scores the completed image; None leaves it out.
-        local_critic: Scores the box around the hole; None leaves it out.
+        critics: Critics by name, such as global, local and patch; None leaves one out.
         loss: The losses and their weights.
         generator_optimizer: Makes the optimizer of the generator's parameters.
-        critic_optimizer: Makes the optimizer of both critics' parameters.
+        critic_optimizer: Makes the optimizer of the critics' parameters.
         generator_schedule: Makes the schedule of the generator's learning rate, in generator updates; None keeps it.
         critic_steps: Critic updates per generator update.
         warmup_steps: Generator updates on reconstruction alone, before the critics start.
@@ -69,8 +67,7 @@ class InpaintingModule(LightningModule):
     def __init__(
         self,
         generator: nn.Module,
-        global_critic: Critic | None = None,
-        local_critic: Critic | None = None,
+        critics: Mapping[str, nn.Module | None] | None = None,
         loss: InpaintingLoss = InpaintingLoss(),  # noqa: B008  (no state: safe to share)
         generator_optimizer: OptimizerFactory = partial(Adam, lr=1e-4, betas=(0.5, 0.9), fused=True),  # noqa: B008
         critic_optimizer: OptimizerFactory = partial(Adam, lr=1e-4, betas=(0.5, 0.9), fused=True),  # noqa: B008
@@ -90,9 +87,7 @@ class InpaintingModule(LightningModule):
         _freeze(generator, frozen)
         self.critics = nn.ModuleDict()
         if loss.adversary is not None:
-            self.critics.update(
-                {n: c for n, c in (("global", global_critic), ("local", local_critic)) if c is not None}
-            )
+            self.critics.update({name: critic for name, critic in (critics or {}).items() if critic is not None})
             if not self.critics:
                 raise ValueError(
                     "an adversarial loss needs a critic, got none; pass one or use a loss without adversary"
@@ -151,38 +146,31 @@ class InpaintingModule(LightningModule):
         """Whether the next batch updates the generator."""
         return not self.updates_critics or (self.batches_seen + 1) % self.critic_steps == 0
 
-    def critic_terms(self, batch: Batch, completed: Tensor, places: Tensor | None = None) -> CriticTerms:
+    def critic_terms(self, batch: Batch, completed: Tensor, places: Tensor | None = None) -> Terms:
         """Return the critics' losses on a batch and its completed images, (B, 3, H, W).
 
         The penalty's places between real and completed, (critics, B, 1, 1, 1), are by default those of a whole batch.
         """
-        losses, penalties, scores = {}, {}, {}
+        terms: Terms = {"total": completed.new_zeros(())}
         places = self._penalty_places(completed) if places is None else places
-        for (name, critic), alpha in zip(self.critics.items(), places, strict=True):
-            image, fake, mask = (self._seen_by(name, x, batch) for x in (batch.image, completed, batch.mask))
-            real_scores, completed_scores = critic(torch.cat([image, fake])).chunk(2)
-            losses[name] = self.loss.critic(real_scores, completed_scores)
-            norm = gradient_norm(critic, image, fake, mask, alpha) if self.loss.penalty_weight else None
-            if norm is not None:
-                penalties[name] = penalty(norm)
-            scores[name] = CriticScores.of(real_scores, completed_scores, norm)
-        parts = (found.get(name) for found in (losses, penalties) for name in ("global", "local"))
-        return self.loss.critics(*parts)._replace(global_scores=scores.get("global"), local_scores=scores.get("local"))
+        for (name, critic), alpha in zip(self._named_critics(), places, strict=True):
+            image, fake, mask = (critic.view(x, batch.box) for x in (batch.image, completed, batch.mask))
+            real_scores, completed_scores = critic(torch.cat([image, fake]), torch.cat([mask, mask])).chunk(2)
+            loss, norm = self.loss.of_critic(name), None
+            if loss is not None and loss.penalty_weight:
+                scored = critic if hasattr(critic, "input_gradient") else partial(critic, mask=mask)
+                norm = gradient_norm(scored, image, fake, mask, alpha)
+            found = self.loss.critic(name, real_scores, completed_scores, norm)
+            terms = {**terms, **found, "total": terms["total"] + found["total"]}
+        return terms
 
-    def generator_terms(self, batch: Batch, completion: Completion, completed: Tensor) -> GeneratorTerms:
+    def generator_terms(self, batch: Batch, completion: Completion, completed: Tensor) -> Terms:
         """Return the generator's losses on a batch from its completion; the critics take part where they train."""
         scores = {}
         if self.updates_critics:
-            scores = {name: critic(self._seen_by(name, completed, batch)) for name, critic in self.critics.items()}
-        return self.loss.generator(
-            completion.coarse,
-            completion.refined,
-            batch.image,
-            batch.mask,
-            batch.box,
-            scores.get("global"),
-            scores.get("local"),
-        )
+            for name, critic in self._named_critics():
+                scores[name] = critic(critic.view(completed, batch.box), critic.view(batch.mask, batch.box))
+        return self.loss.generator(completion.coarse, completion.refined, batch.image, batch.mask, batch.box, scores)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure the coarse and the completed image in the hole, and the mean colour beside them."""
@@ -241,8 +229,8 @@ class InpaintingModule(LightningModule):
             with torch.no_grad():
                 _, completed = completion or self._complete(piece.batch)
             found = self.critic_terms(piece.batch, completed.detach(), places[:, piece.images])
-            self.manual_backward(self.guard.mark(piece.share * found.total))
-            terms.append(by_name(found))
+            self.manual_backward(self.guard.mark(piece.share * found["total"]))
+            terms.append(detached(found))
         self._step("critics", optimizer, average(pieces, terms))
 
     def _update_generator(self, pieces: list[Piece], completion: Completed | None) -> None:
@@ -251,8 +239,8 @@ class InpaintingModule(LightningModule):
         self.critics.requires_grad_(False)  # the generator's loss passes through them and must not reach them
         for piece in pieces:
             found = self.generator_terms(piece.batch, *(completion or self._complete(piece.batch)))
-            self.manual_backward(self.guard.mark(piece.share * found.total))
-            terms.append(by_name(found))
+            self.manual_backward(self.guard.mark(piece.share * found["total"]))
+            terms.append(detached(found))
         self.critics.requires_grad_(True)
         if self._step("generator", optimizer, average(pieces, terms)):
             if self.generator_schedule is not None:
@@ -281,8 +269,8 @@ class InpaintingModule(LightningModule):
         optimizers = self.optimizers()
         return optimizers if isinstance(optimizers, list) else [optimizers]
 
-    def _seen_by(self, critic: str, image: Tensor, batch: Batch) -> Tensor:
-        return crop_box(image, batch.box) if critic == "local" else image
+    def _named_critics(self) -> Iterable[tuple[str, Any]]:
+        return self.critics.items()
 
     def _penalty_places(self, images: Tensor) -> Tensor:
         """This process's part of the joint batch's places, (critics, B, 1, 1, 1): the same for any process count."""

@@ -1,7 +1,7 @@
 """A batch in pieces whose gradients are added up, for batches that do not fit into memory, and losses by name."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,15 +42,9 @@ def split(batch: Batch, count: int) -> list[Piece]:
     return pieces
 
 
-def by_name(terms: Any) -> dict[str, Tensor]:
-    """Return the values of nested named tuples by their names, joined by /, detached; None is left out."""
-    named: dict[str, Tensor] = {}
-    for name, term in terms._asdict().items():
-        if isinstance(term, Tensor):
-            named[name] = term.detach()
-        elif term is not None:
-            named |= {f"{name}/{inner}": value for inner, value in by_name(term).items()}
-    return named
+def detached(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return losses without their graphs."""
+    return {name: term.detach() for name, term in terms.items()}
 
 
 def average(pieces: Sequence[Piece], terms: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

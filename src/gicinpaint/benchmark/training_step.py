@@ -41,8 +41,10 @@ class TrainingWork:
         height, width = case.height, case.width
         module = InpaintingModule(
             Generator(self.width, attention=self.layer),
-            GlobalCritic(2 * self.width, (height, width)),
-            LocalCritic(2 * self.width, (height // 2, width // 2)),
+            {
+                "global": GlobalCritic(2 * self.width, (height, width)),
+                "local": LocalCritic(2 * self.width, (height // 2, width // 2)),
+            },
         )
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         module = module.to(memory_format=layout)

@@ -84,21 +84,27 @@ class RepeatedCrop:
     """Cut as another crop does, and now and then a small view that is repeated over the window: patterns to copy.
 
     Photographs seldom repeat exactly, so that a network hardly learns from them to copy; here each hole's content
-    lies elsewhere in the image.
+    lies elsewhere in the image. Period, skew and phase of the lattice are drawn for each window: a fixed offset could
+    be learned by a convolution.
 
     Args:
         crop: What cuts, the window or the small view; it decides how much of the photograph that is, and its scale.
         probability: Share of the windows that are filled with one small view.
         smallest: Smallest side of the view, as a share of the window's.
         largest: Largest side, likewise; height and width are drawn one by one.
+        skew: Largest shift of one row of views against the row above, as a share of the view's width.
 
     Raises:
-        ValueError: If the probability lies outside [0, 1], or the sides are not 0 < smallest <= largest <= 1.
+        ValueError: If probability or skew lie outside [0, 1], or the sides are not 0 < smallest <= largest <= 1.
     """
 
-    def __init__(self, crop: Crop, probability: float = 0.5, smallest: float = 0.2, largest: float = 0.5) -> None:
+    def __init__(
+        self, crop: Crop, probability: float = 0.5, smallest: float = 0.2, largest: float = 0.5, skew: float = 0.0
+    ) -> None:
         if not 0 <= probability <= 1:
             raise ValueError(f"probability must lie in [0, 1], got {probability}; try 0.5")
+        if not 0 <= skew <= 1:
+            raise ValueError(f"skew must lie in [0, 1], got {skew}; try 1")
         if not 0 < smallest <= largest <= 1:
             raise ValueError(
                 f"smallest and largest must be shares of the window, 0 < smallest <= largest <= 1, got {smallest} and "
@@ -108,6 +114,7 @@ class RepeatedCrop:
         self.probability = probability
         self.smallest = smallest
         self.largest = largest
+        self.skew = skew
 
     def __call__(self, image: Image.Image, height: int, width: int, generator: torch.Generator) -> Image.Image:
         """Return the window, height x width."""
@@ -119,8 +126,9 @@ class RepeatedCrop:
         )
         part = np.asarray(self.crop(image, rows, columns, generator))
         top, left = _draw(rows - 1, generator), _draw(columns - 1, generator)
-        repeated = part[(np.arange(height) + top) % rows][:, (np.arange(width) + left) % columns]
-        return Image.fromarray(repeated)
+        shift = _draw(round(self.skew * (columns - 1)), generator)
+        y, x = np.arange(height)[:, None] + top, np.arange(width)[None] + left
+        return Image.fromarray(part[y % rows, (x + y // rows * shift) % columns])
 
 
 class CenterCropResize:

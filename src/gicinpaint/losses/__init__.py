@@ -10,7 +10,7 @@ from gicinpaint.losses.adversaries import (
     gradient_penalty,
     penalty,
 )
-from gicinpaint.losses.inpainting import CriticScores, CriticTerms, GeneratorTerms, InpaintingLoss
+from gicinpaint.losses.inpainting import CriticLoss, InpaintingLoss, Terms
 from gicinpaint.losses.reconstruction import (
     BoxReconstruction,
     HoleReconstruction,
@@ -23,14 +23,13 @@ from gicinpaint.losses.reconstruction import (
 __all__ = [
     "Adversary",
     "BoxReconstruction",
-    "CriticScores",
-    "CriticTerms",
+    "CriticLoss",
     "CrossEntropy",
-    "GeneratorTerms",
     "Hinge",
     "HoleReconstruction",
     "InpaintingLoss",
     "LeastSquares",
+    "Terms",
     "Wasserstein",
     "discounted_l1",
     "gradient_norm",

@@ -1,58 +1,30 @@
 """All losses of the training algorithm, joined by their weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from gicinpaint.compositing import Box
-from gicinpaint.losses.adversaries import Adversary, Wasserstein
+from gicinpaint.losses.adversaries import Adversary, Wasserstein, penalty
 from gicinpaint.losses.reconstruction import BoxReconstruction, known_l1
 
+Terms = dict[str, Tensor]  # scalars by the names that the log gives them; "total" is what is minimised
 
-class CriticScores(NamedTuple):
-    """What one critic said of a batch, for the log alone: means as detached scalars.
+
+class CriticLoss(NamedTuple):
+    """What one critic and the generator play, and what it weighs.
 
     Attributes:
-        real: Score of real images.
-        completed: Score of completed images.
-        wasserstein: The first minus the second: with the Wasserstein adversary, the estimate of the distance.
-        gradient_norm: Norm of its gradient in the hole, which the penalty pulls to 1; None without a penalty.
+        adversary: What they minimise against each other.
+        weight: Weight of the critic's verdict in the generator's loss.
+        penalty_weight: Weight of the gradient penalty in the critic's loss; 0 leaves it out.
     """
 
-    real: Tensor
-    completed: Tensor
-    wasserstein: Tensor
-    gradient_norm: Tensor | None
-
-    @classmethod
-    def of(cls, real: Tensor, completed: Tensor, norm: Tensor | None) -> "CriticScores":
-        """Return the means of scores (B, 1) of real and completed images and of gradient norms (B,)."""
-        real, completed = real.detach().mean(), completed.detach().mean()
-        return cls(real, completed, real - completed, None if norm is None else norm.detach().mean())
-
-
-class CriticTerms(NamedTuple):
-    """The critics' loss and its parts, scalars; a part of an absent critic is None. The scores are for the log."""
-
-    total: Tensor
-    global_critic: Tensor | None
-    local_critic: Tensor | None
-    global_penalty: Tensor | None
-    local_penalty: Tensor | None
-    global_scores: CriticScores | None = None
-    local_scores: CriticScores | None = None
-
-
-class GeneratorTerms(NamedTuple):
-    """The generator's loss and its parts, scalars; a part that does not apply is None."""
-
-    total: Tensor
-    reconstruction: Tensor
-    known: Tensor
-    global_adversarial: Tensor | None
-    local_adversarial: Tensor | None
+    adversary: Adversary
+    weight: float = 0.001
+    penalty_weight: float = 0.0
 
 
 class InpaintingLoss:
@@ -67,6 +39,7 @@ class InpaintingLoss:
         adversarial_weight: Weight of the adversary in the generator's loss.
         global_weight: Weight of the global critic within the adversary, against 1 for the local one.
         penalty_weight: Weight of the gradient penalties in the critics' loss; 0 leaves them out.
+        critics: Losses of critics that differ from the above, by the critic's name.
 
     Source:
         Yu et al. 2018, sections 3.2 and 4.2; the weights are the released configuration's.
@@ -82,6 +55,7 @@ class InpaintingLoss:
         adversarial_weight: float = 0.001,
         global_weight: float = 1.0,
         penalty_weight: float = 10.0,
+        critics: Mapping[str, CriticLoss | None] | None = None,
     ) -> None:
         self.adversary = adversary
         self.reconstruction = reconstruction
@@ -91,6 +65,14 @@ class InpaintingLoss:
         self.adversarial_weight = adversarial_weight
         self.global_weight = global_weight
         self.penalty_weight = penalty_weight
+        self._own = {name: loss for name, loss in (critics or {}).items() if loss is not None}
+
+    def of_critic(self, name: str) -> CriticLoss | None:
+        """Return what a critic plays and weighs; None on reconstruction alone."""
+        if name in self._own:
+            return self._own[name]
+        weight = self.adversarial_weight * (self.global_weight if name == "global" else 1.0)
+        return None if self.adversary is None else CriticLoss(self.adversary, weight, self.penalty_weight)
 
     def generator(
         self,
@@ -99,10 +81,9 @@ class InpaintingLoss:
         image: Tensor,
         mask: Tensor,
         box: Box,
-        global_scores: Tensor | None = None,
-        local_scores: Tensor | None = None,
-    ) -> GeneratorTerms:
-        """Return the generator's loss.
+        scores: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> Terms:
+        """Return the generator's loss: `total`, `reconstruction`, `known` and each critic's `NAME_adversarial`.
 
         Args:
             coarse: First stage's output, (B, 3, H, W).
@@ -110,46 +91,50 @@ class InpaintingLoss:
             image: Ground truth, (B, 3, H, W), [-1, 1].
             mask: Hole mask, (B, 1, H, W).
             box: Rectangle around each hole.
-            global_scores: The global critic's scores of the completed images, (B, 1); None leaves the term out.
-            local_scores: The local critic's scores of their boxes, likewise.
+            scores: What each critic says of the completed images, by its name.
         """
         reconstruction = self.coarse_weight * self.reconstruction(coarse, image, mask, box)
         known = self.coarse_weight * known_l1(coarse, image, mask)
         if refined is not None:
             reconstruction = reconstruction + self.reconstruction(refined, image, mask, box)
             known = known + known_l1(refined, image, mask)
+        terms = {"reconstruction": reconstruction, "known": known}
         total = self.reconstruction_weight * reconstruction + self.known_weight * known
-        global_term, local_term = (self._against(scores) for scores in (global_scores, local_scores))
-        if global_term is not None:
-            total = total + self.adversarial_weight * self.global_weight * global_term
-        if local_term is not None:
-            total = total + self.adversarial_weight * local_term
-        return GeneratorTerms(total, reconstruction, known, global_term, local_term)
+        for name, completed in scores.items():
+            loss = self._needed(name)
+            terms[f"{name}_adversarial"] = loss.adversary.generator_loss(completed)
+            total = total + loss.weight * terms[f"{name}_adversarial"]
+        return {"total": total, **terms}
 
-    def critic(self, real_scores: Tensor, completed_scores: Tensor) -> Tensor:
-        """Return one critic's loss, without its penalty, from its scores (B, 1)."""
-        if self.adversary is None:
-            raise ValueError("a critic's loss needs an adversary, got None; pass one, e.g. Wasserstein()")
-        return self.adversary.critic_loss(real_scores, completed_scores)
+    def critic(self, name: str, real: Tensor, completed: Tensor, gradient_norm: Tensor | None = None) -> Terms:
+        """Return one critic's loss, and what it said, which is for the log alone.
 
-    def critics(
-        self,
-        global_loss: Tensor | None,
-        local_loss: Tensor | None,
-        global_penalty: Tensor | None = None,
-        local_penalty: Tensor | None = None,
-    ) -> CriticTerms:
-        """Return the sum of both critics' losses and weighted penalties, scalars.
+        Args:
+            name: The critic's name.
+            real: Its scores of real images, of any shape.
+            completed: Its scores of completed images, likewise.
+            gradient_norm: Norm of its gradient in each hole, (B,); needed where the penalty has a weight.
 
-        Raises:
-            ValueError: If no part is given.
+        Returns:
+            `total`; `NAME_critic` and `NAME_penalty`, its parts; the means `NAME_scores/real`, `NAME_scores/completed`,
+            their difference `NAME_scores/wasserstein`, which with the Wasserstein adversary estimates the distance, and
+            `NAME_scores/gradient_norm`.
         """
-        losses = [loss for loss in (global_loss, local_loss) if loss is not None]
-        penalties = [self.penalty_weight * term for term in (global_penalty, local_penalty) if term is not None]
-        if not losses and not penalties:
-            raise ValueError("the critics' loss needs at least one part, got None for all; pass a critic's loss")
-        total = torch.stack([*losses, *penalties]).sum()
-        return CriticTerms(total, global_loss, local_loss, global_penalty, local_penalty)
+        loss = self._needed(name)
+        total = loss.adversary.critic_loss(real, completed)
+        terms = {f"{name}_critic": total}
+        means = {"real": real.detach().mean(), "completed": completed.detach().mean()}
+        means["wasserstein"] = means["real"] - means["completed"]
+        if loss.penalty_weight:
+            if gradient_norm is None:
+                raise ValueError("a gradient penalty needs gradient_norm, got None; pass the norms or penalty_weight=0")
+            terms[f"{name}_penalty"] = penalty(gradient_norm)
+            total = total + loss.penalty_weight * terms[f"{name}_penalty"]
+            means["gradient_norm"] = gradient_norm.detach().mean()
+        return {"total": total, **terms} | {f"{name}_scores/{key}": mean for key, mean in means.items()}
 
-    def _against(self, scores: Tensor | None) -> Tensor | None:
-        return None if scores is None or self.adversary is None else self.adversary.generator_loss(scores)
+    def _needed(self, name: str) -> CriticLoss:
+        loss = self.of_critic(name)
+        if loss is None:
+            raise ValueError("a critic's loss needs an adversary, got None; pass one, e.g. Wasserstein()")
+        return loss

@@ -6,12 +6,13 @@ from torchmetrics import Metric, MetricCollection
 
 from gicinpaint.metrics.fid import FID
 from gicinpaint.metrics.lpips import LPIPS
+from gicinpaint.metrics.patch_distance import PatchDistance
 from gicinpaint.metrics.region import ImageTV, RegionL1, RegionL2, RegionPSNR, RegionTV
 from gicinpaint.metrics.whole import SSIM, RelativeL1, RelativeL2
 
 
 def hole_metrics(prefix: str = "") -> MetricCollection:
-    """Return the four columns of the paper's table, `l1`, `l2`, `psnr` and `tv`.
+    """Return the four columns of the paper's table, `l1`, `l2`, `psnr` and `tv`, and the `patch_distance`.
 
     Args:
         prefix: Text before each name.
@@ -21,6 +22,7 @@ def hole_metrics(prefix: str = "") -> MetricCollection:
         "l2": RegionL2(),
         "psnr": RegionPSNR(),
         "tv": RegionTV(),
+        "patch_distance": PatchDistance(),
     }
     return MetricCollection(columns, prefix=prefix, compute_groups=False)
 
@@ -42,6 +44,8 @@ def evaluation_metrics(lpips: str | Path | None = None, fid: str | Path | None =
         "hole/psnr": RegionPSNR(),
         "hole/tv": RegionTV(),
         "target/hole/tv": ImageTV(),
+        "hole/patch_distance": PatchDistance(7),
+        "hole/patch_distance_15": PatchDistance(15),
         "image/l1": RegionL1(everywhere=True),
         "image/l2": RegionL2(everywhere=True),
         "image/psnr": RegionPSNR(everywhere=True),

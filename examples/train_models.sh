@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Train the models of faces or of textures, one processor core a call: from small to large, reconstruction before the
+# patch critic, each step from the weights of the one before, with attention and without. Start it again after an
+# interruption: finished steps are left out, the others go on.
+#   bash examples/train_models.sh faces|textures DATA RUNS [OVERRIDE ...]     DATA/faces/train, DATA/textures/train, .../val
+set -euo pipefail
+lane=${1:?faces or textures}
+data=$(realpath "${2:?DATA: the folder of photographs}")
+runs=$(realpath -m "${3:?RUNS: where to write}")
+shift 3
+overrides=("$@")
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+step() { # NAME [OVERRIDE ...]
+    local folder="$runs/$1"
+    shift
+    [ -e "$folder/done" ] && return
+    "${PYTHON:-.venv/bin/python}" train.py data_dir="$data" hydra.run.dir="$folder" resume=auto "$@" "${overrides[@]}"
+    touch "$folder/done"
+}
+
+from() { # NAME: the override that starts from this step
+    echo "initial_weights='$runs/$1/checkpoints/last.ckpt'"
+}
+
+case $lane in
+faces)
+    for model in contextual baseline; do
+        step "faces_64_$model" experiment=faces_64 model=$model
+        step "faces_128_$model" experiment=faces_128 model=$model "$(from "faces_64_$model")"
+        step "faces_128_${model}_adversarial" experiment=faces_128 model=$model variant=adversarial updates=3000 \
+            "$(from "faces_128_$model")"
+    done
+    for seed in 1 2; do
+        for model in contextual baseline; do
+            step "faces_64_${model}_seed_$seed" experiment=faces_64 model=$model seed=$seed
+        done
+    done
+    ;;
+textures)
+    for model in contextual baseline; do
+        step "lattices_64_$model" experiment=textures_64 model=$model lattices=1 'dataset.validation_crop=${crop}'
+        step "textures_64_$model" experiment=textures_64 model=$model "$(from "lattices_64_$model")"
+    done
+    for model in contextual baseline; do
+        step "textures_128_$model" experiment=textures_128 model=$model "$(from "textures_64_$model")"
+        step "textures_128_${model}_adversarial" experiment=textures_128 model=$model variant=adversarial updates=2000 \
+            "$(from "textures_128_$model")"
+    done
+    ;;
+*)
+    echo "expected faces or textures, got $lane" >&2
+    exit 2
+    ;;
+esac
