@@ -39,7 +39,7 @@ faces)
     ;;
 textures)
     for model in contextual baseline; do
-        step "lattices_64_$model" experiment=textures_64 model=$model lattices=1 'dataset.validation_crop=${crop}'
+        step "lattices_64_$model" experiment=textures_64 model=$model lattices=1 '+dataset.validation_crop=${crop}'
         step "textures_64_$model" experiment=textures_64 model=$model "$(from "lattices_64_$model")"
     done
     for model in contextual baseline; do
