@@ -32,10 +32,10 @@ test-browser: .venv/dev.stamp
 		{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
 		apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null; } || \
 		{ echo "make test-browser needs chromium and chromedriver; run: sudo apt-get install chromium chromium-driver"; exit 1; }
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -m browser tests/test_demo_browser.py
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -m browser tests/demo/test_demo_browser.py
 
 test-faults: .venv/dev.stamp
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist worksteal --durations=0 tests/test_faults.py tests/test_ddp.py
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist worksteal --durations=0 tests/test_faults.py tests/training/test_ddp.py
 
 lint: .venv/dev.stamp
 	@$(RUN) -m ruff check .

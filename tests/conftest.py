@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import golden
-from gicinpaint.official import read_checkpoint
+from gicinpaint.weights import read_checkpoint
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import torch
 
-from gicinpaint.generator import Generator
-from gicinpaint.weights import save_generator
+from gicinpaint.models.generator import Generator
+from gicinpaint.weights.pretrained import save_generator
 
 # The hook sees every connection and every look-up of a name that Python makes, from the first import on.
 _PROGRAM = """

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent / "golden_files"
 SHARED = Path(__file__).parents[2] / "shared" / "golden"  # the full set, where a checkout lies beside it
 
 
 def paths(pattern: str) -> list[Path]:
-    """Return every golden file of a pattern: the copies in tests/data and, where at hand, the full set."""
+    """Return every golden file of a pattern: the copies in tests/golden_files and, where at hand, the full set."""
     found = {path.name: path for folder in (SHARED, DATA) if folder.is_dir() for path in folder.glob(pattern)}
     return [found[name] for name in sorted(found)]
 

@@ -25,7 +25,7 @@ from PIL import Image
 
 from gicinpaint import Generator, Inpainter
 from gicinpaint.cli import main as run_job
-from gicinpaint.weights import save_generator
+from gicinpaint.weights.pretrained import save_generator
 from pictures_of_every_kind import draw
 
 ROUNDS = 7

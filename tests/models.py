@@ -9,7 +9,7 @@ import torch
 from hydra import compose, initialize_config_module
 from torch import nn
 
-from gicinpaint.run import build_module
+from gicinpaint.training.train import build_module
 
 
 def outputs(generator: nn.Module) -> torch.Tensor:

@@ -12,13 +12,13 @@ from lightning.pytorch.callbacks import Callback
 from torch.optim import Adam
 from torch.utils.data import DataLoader
 
-from gicinpaint.callbacks import StopAtUpdates
-from gicinpaint.compositing import Box
-from gicinpaint.critics import GlobalCritic, LocalCritic
 from gicinpaint.data import Batch
-from gicinpaint.generator import Generator
 from gicinpaint.losses import InpaintingLoss
-from gicinpaint.module import InpaintingModule
+from gicinpaint.models.compositing import Box
+from gicinpaint.models.critics import GlobalCritic, LocalCritic
+from gicinpaint.models.generator import Generator
+from gicinpaint.training.callbacks import StopAtUpdates
+from gicinpaint.training.module import InpaintingModule
 
 
 def batches(count: int, b: int = 2) -> list[Batch]:

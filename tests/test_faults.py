@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_checkpoints import assert_damage_is_found, assert_kills_leave_whole_files
 
 from faults import digest, end, fault, log_of, run, start, wait_for
-from gicinpaint.checkpoints import find_newest, read_checkpoint
-from test_checkpoints import assert_damage_is_found, assert_kills_leave_whole_files
+from gicinpaint.training.checkpoint import find_newest, read_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(1400)]
 LONGER = ("updates=40", "trainer.val_check_interval=12", "callbacks.checkpoints.every=3")

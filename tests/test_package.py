@@ -45,7 +45,7 @@ def test_the_wheel_holds_the_package_and_composes(tmp_path: Path) -> None:
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
     )
     assert result.returncode == 0, result.stderr
-    assert "gicinpaint.module.InpaintingModule" in result.stdout
+    assert "gicinpaint.training.module.InpaintingModule" in result.stdout
 
 
 def test_torchvision_is_absent() -> None:

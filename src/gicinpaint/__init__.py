@@ -3,15 +3,41 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from gicinpaint.compat import register_moved_modules
+
 if TYPE_CHECKING:
-    from gicinpaint import attention, losses, masks, metrics, official
+    from gicinpaint import attention, losses, masks, metrics, weights
     from gicinpaint.attention import ContextualAttention
-    from gicinpaint.compositing import composite, mask_out
-    from gicinpaint.critics import GlobalCritic, LocalCritic
     from gicinpaint.data import InpaintingDataModule
-    from gicinpaint.generator import CoarseNetwork, Completion, Generator, RefinementNetwork
-    from gicinpaint.inpainter import Inpainter
-    from gicinpaint.module import InpaintingModule
+    from gicinpaint.inference import Inpainter
+    from gicinpaint.models import (
+        CoarseNetwork,
+        Completion,
+        Generator,
+        GlobalCritic,
+        LocalCritic,
+        PatchCritic,
+        RefinementNetwork,
+        composite,
+        mask_out,
+    )
+    from gicinpaint.training import InpaintingModule
+
+_ROOMS = {
+    "CoarseNetwork": "models",
+    "Completion": "models",
+    "ContextualAttention": "attention",
+    "Generator": "models",
+    "GlobalCritic": "models",
+    "Inpainter": "inference",
+    "InpaintingDataModule": "data",
+    "InpaintingModule": "training",
+    "LocalCritic": "models",
+    "PatchCritic": "models",
+    "RefinementNetwork": "models",
+    "composite": "models",
+    "mask_out": "models",
+}
 
 __all__ = [
     "CoarseNetwork",
@@ -23,6 +49,7 @@ __all__ = [
     "InpaintingDataModule",
     "InpaintingModule",
     "LocalCritic",
+    "PatchCritic",
     "RefinementNetwork",
     "attention",
     "composite",
@@ -31,27 +58,20 @@ __all__ = [
     "masks",
     "metrics",
     "official",
+    "weights",
 ]
-
-_HOMES = {
-    "CoarseNetwork": "generator",
-    "Completion": "generator",
-    "ContextualAttention": "attention",
-    "Generator": "generator",
-    "GlobalCritic": "critics",
-    "Inpainter": "inpainter",
-    "InpaintingDataModule": "data",
-    "InpaintingModule": "module",
-    "LocalCritic": "critics",
-    "RefinementNetwork": "generator",
-    "composite": "compositing",
-    "mask_out": "compositing",
-}
 
 
 def __getattr__(name: str) -> Any:  # on first use: `gicinpaint --help` would otherwise wait seconds for torch
-    if name in _HOMES:
-        return getattr(import_module(f"gicinpaint.{_HOMES[name]}"), name)
+    if name in _ROOMS:
+        return getattr(import_module(f"gicinpaint.{_ROOMS[name]}"), name)
     if name in __all__:
         return import_module(f"gicinpaint.{name}")
     raise AttributeError(f"module 'gicinpaint' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register_moved_modules()

@@ -24,19 +24,19 @@ class Job(NamedTuple):
 
 
 def _train(config: DictConfig) -> None:
-    from gicinpaint.run import train  # each job imports only what it needs
+    from gicinpaint.training.train import train  # each job imports only what it needs
 
     train(config)
 
 
 def _benchmark(config: DictConfig) -> None:
-    from gicinpaint.benchmark.job import run_benchmark
+    from gicinpaint.benchmark.run import run_benchmark
 
     run_benchmark(config)
 
 
 def _export(config: DictConfig) -> None:
-    from gicinpaint.export.job import export
+    from gicinpaint.weights.export import export
 
     export(config)
 
@@ -48,25 +48,25 @@ def _evaluate(config: DictConfig) -> None:
 
 
 def _prepare(config: DictConfig) -> None:
-    from gicinpaint.data.job import run_prepare
+    from gicinpaint.data.prepare import run_prepare
 
     run_prepare(config)
 
 
 def _convert(config: DictConfig) -> None:
-    from gicinpaint.conversion import convert
+    from gicinpaint.weights.conversion import convert
 
     convert(config)
 
 
 def _inpaint(config: DictConfig) -> None:
-    from gicinpaint.prediction.job import inpaint
+    from gicinpaint.inference.predict import inpaint
 
     inpaint(config)
 
 
 def _demo(config: DictConfig) -> None:
-    from gicinpaint.demo.job import demo
+    from gicinpaint.demo.serve import demo
 
     demo(config)
 
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gicinpaint {_version()}")
         return 0
     if job not in JOBS:
-        from gicinpaint.configuration import closest
+        from gicinpaint.config.validation import closest
 
         match = closest(job, JOBS)
         _say(f"{job}: no such job; " + (f"did you mean {match}?" if match else f"the jobs are {', '.join(JOBS)}"))
@@ -139,8 +139,8 @@ def _run(job: str, overrides: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from gicinpaint.help_pages import register_resolvers
-    from gicinpaint.overrides import complaint_about_options, explain
+    from gicinpaint.config.help import register_resolvers
+    from gicinpaint.config.overrides import complaint_about_options, explain
 
     register_resolvers()
     overrides = sorted(overrides, key=lambda word: word not in ("-m", "--multirun"))  # Hydra refuses it among others
@@ -176,7 +176,7 @@ def _report(error: Exception, full: bool) -> int:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from gicinpaint.configuration import ConfigurationError, JobError
+    from gicinpaint.config.validation import ConfigurationError, JobError
 
     config = HydraConfig.get()
     which = f"[{config.job.override_dirname}] " if config.mode == RunMode.MULTIRUN else ""

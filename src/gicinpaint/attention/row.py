@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gicinpaint.attention.contextual import ContextualAttention
+from gicinpaint.attention.layer import ContextualAttention
 from gicinpaint.attention.scores import key_norm, masked_softmax, widened, without_autocast
 
 

@@ -7,7 +7,7 @@ import torch
 
 from gicinpaint.attention import ContextualAttention
 from gicinpaint.benchmark.cases import Case, Step, check_parts, floating_point, layout_variants
-from gicinpaint.generator import Generator
+from gicinpaint.models.generator import Generator
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from lightning import Fabric
 
 from gicinpaint.attention import ContextualAttention
 from gicinpaint.benchmark.cases import Case, Step, check_parts, layout_variants
-from gicinpaint.compositing import Box
-from gicinpaint.critics import GlobalCritic, LocalCritic
 from gicinpaint.data import Batch
-from gicinpaint.generator import Generator
-from gicinpaint.module import InpaintingModule
+from gicinpaint.models.compositing import Box
+from gicinpaint.models.critics import GlobalCritic, LocalCritic
+from gicinpaint.models.generator import Generator
+from gicinpaint.training.module import InpaintingModule
 
 PARTS = ("critic_update", "pair")
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}

@@ -1,18 +1,18 @@
 """Images in, batches out: reading, cropping, ordering, holes."""
 
 from gicinpaint.data.batch import Batch, PackedBatch
-from gicinpaint.data.colours import VaryColours
-from gicinpaint.data.crops import CenterCropResize, RandomCrop, RandomScaleCrop, RepeatedCrop, ResizeThenCrop
+from gicinpaint.data.color_augment import VaryColours
+from gicinpaint.data.datamodule import InpaintingDataModule
 from gicinpaint.data.dataset import InpaintingDataset
-from gicinpaint.data.images import ImageError, decode_image, read_image
+from gicinpaint.data.image_io import ImageError, decode_image, read_image
 from gicinpaint.data.listing import DatasetError
-from gicinpaint.data.module import InpaintingDataModule
-from gicinpaint.data.order import EndlessBatchSampler, key
+from gicinpaint.data.order import EndlessBatchSampler, derive_seed
 from gicinpaint.data.packing import Packing, prepare
 from gicinpaint.data.sample import SamplePhotographs
 from gicinpaint.data.scanning import Scan, scan
 from gicinpaint.data.shards import TarShards
 from gicinpaint.data.sources import ImageFiles, ImageSource
+from gicinpaint.data.transforms import CenterCropResize, RandomCrop, RandomScaleCrop, RepeatedCrop, ResizeThenCrop
 
 __all__ = [
     "Batch",
@@ -35,7 +35,7 @@ __all__ = [
     "TarShards",
     "VaryColours",
     "decode_image",
-    "key",
+    "derive_seed",
     "prepare",
     "read_image",
     "scan",

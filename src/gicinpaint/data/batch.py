@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from gicinpaint.compositing import Box
-from gicinpaint.data.images import to_values
+from gicinpaint.data.image_io import to_values
+from gicinpaint.models.compositing import Box
 
 _KEPT = 8  # batches per worker; those whose memory nobody gave back, as of a loader that was left early, are forgotten
 

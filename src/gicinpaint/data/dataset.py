@@ -8,13 +8,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gicinpaint.compositing import Box
+from gicinpaint.data.bad_images import FaultCount
 from gicinpaint.data.batch import Batch, BatchBuffer, BatchMemory, PackedBatch
-from gicinpaint.data.faults import FaultCount
-from gicinpaint.data.images import ImageError, to_tensor
-from gicinpaint.data.order import Item, key
+from gicinpaint.data.image_io import ImageError, to_tensor
+from gicinpaint.data.order import Item, derive_seed
 from gicinpaint.data.sources import ImageSource
 from gicinpaint.masks.sampler import MaskSampler, NumberedMasks
+from gicinpaint.models.compositing import Box
 
 Crop = Callable[[Image.Image, int, int, torch.Generator], Image.Image]
 Colours = Callable[[Tensor, torch.Generator], Tensor]
@@ -144,7 +144,7 @@ class InpaintingDataset(Dataset[Batch | None]):
                 self.faults.add_bad(error)
                 if not self.replace:
                     return None
-                chosen = key(self.seed, epoch, index, "replacement", attempt) % len(self.source)
+                chosen = derive_seed(self.seed, epoch, index, "replacement", attempt) % len(self.source)
         raise ImageError(f"{_TRIES} images drawn to replace {self.source.name(index)} cannot be used either")
 
     def _read(self, epoch: int, index: int, chosen: int) -> Image.Image | Tensor:
@@ -162,4 +162,4 @@ class InpaintingDataset(Dataset[Batch | None]):
         return self.colours(to_tensor(image), self._generator(epoch, index, "colours"))
 
     def _generator(self, epoch: int, index: int, use: str) -> torch.Generator:
-        return torch.Generator().manual_seed(key(self.seed, epoch, index, use))
+        return torch.Generator().manual_seed(derive_seed(self.seed, epoch, index, use))

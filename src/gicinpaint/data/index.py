@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gicinpaint.data.images import SUFFIXES, show_name
+from gicinpaint.data.image_io import SUFFIXES, show_name
 from gicinpaint.data.listing import DatasetError, Names
-from gicinpaint.data.places import Places, is_remote
+from gicinpaint.data.shard_cache import Places, is_remote
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gicinpaint.data.images import SUFFIXES, show_name
+from gicinpaint.data.image_io import SUFFIXES, show_name
 
 _SETTLE_SECONDS = 2.0  # a folder changed later than this before the scan may change again under the same time stamp
 

@@ -10,10 +10,10 @@ from torch.utils.data import Sampler
 Item = tuple[int, int]  # (epoch, index)
 
 
-def key(seed: int, *parts: int | str) -> int:
+def derive_seed(seed: int, *parts: int | str) -> int:
     """Return a 63-bit seed that depends on all arguments and on nothing else.
 
-    The same on every machine, in every process and Python version, so `torch.Generator().manual_seed(key(...))`
+    The same on every machine, in every process and Python version, so `torch.Generator().manual_seed(derive_seed(...))`
     replaces every global random state. Neighbouring arguments give unrelated keys.
 
     Args:
@@ -24,7 +24,7 @@ def key(seed: int, *parts: int | str) -> int:
         TypeError: If a part is neither an integer nor a string.
 
     Example:
-        >>> key(0, 3, 14) == key(0, 3, 14), key(0, 3, 14) == key(0, 31, 4)
+        >>> derive_seed(0, 3, 14) == derive_seed(0, 3, 14), derive_seed(0, 3, 14) == derive_seed(0, 31, 4)
         (True, False)
     """
     words = []
@@ -34,14 +34,16 @@ def key(seed: int, *parts: int | str) -> int:
         elif hasattr(part, "__index__"):
             words.append(str(part.__index__()))
         else:
-            raise TypeError(f"key takes integers and strings, got {type(part).__name__}; pass int(...) or str(...)")
+            raise TypeError(
+                f"derive_seed takes integers and strings, got {type(part).__name__}; pass int(...) or str(...)"
+            )
     digest = hashlib.blake2b(",".join(words).encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def random_order(length: int, seed: int, epoch: int) -> Tensor:
     """Return a permutation of 0..length-1 that depends on (length, seed, epoch) only, int64 (length,)."""
-    return torch.randperm(length, generator=torch.Generator().manual_seed(key(seed, epoch, "order")))
+    return torch.randperm(length, generator=torch.Generator().manual_seed(derive_seed(seed, epoch, "order")))
 
 
 class EndlessBatchSampler(Sampler[list[Item]]):

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from gicinpaint.data.atomic_files import LOCK, alone, part_of, sync_folder, write_text
 from gicinpaint.data.dataset import OnError
-from gicinpaint.data.durable import LOCK, alone, part_of, sync_folder, write_text
-from gicinpaint.data.images import MAX_PIXELS, ImageError, decode_image, show_name
+from gicinpaint.data.image_io import MAX_PIXELS, ImageError, decode_image, show_name
 from gicinpaint.data.index import ShardIndex, load_index, save_index
 from gicinpaint.data.listing import DatasetError, Names
 from gicinpaint.data.order import random_order

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from gicinpaint.data.images import read_image
+from gicinpaint.data.image_io import read_image
 from gicinpaint.data.listing import DatasetError
 from gicinpaint.data.sources import ImageSource
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 
 from gicinpaint.data.dataset import Crop
-from gicinpaint.data.images import ImageError, show_name
+from gicinpaint.data.image_io import ImageError, show_name
 from gicinpaint.data.index import read_index
 from gicinpaint.data.parallel import count_done, work_through
-from gicinpaint.data.places import is_remote
+from gicinpaint.data.shard_cache import is_remote
 from gicinpaint.data.shards import TarShards
 from gicinpaint.data.sources import ImageSource
 

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gicinpaint.data.images import MAX_PIXELS, ImageError, decode_image, show_name
+from gicinpaint.data.image_io import MAX_PIXELS, ImageError, decode_image, show_name
 from gicinpaint.data.index import ShardIndex, read_index
 from gicinpaint.data.listing import DatasetError
-from gicinpaint.data.order import key
-from gicinpaint.data.places import Places, expand
+from gicinpaint.data.order import derive_seed
+from gicinpaint.data.shard_cache import Places, expand
 from gicinpaint.data.sources import ImageSource
 
 _OPEN_FILES = 64  # per process; above the window, so that no shard is opened again and again
@@ -120,7 +120,7 @@ class TarShards(ImageSource):
 
     def order(self, seed: int, epoch: int) -> Tensor:
         """Return the epoch's permutation of the images: random, but from front to back in each shard."""
-        generator = torch.Generator().manual_seed(key(seed, epoch, "order"))
+        generator = torch.Generator().manual_seed(derive_seed(seed, epoch, "order"))
         shards = torch.randperm(len(self.shards), generator=generator)
         return torch.cat([self._interleave(group, generator) for group in shards.split(self.window)])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from gicinpaint.data.images import FORMATS, MAX_PIXELS, SUFFIXES, read_file, read_image, show_name
+from gicinpaint.data.image_io import FORMATS, MAX_PIXELS, SUFFIXES, read_file, read_image, show_name
 from gicinpaint.data.listing import DatasetError, Names, list_folder, list_glob, read_list
 from gicinpaint.data.order import random_order
 

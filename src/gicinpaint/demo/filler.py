@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
-from gicinpaint.attention.flow import colour_offset, relative_offset
-from gicinpaint.data.images import ImageError, decode_image
-from gicinpaint.filling.blending import Blend, check_blend
-from gicinpaint.inpainter import Inpainter
-from gicinpaint.pictures import to_image
+from gicinpaint.attention.image_grid import to_image
+from gicinpaint.attention.visualize_offset import colour_offset, relative_offset
+from gicinpaint.data.image_io import ImageError, decode_image
+from gicinpaint.inference.blending import Blend, check_blend
+from gicinpaint.inference.inpainter import Inpainter
 
 MAX_GROW = 64  # pixels
 

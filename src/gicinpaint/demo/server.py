@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, Response
 from PIL import Image
 
 from gicinpaint.demo.filler import MAX_GROW, BusyError, Filler
-from gicinpaint.demo.guard import Guard
+from gicinpaint.demo.limits import Guard
 from gicinpaint.demo.page import TITLE, Events, build_page
 from gicinpaint.demo.storage import Storage
 

@@ -5,9 +5,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from statistics import fmean
 
-from gicinpaint.configuration import JobError
+from gicinpaint.config.validation import JobError
 from gicinpaint.evaluation.measuring import Result
-from gicinpaint.evaluation.table import Table, csv_text, exact, markdown_lines, text_lines
+from gicinpaint.evaluation.tables import Table, csv_text, exact, markdown_lines, text_lines
 from gicinpaint.evaluation.writing import write_text
 
 BY_FOLDER = "folders"

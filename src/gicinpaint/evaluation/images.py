@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from gicinpaint.data import ImageError, ImageSource
 from gicinpaint.data.dataset import Crop
-from gicinpaint.data.images import to_tensor
+from gicinpaint.data.image_io import to_tensor
 
 
 class EvaluationImages(torch.utils.data.Dataset[Tensor]):

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gicinpaint.compositing import Box
 from gicinpaint.data import ImageError, read_image
+from gicinpaint.models.compositing import Box
 
 _SUFFIXES = frozenset({".bmp", ".gif", ".png", ".tif", ".tiff", ".webp"})  # JPEG blurs the edge of a mask
 

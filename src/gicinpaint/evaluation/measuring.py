@@ -15,14 +15,14 @@ from torch.utils.data import DataLoader
 from torchmetrics import MetricCollection
 from tqdm import tqdm
 
-from gicinpaint.checkpoints import AtomicCheckpointIO
+from gicinpaint.attention.image_grid import to_image
 from gicinpaint.evaluation.cost import Cost
 from gicinpaint.evaluation.images import EvaluationImages
 from gicinpaint.evaluation.masks import NumberedMasks
 from gicinpaint.evaluation.methods import Method
 from gicinpaint.evaluation.writing import write_text
 from gicinpaint.metrics import RegionMetric
-from gicinpaint.pictures import to_image
+from gicinpaint.training.checkpoint import AtomicCheckpointIO
 
 _SECONDS_BETWEEN_SAVES = 15.0
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from gicinpaint.compositing import composite, mask_out
-from gicinpaint.configuration import JobError
-from gicinpaint.filling.passes import complete
-from gicinpaint.weights import load_generator
+from gicinpaint.config.validation import JobError
+from gicinpaint.inference.padding import complete
+from gicinpaint.models.compositing import composite, mask_out
+from gicinpaint.weights.pretrained import load_generator
 
 Method = Callable[[Tensor, Tensor], Tensor]
 
@@ -38,7 +38,7 @@ class Checkpoint:
 
     @torch.inference_mode()
     def __call__(self, image: Tensor, mask: Tensor) -> Tensor:
-        """Return the completed images; shapes as in `gicinpaint.baselines.mean_colour`."""
+        """Return the completed images; shapes as in `gicinpaint.evaluation.baselines.mean_colour`."""
         return composite(image, complete(self.generator, mask_out(image, mask), mask).prediction, mask)
 
     def sha256(self) -> str:

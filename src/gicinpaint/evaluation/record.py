@@ -8,9 +8,9 @@ from typing import Any
 from gicinpaint.evaluation.device import describe_device
 from gicinpaint.evaluation.measuring import Measurement, Result
 from gicinpaint.evaluation.sheet import draw_methods
-from gicinpaint.evaluation.table import Table, finite
+from gicinpaint.evaluation.tables import Table, finite
 from gicinpaint.evaluation.writing import write_text
-from gicinpaint.surroundings import git_commit, versions
+from gicinpaint.training.environment import git_commit, versions
 
 
 def write_record(

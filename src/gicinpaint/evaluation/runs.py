@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from gicinpaint.configuration import JobError
+from gicinpaint.config.validation import JobError
 
 _SEED = "seed"
 _LONGEST = 60  # characters of a setting that still serve as a title and a file's name

@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gicinpaint.compositing import composite
+from gicinpaint.attention.image_grid import draw_sheet, to_tensor
 from gicinpaint.evaluation.measuring import Measurement
-from gicinpaint.pictures import draw_sheet, to_tensor
+from gicinpaint.models.compositing import composite
 
 
 def draw_methods(measurement: Measurement, names: Sequence[str]) -> Image.Image:

@@ -1,10 +1,10 @@
 """The losses of the training algorithm."""
 
-from gicinpaint.losses.adversaries import (
+from gicinpaint.losses.adversarial import (
     Adversary,
-    CrossEntropy,
     Hinge,
     LeastSquares,
+    NonSaturating,
     Wasserstein,
     gradient_norm,
     gradient_penalty,
@@ -24,11 +24,11 @@ __all__ = [
     "Adversary",
     "BoxReconstruction",
     "CriticLoss",
-    "CrossEntropy",
     "Hinge",
     "HoleReconstruction",
     "InpaintingLoss",
     "LeastSquares",
+    "NonSaturating",
     "Terms",
     "Wasserstein",
     "discounted_l1",

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from gicinpaint.compositing import Box
-from gicinpaint.losses.adversaries import Adversary, Wasserstein, penalty
+from gicinpaint.losses.adversarial import Adversary, Wasserstein, penalty
 from gicinpaint.losses.reconstruction import BoxReconstruction, known_l1
+from gicinpaint.models.compositing import Box
 
 Terms = dict[str, Tensor]  # scalars by the names that the log gives them; "total" is what is minimised
 

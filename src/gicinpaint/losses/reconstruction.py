@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from gicinpaint.checks import check_like, check_mask
-from gicinpaint.compositing import Box, crop_box
+from gicinpaint.models.compositing import Box, crop_box
 
 _NUMBERS_AT_ONCE = 2**20  # 4 MB: all sums of one 256 x 256 mask would take 67 MB
 

@@ -1,11 +1,11 @@
 """Where the holes are: samplers of hole masks, one box per image for the local critic beside them."""
 
+from gicinpaint.masks.files import MaskFolder
 from gicinpaint.masks.fixed import FixedMasks, free_form, paper_center, paper_random
-from gicinpaint.masks.folder import MaskFolder
+from gicinpaint.masks.free_form import FreeFormMask
 from gicinpaint.masks.mixed import MixedMask
 from gicinpaint.masks.rectangle import CenterMask, RectangleMask
 from gicinpaint.masks.sampler import MaskSampler
-from gicinpaint.masks.strokes import FreeFormMask
 
 __all__ = [
     "CenterMask",

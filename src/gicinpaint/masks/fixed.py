@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from gicinpaint.compositing import Box
+from gicinpaint.masks.free_form import FreeFormMask
 from gicinpaint.masks.rectangle import CenterMask, RectangleMask
 from gicinpaint.masks.sampler import Device, MaskSampler, read_pair
-from gicinpaint.masks.strokes import FreeFormMask
+from gicinpaint.models.compositing import Box
 
 _BUCKETS = ((0.01, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 0.6))  # hole shares of free_form
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gicinpaint.compositing import Box
 from gicinpaint.masks.sampler import Device, MaskSampler, device_of, read_pair
+from gicinpaint.models.compositing import Box
 
 
 class MixedMask:

@@ -7,9 +7,9 @@ import torch
 from kornia.geometry.bbox import bbox_to_mask
 from torch import Tensor
 
-from gicinpaint.compositing import Box
 from gicinpaint.masks.sampler import Device, check_room, draw_integers, read_pair, read_range
 from gicinpaint.masks.window import hole_window
+from gicinpaint.models.compositing import Box
 
 
 class RectangleMask:

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from gicinpaint.compositing import Box
+from gicinpaint.models.compositing import Box
 
 Device = torch.device | str | None
 

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gicinpaint.compositing import Box
 from gicinpaint.masks.sampler import check_room
+from gicinpaint.models.compositing import Box
 
 
 def hole_window(mask: Tensor, size: tuple[int, int]) -> Box:

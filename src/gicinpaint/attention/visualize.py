@@ -1,0 +1,163 @@
+"""Pictures of the attention: arrows from the hole to its sources, and what one pixel of the hole attends to."""
+
+import math
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gicinpaint.attention.image_grid import attention_of, draw_sheet, to_image, to_tensor
+from gicinpaint.attention.row import overhear
+from gicinpaint.attention.visualize_offset import colour_offset, hole_arrows, relative_offset
+
+_SMOOTH = 4  # lines are drawn this many times larger and shrunk
+_SMALLEST = 256  # pixels of height to which smaller images are enlarged, so that arrows can be told apart
+_ROWS_OF_ARROWS = 16  # what an image has of them by default, the hole or not
+_FAINT = 0.45  # brightness of the photograph under a heat map
+
+
+@torch.no_grad()
+def draw_attention(generator: nn.Module, image: Tensor, mask: Tensor, every: int | None = None) -> Image.Image:
+    """Draw where the attention copied from in four ways, one row per image.
+
+    The columns are the input, the completed image, the offsets' colours, arrows from patches of the hole to their
+    sources, and the attention of the patch nearest to the middle of the hole.
+
+    Args:
+        generator: Maps (masked, mask) to a `Completion`; it must have an attention layer.
+        image: Ground truth.
+        mask: Hole mask; 1 = hole.
+        every: Draw the arrows of every so many rows and columns of patches. Default: at most 16 of either.
+
+    Shape:
+        - image: (B, 3, H, W), [-1, 1]
+        - mask: (B, 1, H, W), {0, 1}
+
+    Raises:
+        ValueError: If the generator has no attention.
+    """
+    attention = attention_of(generator)
+    if attention is None:
+        raise ValueError(
+            f"draw_attention needs a generator with attention, got {type(generator).__name__} without; "
+            "use draw_completions for others"
+        )
+    with overhear(attention) as calls:
+        completion = generator(image.masked_fill(mask > 0, 0), mask, return_offset=True)
+    zoom = max(1, _SMALLEST // image.shape[-2])
+    h, w = completion.offset.shape[-2:]
+    cells = [middle_of_hole(one, (h, w)) for one in mask]
+    completed = torch.where(mask > 0, completion.prediction, image)
+    arrows = [draw_arrows(*one, every=every, zoom=zoom) for one in zip(completed, mask, completion.offset, strict=True)]
+    heat = [draw_heat(completed[i], calls[0].row(i, cell), cell, zoom=zoom) for i, cell in enumerate(cells)]
+    colours = colour_offset(relative_offset(completion.offset))
+    size = [zoom * side for side in image.shape[-2:]]
+    columns = {
+        "input": F.interpolate(torch.where(mask > 0, torch.ones_like(image), image), size=size),
+        "completed": F.interpolate(completed, size=size),
+        "copied from": F.interpolate(colours, size=size),
+        "patch to source": torch.stack([to_tensor(picture) for picture in arrows]),
+        "the boxed patch attends to": torch.stack([to_tensor(picture) for picture in heat]),
+    }
+    return draw_sheet({title: column.cpu() for title, column in columns.items()}, with_wheel=True)
+
+
+def draw_arrows(image: Tensor, mask: Tensor, offset: Tensor, every: int | None = None, zoom: int = 1) -> Image.Image:
+    """Draw arrows from patches of the hole to where they were copied from, in the colours of the wheel.
+
+    Args:
+        image: What lies under the arrows, usually the completed image.
+        mask: Hole mask; 1 = hole. Its outline is drawn in white.
+        offset: Absolute (row, column) of each patch's source.
+        every: Take the patches of every so many rows and columns. Default: at most 16 of either.
+        zoom: Factor by which the picture is larger than the image.
+
+    Shape:
+        - image: (3, H, W), [-1, 1]
+        - mask: (1, H, W), {0, 1}
+        - offset: (2, h, w)
+    """
+    every = every or -(-max(offset.shape[-2:]) // _ROWS_OF_ARROWS)
+    (arrows,) = hole_arrows(offset[None], mask[None], every)
+    picture, draw, scale = _enlarged(to_image(image), zoom)
+    outline = (F.max_pool2d(mask[None].float(), 3, 1, 1)[0] - mask.float())[0].cpu()
+    for row, column in outline.nonzero().tolist():
+        draw.rectangle((column * scale, row * scale, (column + 1) * scale - 1, (row + 1) * scale - 1), fill="white")
+    relative = (arrows[:, 1] - arrows[:, 0]).t()[None, :, :, None]  # (1, 2, arrows, 1)
+    for ends, colour in zip(arrows, colour_offset(relative)[0, :, :, 0].t() if len(arrows) else (), strict=True):
+        levels = tuple(int(level) for level in ((colour + 1) * 127.5).round())
+        _arrow(draw, ((ends + 0.5) * scale).flip(-1).tolist(), levels, scale)
+    return _reduced(picture, image, zoom)
+
+
+def draw_heat(image: Tensor, row: Tensor, query: tuple[int, int], zoom: int = 1) -> Image.Image:
+    """Draw how much a patch takes from everywhere: black is nothing, then red, yellow and white for the most.
+
+    Args:
+        image: What lies under the heat, dimmed and grey.
+        row: Attention of the patch, see `AttentionCall.row`.
+        query: Row and column of the patch on the grid of patches; it is boxed in cyan.
+        zoom: Factor by which the picture is larger than the image.
+
+    Shape:
+        - image: (3, H, W), [-1, 1]
+        - row: (h, w)
+    """
+    heat = F.interpolate((row / row.amax().clamp_min(1e-30)).float()[None, None], size=image.shape[-2:])[0]
+    grey = (image.float().mean(dim=0, keepdim=True) + 1) / 2 * _FAINT
+    hot = torch.cat([(3 * heat - step).clamp(0, 1) for step in range(3)])
+    shown = torch.maximum(grey.expand(3, -1, -1) * (1 - heat), hot)
+    picture, draw, scale = _enlarged(to_image(2 * shown - 1), zoom)
+    h, w = row.shape
+    height, width = picture.height / h, picture.width / w
+    box = (query[1] * width, query[0] * height, (query[1] + 1) * width - 1, (query[0] + 1) * height - 1)
+    draw.rectangle(box, outline="cyan", width=scale)
+    return _reduced(picture, image, zoom)
+
+
+def middle_of_hole(mask: Tensor, grid: tuple[int, int]) -> tuple[int, int]:
+    """Return the row and column of the hole's patch that is nearest to the middle of the hole.
+
+    Args:
+        mask: Hole mask, (1, H, W); 1 = hole. Without a hole, all of the image counts.
+        grid: Height and width of the grid of patches.
+
+    Example:
+        >>> import torch
+        >>> mask = torch.zeros(1, 64, 64)
+        >>> mask[:, 8:24, 32:48] = 1
+        >>> middle_of_hole(mask, (8, 8))
+        (1, 4)
+    """
+    share = F.adaptive_avg_pool2d(mask.double(), grid)[0].cpu()
+    cells = (share >= share.max()).nonzero().double()
+    distance = (cells - cells.mean(dim=0)).square().sum(dim=1)
+    row, column = cells[distance.argmin()].long().tolist()
+    return row, column
+
+
+def _enlarged(picture: Image.Image, zoom: int) -> tuple[Image.Image, ImageDraw.ImageDraw, int]:
+    scale = _SMOOTH * zoom
+    large = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    return large, ImageDraw.Draw(large), scale
+
+
+def _reduced(picture: Image.Image, image: Tensor, zoom: int) -> Image.Image:
+    h, w = image.shape[-2:]
+    return picture.resize((zoom * w, zoom * h), Image.Resampling.BOX)
+
+
+def _arrow(draw: ImageDraw.ImageDraw, ends: list[list[float]], colour: tuple[int, ...], scale: int) -> None:
+    """Draw an arrow between two points (x, y), with a dark rim so that it shows on any ground."""
+    (x0, y0), (x1, y1) = ends
+    length, head = math.hypot(x1 - x0, y1 - y0), 1.25 * _SMOOTH * 4
+    if length < 1:
+        return
+    along_x, along_y = (x1 - x0) / length, (y1 - y0) / length
+    back = min(head, length)
+    base_x, base_y = x1 - back * along_x, y1 - back * along_y
+    sides = [(base_x - side * back / 2 * along_y, base_y + side * back / 2 * along_x) for side in (1, -1)]
+    for fill, width in (("black", _SMOOTH * 2), (colour, _SMOOTH)):
+        draw.line((x0, y0, base_x, base_y), fill=fill, width=width)
+        draw.polygon(((x1, y1), *sides), fill=fill, outline="black")

@@ -1,0 +1,1 @@
+"""Configuration: what is checked before anything is built, overrides, help pages."""

@@ -1,0 +1,259 @@
+"""The data module: images from a source, holes from a mask sampler, in an order that resumes exactly."""
+
+import gc
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from weakref import WeakSet
+
+import lightning
+import torch
+from torch.utils.data import DataLoader
+
+from gicinpaint.data.bad_images import FaultCount
+from gicinpaint.data.batch import Batch, PackedBatch
+from gicinpaint.data.dataset import Colours, Crop, InpaintingDataset, OnError
+from gicinpaint.data.image_io import ImageError
+from gicinpaint.data.listing import DatasetError
+from gicinpaint.data.order import EndlessBatchSampler, FiniteBatchSampler
+from gicinpaint.data.sources import ImageSource
+from gicinpaint.data.transforms import CenterCropResize, RandomCrop
+from gicinpaint.masks.sampler import MaskSampler, NumberedMasks
+
+__all__ = ["Batch", "InpaintingDataModule"]
+
+_FIXED_EPOCH = -1  # validation items belong to no epoch: their crops and masks depend on (seed, index) only
+_PROBES = 4
+
+
+class InpaintingDataModule(lightning.LightningDataModule):
+    """Training batches without end and fixed validation batches.
+
+    Training starts at the batch that the module counts in `batches_seen` (0 without a trainer). Validation
+    takes every image once, with the hole that belongs to it: a function of the sampler, `validation_seed` and index, or
+    for masks with numbers of preset, seed and index alone.
+    The trainer must leave the samplers alone: `use_distributed_sampler=False`.
+
+    Args:
+        train: Images to train on.
+        validation: Images to validate on.
+        mask: Draws the holes.
+        validation_mask: Draws the validation holes, or masks with numbers (`FixedMasks`): image i gets mask i.
+            Default: `mask`.
+        image_size: Height and width in pixels, or one number for both.
+        train_crop: Brings a training image to that size. Default: a random crop at its own scale.
+        validation_crop: Does the same in validation. Default: the largest centred window, resized.
+        flip: Probability of a left-right flip in training.
+        colours: Changes the colours of training images, (3, H, W) in [-1, 1]. Default: they stay as they are.
+        batch_size: Images per batch over all processes together.
+        validation_batch_size: The same in validation. Default: `batch_size`.
+        workers: Worker processes for each process's training loader, and as many for validation; 0 reads in the
+            process itself.
+        seed: The run's seed, for order, crops, flips and holes.
+        validation_seed: Seed of the validation holes; the same for all runs that are to be compared.
+        on_error: "raise": a bad image stops the run with its name. "skip": it is counted, the first ten are logged,
+            and above 1 % the run stops; in training another image takes its place, in validation none does.
+        prefetch: Batches that each worker prepares in advance.
+        multiprocessing_context: How workers start: "fork", "spawn", "forkserver", or None for the platform's default.
+
+    Raises:
+        ValueError: If a size or count is impossible.
+        DatasetError: If there are fewer images than a batch, or the first ones cannot be used.
+    """
+
+    def __init__(
+        self,
+        train: ImageSource,
+        validation: ImageSource,
+        mask: MaskSampler,
+        *,
+        validation_mask: MaskSampler | NumberedMasks | None = None,
+        image_size: int | Sequence[int] = 256,
+        train_crop: Crop | None = None,
+        validation_crop: Crop | None = None,
+        flip: float = 0.5,
+        colours: Colours | None = None,
+        batch_size: int = 16,
+        validation_batch_size: int | None = None,
+        workers: int = 4,
+        seed: int = 0,
+        validation_seed: int = 0,
+        on_error: OnError = "raise",
+        prefetch: int = 2,
+        multiprocessing_context: str | None = None,
+    ) -> None:
+        super().__init__()
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        if min(height, width, batch_size, prefetch) < 1 or workers < 0:
+            raise ValueError(
+                "image_size, batch_size and prefetch must be at least 1 and workers at least 0, "
+                f"got {height}x{width}, {batch_size}, {prefetch} and {workers}; correct the dataset's settings"
+            )
+        if len(train) < batch_size:
+            raise DatasetError(
+                f"a batch of {batch_size} needs at least as many training images, found {len(train)}; "
+                f"set batch_size to {len(train)} or less, or add images"
+            )
+        self.batch_size = batch_size
+        self.validation_batch_size = validation_batch_size or batch_size
+        self.workers = workers
+        self.seed = seed
+        self.prefetch = prefetch
+        self.multiprocessing_context = multiprocessing_context
+        self.train = InpaintingDataset(
+            train,
+            train_crop or RandomCrop(),
+            mask,
+            height=height,
+            width=width,
+            seed=seed,
+            flip=flip,
+            colours=colours,
+            on_error=on_error,
+            faults=FaultCount("training", len(train), workers),
+        )
+        self.validation = InpaintingDataset(
+            validation,
+            validation_crop or CenterCropResize(),
+            validation_mask or mask,
+            height=height,
+            width=width,
+            seed=validation_seed,
+            flip=0,
+            on_error=on_error,
+            replace=False,
+            faults=FaultCount("validation", len(validation), workers),
+        )
+        for dataset in (self.train, self.validation):
+            _probe(dataset)
+        self._loaders: WeakSet[_BatchLoader] = WeakSet()  # their workers end with them
+
+    def train_dataloader(self) -> DataLoader:
+        """Return this process's part of the endless stream of training batches."""
+        rank, world_size = self._place()
+        sampler = EndlessBatchSampler(
+            len(self.train),
+            self.batch_size,
+            seed=self.seed,
+            position=self._batches_seen,
+            rank=rank,
+            world_size=world_size,
+            order=self.train.source.order,
+        )
+        return self._load(self.train, sampler)
+
+    def val_dataloader(self) -> DataLoader:
+        """Return this process's part of the validation images, each exactly once over all processes."""
+        rank, world_size = self._place()
+        batch_size = -(-self.validation_batch_size // world_size) * world_size
+        sampler = FiniteBatchSampler(
+            len(self.validation), batch_size, epoch=_FIXED_EPOCH, rank=rank, world_size=world_size
+        )
+        return self._load(self.validation, sampler)
+
+    def on_exception(self, exception: BaseException) -> None:
+        """End the workers at once: they ignore SIGTERM, and a process that fails would wait for them for ever.
+
+        What was kept from Python's search for garbage on their account is released.
+        """
+        for loader in self._loaders:
+            loader.kill_workers()
+        gc.unfreeze()
+
+    def teardown(self, stage: str) -> None:
+        """Let Python look for garbage everywhere again, and log how many images were skipped."""
+        gc.unfreeze()
+        self.train.faults.log_total()
+        self.validation.faults.log_total()
+
+    def _load(self, dataset: InpaintingDataset, sampler: EndlessBatchSampler | FiniteBatchSampler) -> DataLoader:
+        loader = _BatchLoader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=_leave_whole,  # type: ignore[arg-type]  # of a dataset with __getitems__
+            num_workers=self.workers,
+            prefetch_factor=self.prefetch if self.workers else None,
+            persistent_workers=self.workers > 0,
+            multiprocessing_context=self.multiprocessing_context if self.workers else None,
+            worker_init_fn=_leave_signals_to_the_run,
+        )
+        self._loaders.add(loader)
+        return loader
+
+    def _place(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _batches_seen(self) -> int:
+        module = None if self.trainer is None else self.trainer.lightning_module
+        return int(getattr(module, "batches_seen", 0))
+
+
+class _BatchLoader(DataLoader):
+    """Loads packed batches and turns them into values in the process that trains, just before they are used."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch promises a class of its own
+        if self.num_workers and self._iterator is None:  # it will fork: collections would write to what is shared then
+            gc.collect()
+            gc.freeze()
+        batches = super().__iter__()
+        return map(_unpack, _received(batches) if self.num_workers else batches)
+
+    def kill_workers(self) -> None:
+        """End the worker processes, whatever they do; the loader is of no use afterwards.
+
+        Outside the main thread nothing happens: signals can be set there alone.
+        """
+        workers = getattr(self._iterator, "_workers", [])  # torch offers no other way to them
+        if not workers or threading.current_thread() is not threading.main_thread():
+            return
+        watch = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's, which makes an error of every killed worker
+        try:
+            for worker in workers:
+                worker.kill()
+            for worker in workers:
+                worker.join()
+        finally:
+            signal.signal(signal.SIGCHLD, watch)
+
+
+def _leave_whole(batch: PackedBatch) -> PackedBatch:
+    """Take the place of the function that joins items: they come as a batch."""
+    return batch
+
+
+def _received(batches: Iterator[PackedBatch]) -> Iterator[PackedBatch]:
+    """Yield the batches; a worker lost while its memory is taken over gets the name that torch gives it elsewhere."""
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except (ConnectionError, EOFError) as error:
+            raise RuntimeError("DataLoader worker was lost while its batch was taken over") from error
+        yield batch
+
+
+def _unpack(batch: PackedBatch) -> Batch:
+    return batch.unpack(pinned=torch.cuda.is_available())
+
+
+def _leave_signals_to_the_run(_: int) -> None:
+    """Let a worker outlive the SIGTERM or Ctrl+C that its whole process group gets: the run saves first."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _probe(dataset: InpaintingDataset) -> None:
+    """Use a few images before the run starts, so that a wrong folder or size shows in its first second."""
+    count = len(dataset)
+    indices = sorted({index * (count - 1) // max(1, _PROBES - 1) for index in range(_PROBES)})
+    errors = []
+    for index in indices:
+        try:
+            dataset.read(_FIXED_EPOCH, index)
+        except ImageError as error:
+            errors.append(error)
+    if errors and (dataset.on_error == "raise" or len(errors) == len(indices)):
+        raise DatasetError(
+            f"{len(errors)} of {len(indices)} images tried before the start cannot be used; the first: {errors[0]}"
+        )

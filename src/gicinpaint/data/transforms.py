@@ -1,0 +1,178 @@
+"""From a photograph of any size to the training size: how each dataset crops and resizes.
+
+A crop is an object called as `crop(image, height, width, generator) -> image`: 8-bit RGB images in and out.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+
+from gicinpaint.data.image_io import ImageError
+
+Crop = Callable[[Image.Image, int, int, torch.Generator], Image.Image]
+
+_RESAMPLE = Image.Resampling.BICUBIC
+
+
+class RandomCrop:
+    """Cut a random window out of the image at its own scale, as for Places2, ImageNet and DTD.
+
+    Args:
+        enlarge: What to do with an image that is smaller than the window: enlarge it until it just covers it (as the
+            released code does), or refuse it with an `ImageError`.
+    """
+
+    def __init__(self, enlarge: bool = False) -> None:
+        self.enlarge = enlarge
+
+    def __call__(self, image: Image.Image, height: int, width: int, generator: torch.Generator) -> Image.Image:
+        """Return the window, height x width."""
+        image = _cover(image, height, width, self.enlarge)
+        top = _draw(image.height - height, generator)
+        left = _draw(image.width - width, generator)
+        return image.crop((left, top, left + width, top + height))
+
+
+class RandomScaleCrop:
+    """Cut a random window of random scale and shrink it: many different views of few photographs.
+
+    Args:
+        smallest: Smallest share of the largest window that fits, above 0 and at most 1. The window is never smaller
+            than the result, so nothing is enlarged unless the image itself is too small.
+        enlarge: As in `RandomCrop`.
+
+    Raises:
+        ValueError: If the share is not in that range.
+    """
+
+    def __init__(self, smallest: float = 0.4, enlarge: bool = False) -> None:
+        if not 0 < smallest <= 1:
+            raise ValueError(f"smallest must be a share above 0 and at most 1, got {smallest}; try 0.4")
+        self.smallest = smallest
+        self.enlarge = enlarge
+
+    def __call__(self, image: Image.Image, height: int, width: int, generator: torch.Generator) -> Image.Image:
+        """Return the window, resized to height x width."""
+        image = _cover(image, height, width, self.enlarge)
+        largest = min(image.height / height, image.width / width)
+        smallest = max(1.0, self.smallest * largest)
+        scale = smallest + (largest - smallest) * torch.rand((), generator=generator).item()
+        window_height, window_width = round(scale * height), round(scale * width)
+        top = _draw(image.height - window_height, generator)
+        left = _draw(image.width - window_width, generator)
+        return _resize(image, height, width, (left, top, left + window_width, top + window_height))
+
+
+class ResizeThenCrop:
+    """Resize the image until it just covers the window, then cut at a random place along the longer side.
+
+    A square image is simply resized, as for CelebA-HQ. Smaller images are enlarged.
+    """
+
+    def __call__(self, image: Image.Image, height: int, width: int, generator: torch.Generator) -> Image.Image:
+        """Return the window, height x width."""
+        scale = min(image.height / height, image.width / width)
+        window_height, window_width = scale * height, scale * width
+        top = (image.height - window_height) * torch.rand((), generator=generator).item()
+        left = (image.width - window_width) * torch.rand((), generator=generator).item()
+        return _resize(image, height, width, (left, top, left + window_width, top + window_height))
+
+
+class RepeatedCrop:
+    """Cut as another crop does, and now and then a small view that is repeated over the window: patterns to copy.
+
+    Photographs seldom repeat exactly, so that a network hardly learns from them to copy; here each hole's content
+    lies elsewhere in the image. Period, skew and phase of the lattice are drawn for each window: a fixed offset could
+    be learned by a convolution.
+
+    Args:
+        crop: What cuts, the window or the small view; it decides how much of the photograph that is, and its scale.
+        probability: Share of the windows that are filled with one small view.
+        smallest: Smallest side of the view, as a share of the window's.
+        largest: Largest side, likewise; height and width are drawn one by one.
+        skew: Largest shift of one row of views against the row above, as a share of the view's width.
+
+    Raises:
+        ValueError: If probability or skew lie outside [0, 1], or the sides are not 0 < smallest <= largest <= 1.
+    """
+
+    def __init__(
+        self, crop: Crop, probability: float = 0.5, smallest: float = 0.2, largest: float = 0.5, skew: float = 0.0
+    ) -> None:
+        if not 0 <= probability <= 1:
+            raise ValueError(f"probability must lie in [0, 1], got {probability}; try 0.5")
+        if not 0 <= skew <= 1:
+            raise ValueError(f"skew must lie in [0, 1], got {skew}; try 1")
+        if not 0 < smallest <= largest <= 1:
+            raise ValueError(
+                f"smallest and largest must be shares of the window, 0 < smallest <= largest <= 1, got {smallest} and "
+                f"{largest}; try 0.2 and 0.5"
+            )
+        self.crop = crop
+        self.probability = probability
+        self.smallest = smallest
+        self.largest = largest
+        self.skew = skew
+
+    def __call__(self, image: Image.Image, height: int, width: int, generator: torch.Generator) -> Image.Image:
+        """Return the window, height x width."""
+        if torch.rand((), generator=generator).item() >= self.probability:
+            return self.crop(image, height, width, generator)
+        shares = self.smallest + (self.largest - self.smallest) * torch.rand(2, generator=generator)
+        rows, columns = (
+            max(1, round(share * side)) for share, side in zip(shares.tolist(), (height, width), strict=True)
+        )
+        part = np.asarray(self.crop(image, rows, columns, generator))
+        top, left = _draw(rows - 1, generator), _draw(columns - 1, generator)
+        shift = _draw(round(self.skew * (columns - 1)), generator)
+        y, x = np.arange(height)[:, None] + top, np.arange(width)[None] + left
+        return Image.fromarray(part[y % rows, (x + y // rows * shift) % columns])
+
+
+class CenterCropResize:
+    """Cut the largest centred window of the result's shape and resize it; nothing is random.
+
+    The crop for CelebA and for validation. Smaller images are enlarged.
+
+    Args:
+        shrink: Keep the image's own scale where it is larger than the window (False), or take as much of the image
+            as fits (True).
+    """
+
+    def __init__(self, shrink: bool = True) -> None:
+        self.shrink = shrink
+
+    def __call__(self, image: Image.Image, height: int, width: int, generator: torch.Generator) -> Image.Image:
+        """Return the window, height x width; the generator is not used."""
+        scale = min(image.height / height, image.width / width)
+        if not self.shrink:
+            scale = min(scale, 1.0)
+        window_height, window_width = scale * height, scale * width
+        top, left = (image.height - window_height) / 2, (image.width - window_width) / 2
+        if scale == 1:
+            return image.crop((int(left), int(top), int(left) + width, int(top) + height))
+        return _resize(image, height, width, (left, top, left + window_width, top + window_height))
+
+
+def _cover(image: Image.Image, height: int, width: int, enlarge: bool) -> Image.Image:
+    if image.height >= height and image.width >= width:
+        return image
+    if not enlarge:
+        raise ImageError(
+            f"the image is {image.height}x{image.width}, smaller than the crop of {height}x{width}; "
+            "leave such images out, use a smaller image_size, or set enlarge=true"
+        )
+    scale = max(height / image.height, width / image.width)
+    return image.resize((max(width, round(scale * image.width)), max(height, round(scale * image.height))), _RESAMPLE)
+
+
+def _resize(image: Image.Image, height: int, width: int, box: tuple[float, float, float, float]) -> Image.Image:
+    left, top, right, bottom = box
+    inside = (max(left, 0.0), max(top, 0.0), min(right, image.width), min(bottom, image.height))  # guards rounding
+    return image.resize((width, height), _RESAMPLE, box=inside, reducing_gap=3.0)
+
+
+def _draw(last: int, generator: torch.Generator) -> int:
+    return int(torch.randint(last + 1, (), generator=generator))

@@ -1,0 +1,244 @@
+"""The evaluate job: methods x images x masks, measured alike, as one table with everything needed to repeat it."""
+
+import re
+import shlex
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning import Fabric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+
+from gicinpaint.config.validation import ConfigurationError, JobError, build, check_configuration
+from gicinpaint.data import CenterCropResize, ImageError
+from gicinpaint.evaluation.compare import figure_class, write_comparison
+from gicinpaint.evaluation.groups import BY_FOLDER, Groups, group_images, write_groups, write_images
+from gicinpaint.evaluation.images import EvaluationImages, spread
+from gicinpaint.evaluation.measuring import Measurement, Result
+from gicinpaint.evaluation.methods import Checkpoint, Method, try_columns, try_method
+from gicinpaint.evaluation.record import write_record
+from gicinpaint.evaluation.runs import Run, find_runs
+from gicinpaint.evaluation.tables import Table
+
+READS = {
+    "seed": int,
+    "output": str,
+    "data_dir": str,
+    "count": int | None,
+    "pictures": int,
+    "published": bool,
+    "batch_size": int,
+    "workers": int,
+    "accelerator": str,
+    "devices": int | str,
+    "threads": int | None,
+    "runs": str | None,
+    "groups": str | dict | None,
+    "mask": None,
+}
+_NAME = re.compile(r"[^/\\\0]{1,200}")
+
+
+class Candidate(NamedTuple):
+    """A method that waits for its turn: how to build it, and plain data that tells it from others."""
+
+    make: Callable[[], Method]
+    identity: Any
+
+
+def evaluate(config: DictConfig) -> None:
+    """Measure what a configuration lists.
+
+    Args:
+        config: `conf/evaluate.yaml`, composed.
+
+    Raises:
+        ConfigurationError: If a value is missing, wrong or unused; nothing is built then.
+        JobError: If a method, the images or the masks cannot be used, or a package that is needed is absent.
+    """
+    check_configuration(config, {**READS, **_named_values(config)})
+    _check_values(config)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    runs = find_runs(Path(config.runs)) if config.runs else []
+    if runs:
+        figure_class()  # what is missing shows before the work starts
+    images = build_images(config)
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    groups = group_images(images.names(), plain["groups"] or {})
+    masks = build(config.preset)
+    fabric = _fabric(config)
+    candidates = _candidates(config, runs, fabric.device)
+    try:
+        mask_manifest = masks.manifest(len(images), images.height, images.width)
+    except ValueError as error:
+        raise JobError(f"preset: {error}") from error
+    for name, candidate in candidates.items():
+        try_method(name, candidate.make(), fabric.device)
+    metrics = build(config.metrics)
+    try_columns(metrics, images.height, images.width)
+    folder = _make_folder(config.output)
+    fabric.launch()
+    measurement = Measurement(
+        images,
+        masks,
+        metrics,
+        folder,
+        spread(min(config.pictures, len(images)), len(images)) if config.pictures else [],
+        fabric,
+        config.batch_size,
+        config.workers,
+    )
+    try:
+        results, identities = _measure_all(measurement, candidates, mask_manifest)
+    except ImageError as error:
+        raise JobError(str(error)) from error
+    if fabric.is_global_zero:
+        _report(config, measurement, Table(results, config.published), identities, runs, groups)
+
+
+def build_images(config: DictConfig) -> EvaluationImages:
+    """Build the validation images of the dataset, cropped as its validation does.
+
+    Raises:
+        JobError: If they are absent, or there are fewer than wanted.
+    """
+    size = config.dataset.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    crop = config.dataset.get("validation_crop")
+    try:
+        return EvaluationImages(
+            build(config.dataset.validation),
+            build(crop) if crop is not None else CenterCropResize(),
+            height,
+            width,
+            config.count,
+        )
+    except ValueError as error:
+        raise JobError(str(error)) from error
+
+
+def _make_folder(output: str) -> Path:
+    folder = Path(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JobError(f"output: cannot make the folder {output}: {error.strerror}; name another") from error
+    return folder
+
+
+def _candidates(config: DictConfig, runs: list[Run], device: torch.device) -> dict[str, Candidate]:
+    found = {
+        str(name): Candidate(partial(build, node), OmegaConf.to_container(node, resolve=True))
+        for name, node in config.method.items()
+        if node is not None
+    }
+    paths = {str(name): Path(path) for name, path in config.checkpoints.items() if path is not None}
+    for run in runs:
+        paths[run.name] = run.checkpoint
+    for name, path in paths.items():
+        if name in found:
+            raise JobError(f"{name}: two methods have this name; give the checkpoint another")
+        found[name] = _checkpoint_candidate(name, path, device)
+    if not found:
+        raise JobError("there is no method to evaluate; set method=classical, +checkpoints.<name>=FILE or runs=FOLDER")
+    for name in found:
+        if not _NAME.fullmatch(name) or name.startswith("."):
+            raise JobError(f"{name!r}: the name of a method must do as a file name; choose another")
+    return found
+
+
+def _checkpoint_candidate(name: str, path: Path, device: torch.device) -> Candidate:
+    try:
+        identity = Checkpoint(path).sha256()  # reading it now: a wrong file shows before the work starts
+    except (ValueError, ImportError) as error:
+        raise JobError(f"{name}: {error}") from error
+    return Candidate(lambda: Checkpoint(path).to(device), {"checkpoint": str(path), "sha256": identity})
+
+
+def _measure_all(
+    measurement: Measurement, candidates: Mapping[str, Candidate], mask_manifest: Mapping[str, Any]
+) -> tuple[dict[str, Result], dict[str, Any]]:
+    fabric = measurement.fabric
+    image_manifest = measurement.images.manifest(progress=True) if fabric.is_global_zero else None
+    manifests = {"images": fabric.broadcast(image_manifest), "masks": dict(mask_manifest)}
+    results = {}
+    for name, candidate in candidates.items():
+        identity = {
+            **manifests,
+            "method": candidate.identity,
+            "columns": {column: repr(metric) for column, metric in measurement.metrics.items()},
+            "pictured": list(measurement.pictured),
+            "device": fabric.device.type,
+        }
+        results[name] = measurement.run(name, candidate.make, identity)
+    return results, {**manifests, "methods": {name: candidate.identity for name, candidate in candidates.items()}}
+
+
+def _report(
+    config: DictConfig,
+    measurement: Measurement,
+    table: Table,
+    identities: Mapping[str, Any],
+    runs: list[Run],
+    groups: Groups,
+) -> None:
+    command = shlex.join(["gicinpaint", "evaluate", *HydraConfig.get().overrides.task])
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    write_record(measurement, table, identities, command, plain)
+    write_images(measurement.images.names(), groups, table.results, measurement.folder)
+    print("\n" + table.text())
+    if groups:
+        print("\n".join(write_groups(groups, table.results, measurement.folder)))
+    if runs:
+        size = (measurement.images.height, measurement.images.width)
+        other = [run.name for run in runs if run.image_size not in (None, size)]
+        print("\n" + "\n".join(write_comparison(runs, table.results, measurement.folder)))
+        if other:
+            print(f"trained on images of another size than {size[0]}x{size[1]}: {', '.join(other)}")
+    print(f"\neverything is in {config.output}", flush=True)
+
+
+def _fabric(config: DictConfig) -> Fabric:
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    alone = config.devices in (1, "1")
+    try:
+        return Fabric(
+            accelerator=config.accelerator, devices=config.devices, strategy="auto" if alone else "ddp", precision=None
+        )
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        raise JobError(f"accelerator: {error}") from error
+
+
+def _named_values(config: DictConfig) -> dict[str, Any]:
+    """Return the values that the job reads under names of the user's own; raise if one is of a wrong kind."""
+    checkpoints, groups = (OmegaConf.select(config, key) for key in ("checkpoints", "groups"))
+    if not OmegaConf.is_dict(checkpoints):
+        raise ConfigurationError(
+            f"checkpoints: expected files by name, got {checkpoints!r}; write +checkpoints.<name>=FILE"
+        )
+    for name, path in checkpoints.items():
+        if not isinstance(path, str | None):
+            raise ConfigurationError(f"checkpoints.{name}: expected a file or a folder, got {path!r}")
+    if not OmegaConf.is_dict(groups) and groups not in (None, BY_FOLDER):
+        raise ConfigurationError(
+            f"groups: expected {BY_FOLDER}, or patterns by name, got {groups!r}; write e.g. +groups.faces='*/faces/*'"
+        )
+    named = groups if OmegaConf.is_dict(groups) else {}
+    for name, given in named.items():
+        patterns = list(given) if OmegaConf.is_list(given) else [given]
+        if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
+            raise ConfigurationError(f"groups.{name}: expected a pattern or a list of patterns, got {given!r}")
+    return {f"checkpoints.{name}": str for name in checkpoints} | {f"groups.{name}": str for name in named}
+
+
+def _check_values(config: DictConfig) -> None:
+    for key, smallest in (("batch_size", 1), ("workers", 0), ("pictures", 0), ("threads", 1)):
+        value = config[key]
+        if value is not None and value < smallest:
+            raise ConfigurationError(f"{key}: expected {smallest} or more, got {value}")

@@ -1,0 +1,213 @@
+"""Fill holes in pictures of any kind and size with a trained generator."""
+
+import os
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gicinpaint.inference.blending import Blend, check_blend
+from gicinpaint.inference.engine import Engine, Picture, read_picture
+from gicinpaint.inference.hole import HoleColour
+from gicinpaint.inference.regions import Method, most_pixels
+from gicinpaint.models.stored import HubModel, fetch
+from gicinpaint.weights.pretrained import find_default, load_generator, save_generator
+
+MAX_MEMORY = 3.0  # GB; a picture of 1920x1080 fits
+
+
+class Filled(NamedTuple):
+    """A filled image and how it came about.
+
+    Attributes:
+        image: The filled image, of the kind, size and type of the input.
+        coarse: The same, filled with the first stage's guess.
+        offset: Where the attention copied each cell of 8 x 8 pixels from: int64 (2, rows, columns), absolute (row,
+            column) on the grid of cells. None where the network has no attention or the image was filled in parts.
+        method: How it was filled, in words.
+    """
+
+    image: Any
+    coarse: Any
+    offset: Tensor | None
+    method: str
+
+
+class Inpainter(HubModel):
+    """Fill holes in pictures: any size, any number of holes, the known pixels unchanged to the bit.
+
+    Images are padded by mirroring to a multiple of 8 and cropped back. An image that does not fit `max_memory` as a
+    whole is filled by a crop around each group of holes, or, where even that does not fit, at reduced size first and
+    then refined at full size.
+
+    `save_pretrained(folder)`, `from_pretrained(folder_or_repository, device=...)` and `push_to_hub(repository)` are
+    those of huggingface_hub's model mixin.
+
+    Args:
+        generator: Maps (masked, mask) to a `Completion`.
+        device: "auto" (an accelerator of CUDA if there is one), "cpu", "cuda", ...
+        max_memory: Bound on the memory of one pass, in GB; decides between the whole image and parts.
+        progress: Whether an image that is filled in parts shows a progress bar.
+        batch_size: Most images or parts of one padded size that share a pass; more than one pays on accelerators.
+
+    Raises:
+        ValueError: If the device is absent, or the bound or the batch too small.
+
+    Example:
+        >>> import numpy as np
+        >>> from gicinpaint import Generator
+        >>> image, mask = np.full((5, 7, 3), 200, np.uint8), np.zeros((5, 7), bool)
+        >>> mask[1:3, 2:4] = True
+        >>> filled = Inpainter(Generator(width=4), device="cpu")(image, mask)
+        >>> filled.shape, filled.dtype, (filled == image)[~mask].all().item()
+        ((5, 7, 3), dtype('uint8'), True)
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        device: str | torch.device = "auto",
+        max_memory: float = MAX_MEMORY,
+        progress: bool = True,
+        batch_size: int = 1,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}; 1 suits a CPU")
+        self.device = choose_device(device)
+        self.generator = generator.to(self.device).eval()
+        self.engine = Engine(self.generator, self.device, most_pixels(max_memory), batch_size, progress)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | os.PathLike[str], device: str | torch.device = "auto", **options: Any) -> Self:
+        """Return an inpainter with the generator of a file or folder.
+
+        Args:
+            path: A training checkpoint, a folder with model.safetensors and config.json, or a folder with a TensorFlow
+                checkpoint of the authors' code (its colour channels are swapped to red, green, blue).
+            device: As for the class.
+            options: Other arguments of the class.
+
+        Raises:
+            ValueError: If there is no model, it is damaged, or it carries code, which is not run.
+        """
+        return cls(load_generator(path), device, **options)
+
+    @classmethod
+    def default(cls, device: str | torch.device = "auto", **options: Any) -> Self:
+        """Return an inpainter with the model that GICINPAINT_WEIGHTS names, or the one in the repository's `weights`.
+
+        Raises:
+            ValueError: If there is none; the message says how to get one.
+        """
+        return cls.from_checkpoint(find_default(), device, **options)
+
+    @classmethod
+    def like(cls, other: "Inpainter", device: str | torch.device) -> Self:
+        """Return an inpainter with the settings of another, on a device."""
+        inpainter = cls(other.generator, device)
+        inpainter.engine = replace(other.engine, device=inpainter.device)
+        return inpainter
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the generator as model.safetensors and config.json; see `gicinpaint.weights.save_generator`."""
+        save_generator(self.generator, folder)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self.save(save_directory)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> Self:
+        own = {name: options[name] for name in ("device", "max_memory", "progress", "batch_size") if name in options}
+        return cls(load_generator(fetch(model_id, **options)), **own)
+
+    def __call__(
+        self,
+        image: Any,
+        mask: Any = None,
+        *,
+        hole_colour: HoleColour | None = None,
+        hole_tolerance: int = 0,
+        blend: Blend = "none",
+    ) -> Any:
+        """Return the image with its hole filled, of the same kind, size and type.
+
+        Known pixels come back unchanged to the bit. An alpha channel becomes opaque in the hole. Without a hole the
+        result is the image, and a warning says so.
+
+        Args:
+            image: A Pillow image, a NumPy array (H, W) or (H, W, C) of uint8, uint16 or floats in [0, 1], or a tensor
+                (C, H, W) of uint8 or floats in [-1, 1]; an array or tensor of one more dimension, or a list, for
+                several images.
+            mask: The hole: white, true or 1. One for each image, or one for all.
+            hole_colour: Pixels of this colour are hole too: a name, a level, or red, green, blue, 0..255.
+            hole_tolerance: Largest difference from that colour, in 8-bit levels.
+            blend: "none", "feather" or "poisson"; see `gicinpaint.inference.blending.blended`.
+
+        Raises:
+            TypeError: If image or mask are of another kind.
+            ValueError: If their sizes or values differ from that, neither mask nor colour is given, or all is hole.
+        """
+        if isinstance(image, np.ndarray | Tensor) and image.ndim == 4:
+            several = mask is not None and not isinstance(mask, list) and mask.ndim > 2 and len(mask) == len(image)
+            filled = self(
+                list(image),
+                list(mask) if several else mask,
+                hole_colour=hole_colour,
+                hole_tolerance=hole_tolerance,
+                blend=blend,
+            )
+            return torch.stack(filled) if isinstance(image, Tensor) else np.stack(filled)
+        images = list(image) if isinstance(image, list | tuple) else [image]
+        masks = list(mask) if isinstance(mask, list | tuple) else [mask] * len(images)
+        if len(masks) != len(images):
+            raise ValueError(f"masks must be as many as images, {len(images)}, got {len(masks)}; or pass one for all")
+        pictures = [
+            read_picture(one, its, hole_colour, hole_tolerance, self.engine.most_pixels)
+            for one, its in zip(images, masks, strict=True)
+        ]
+        self._fill(pictures, blend)
+        results = [picture.canvas.finish() for picture in pictures]
+        return results if isinstance(image, list | tuple) else results[0]
+
+    def fill(
+        self,
+        image: Any,
+        mask: Any = None,
+        *,
+        hole_colour: HoleColour | None = None,
+        hole_tolerance: int = 0,
+        blend: Blend = "none",
+    ) -> Filled:
+        """Return one filled image with its coarse guess, where the attention copied from, and the method.
+
+        Arguments and errors are those of a call with one image.
+        """
+        picture = read_picture(image, mask, hole_colour, hole_tolerance, self.engine.most_pixels, stages=True)
+        self._fill([picture], blend)
+        assert picture.coarse is not None
+        return Filled(picture.canvas.finish(), picture.coarse.finish(), picture.offset, str(picture.method))
+
+    def _fill(self, pictures: list[Picture], blend: Blend) -> None:
+        check_blend(blend)
+        if any(picture.method is Method.NOTHING for picture in pictures):
+            warnings.warn("there is no hole: the image comes back as it is", stacklevel=3)
+        self.engine.fill(pictures, blend)
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """Return a device by name; "auto" is CUDA where there is one, else the CPU.
+
+    Raises:
+        ValueError: If there is no such device.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device must be one of this machine, got {device!r} ({reason}); use auto or cpu") from None

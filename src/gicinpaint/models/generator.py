@@ -1,0 +1,243 @@
+"""The two-stage generator: a coarse network, then a refinement network with contextual attention."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gicinpaint.attention import ContextualAttention
+from gicinpaint.attention.layer import resize_nearest
+from gicinpaint.checks import check_image, check_mask
+from gicinpaint.models.compositing import composite
+from gicinpaint.models.encoder_decoder import Decoder, DilatedConvolutions, Encoder, elu
+from gicinpaint.models.harmonic_fill import fill_harmonically
+from gicinpaint.models.layers import Convolution
+from gicinpaint.models.stored import StoredNetwork
+
+SIZE_MULTIPLE = 8  # two stride-2 convolutions, and the attention halves the feature grid once more
+
+
+class Completion(NamedTuple):
+    """What a generator returns.
+
+    Attributes:
+        coarse: First stage's raw output, (B, 3, H, W), [-1, 1].
+        refined: Second stage's raw output, the same shape and range; None where there is no second stage.
+        offset: Where each patch was copied from, int64 (B, 2, H/8, W/8), absolute (row, column); None unless asked for.
+    """
+
+    coarse: Tensor
+    refined: Tensor | None
+    offset: Tensor | None
+
+    @property
+    def prediction(self) -> Tensor:
+        """The last stage's raw output."""
+        return self.coarse if self.refined is None else self.refined
+
+
+class CoarseNetwork(nn.Module):
+    """The first stage: a rough guess of the hole.
+
+    Args:
+        width: Channels at full size, even.
+        padding: "zeros", or "mirror" for the released option SYMMETRIC.
+        residual: Whether it gets the hole filled with a smooth surface and adds to that, instead of making an image
+            from a hole of 0; before training it nearly returns the surface.
+
+    Shape:
+        - masked: (B, 3, H, W), [-1, 1], H and W multiples of 8
+        - mask: (B or 1, 1, H, W), {0, 1}
+        - returned: (B, 3, H, W), [-1, 1]
+
+    Raises:
+        ValueError: If the width is odd, or shapes, types or values differ from that.
+
+    Source:
+        Yu et al. 2018, section 3.1 and table 2. Follows the released code where they part: no mirrored padding.
+        `residual` is ours.
+    """
+
+    def __init__(self, width: int = 32, padding: str = "zeros", residual: bool = False) -> None:
+        super().__init__()
+        _check_width(width)
+        self.residual = residual
+        self.encoder = Encoder([width, 2 * width, 2 * width, 4 * width, 4 * width, 4 * width], padding)
+        self.dilated = DilatedConvolutions(4 * width, padding)
+        self.decoder = Decoder(4 * width, width, padding, residual)
+
+    def forward(self, masked: Tensor, mask: Tensor) -> Tensor:
+        """Return the coarse image."""
+        _check_input(masked, mask, self.encoder.stem.weight.dtype)
+        image = fill_harmonically(masked, mask) if self.residual else masked
+        output = self.decoder(self.dilated(self.encoder(_with_planes(image, mask))))
+        return _add(image, output) if self.residual else output
+
+
+class RefinementNetwork(nn.Module):
+    """The second stage: a dilated branch and an attention branch, merged by one decoder.
+
+    Args:
+        width: Channels at full size, even.
+        attention: Contextual attention, or None to leave the attention branch out (the paper's baseline).
+        padding: "zeros", or "mirror" for the released option SYMMETRIC.
+        residual: Whether it adds to the image it gets, little at first, instead of making a new one.
+
+    Shape:
+        - image: (B, 3, H, W), [-1, 1], the hole filled with the coarse guess; H and W multiples of 8
+        - mask: (B or 1, 1, H, W), {0, 1}
+        - returned: (B, 3, H, W), [-1, 1], and the offset as in `Completion`
+
+    Raises:
+        ValueError: If the width is odd, shapes, types or values differ from that, or an offset is asked
+            for without attention.
+
+    Source:
+        Yu et al. 2018, section 4.2 and figure 4. Follows the released code where they part. `residual` is ours.
+    """
+
+    def __init__(
+        self,
+        width: int = 32,
+        attention: ContextualAttention | None = None,
+        padding: str = "zeros",
+        residual: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_width(width)
+        self.residual = residual
+        self.dilated_encoder = Encoder([width, width, 2 * width, 2 * width, 4 * width, 4 * width], padding)
+        self.dilated = DilatedConvolutions(4 * width, padding)
+        self.attention = attention
+        if attention is not None:
+            widths = [width, width, 2 * width, 4 * width, 4 * width, 4 * width]
+            self.attention_encoder = Encoder(widths, padding, last_activation=nn.ReLU(inplace=True))
+            self.attended = nn.Sequential(
+                Convolution(4 * width, 4 * width, padding=padding, activation=elu()),
+                Convolution(4 * width, 4 * width, padding=padding, activation=elu()),
+            )
+        self.decoder = Decoder(4 * width if attention is None else 8 * width, width, padding, residual)
+
+    def forward(self, image: Tensor, mask: Tensor, return_offset: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Return the refined image and, if asked for, the offset."""
+        _check_input(image, mask, self.dilated_encoder.stem.weight.dtype)
+        planes = _with_planes(image, mask)
+        features, offset = self.dilated(self.dilated_encoder(planes)), None
+        if self.attention is not None:
+            attended, offset = self._attend(self.attention, self.attention_encoder(planes), mask, return_offset)
+            features = torch.cat([features, self.attended(attended)], dim=1)
+        elif return_offset:
+            raise ValueError("return_offset needs an attention layer, got attention=None; build one with attention")
+        output = self.decoder(features)
+        return _add(image, output) if self.residual else output, offset
+
+    def _attend(
+        self, attention: ContextualAttention, features: Tensor, mask: Tensor, return_offset: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        h, w = features.shape[-2:]
+        small_mask = resize_nearest(mask.to(features.dtype), (h, w))
+        if return_offset:
+            return attention(features, mask=small_mask, return_offset=True)
+        return attention(features, mask=small_mask), None
+
+
+class Generator(StoredNetwork):
+    """The paper's two-stage network, from a masked image to its completion.
+
+    Args:
+        width: Channels at full size, even; the paper's is 32.
+        attention: Contextual attention of the second stage; None is the paper's baseline without attention.
+        padding: "zeros", or "mirror" for the released option SYMMETRIC.
+        residual: Whether each stage adds to the image it gets, the first one to a smooth filling of the hole, instead
+            of making an image; easier to learn from few images.
+
+    Shape:
+        - masked: (B, 3, H, W), [-1, 1], the hole set to 0; H and W multiples of 8
+        - mask: (B or 1, 1, H, W), {0, 1}
+        - returned: `Completion`
+
+    Raises:
+        ValueError: If shapes, types or values differ from that, or an offset is asked for without attention.
+
+    Source:
+        Yu et al. 2018, figures 2 and 4. Follows the released code where they part: zero padding, and the gradient
+        of the second stage reaches the first. Differs from the released code: one mask per image, not per batch;
+        `residual` is ours.
+
+    Example:
+        >>> import torch
+        >>> completion = Generator(width=4)(torch.zeros(1, 3, 16, 16), torch.ones(1, 1, 16, 16))
+        >>> completion.refined.shape
+        torch.Size([1, 3, 16, 16])
+    """
+
+    def __init__(
+        self,
+        width: int = 32,
+        attention: ContextualAttention | None = ContextualAttention(),  # noqa: B008  (no weights: safe to share)
+        padding: str = "zeros",
+        residual: bool = False,
+    ) -> None:
+        super().__init__()
+        self.coarse_network = CoarseNetwork(width, padding, residual)
+        self.refinement_network = RefinementNetwork(width, attention, padding, residual)
+
+    def forward(self, masked: Tensor, mask: Tensor, return_offset: bool = False) -> Completion:
+        """Return both stages' outputs and, if asked for, the offset."""
+        coarse = self.coarse_network(masked, mask)
+        refined, offset = self.refinement_network(composite(masked, coarse, mask), mask, return_offset)
+        return Completion(coarse, refined, offset)
+
+
+class CoarseGenerator(StoredNetwork):
+    """The coarse network alone, with a generator's signature.
+
+    Args:
+        width: Channels at full size, even; the paper's is 32.
+        padding: "zeros", or "mirror" for the released option SYMMETRIC.
+        residual: As for `CoarseNetwork`.
+
+    Shape:
+        - masked: (B, 3, H, W), [-1, 1], the hole set to 0; H and W multiples of 8
+        - mask: (B or 1, 1, H, W), {0, 1}
+        - returned: `Completion` without refined image and offset
+
+    Raises:
+        ValueError: If shapes, types or values differ from that, or an offset is asked for.
+
+    Source:
+        Released code, option PRETRAIN_COARSE_NETWORK.
+    """
+
+    def __init__(self, width: int = 32, padding: str = "zeros", residual: bool = False) -> None:
+        super().__init__()
+        self.coarse_network = CoarseNetwork(width, padding, residual)
+
+    def forward(self, masked: Tensor, mask: Tensor, return_offset: bool = False) -> Completion:
+        """Return the coarse image as a completion."""
+        if return_offset:
+            raise ValueError("return_offset needs an attention layer, got a coarse network; build a Generator")
+        return Completion(self.coarse_network(masked, mask), None, None)
+
+
+def _add(image: Tensor, difference: Tensor) -> Tensor:
+    return F.hardtanh(image + difference)  # clips to [-1, 1]
+
+
+def _with_planes(image: Tensor, mask: Tensor) -> Tensor:
+    ones = image.new_ones(image.shape[0], 1, *image.shape[-2:])
+    planes = torch.cat([image, ones, ones * mask.to(image.dtype)], dim=1)  # (B, 5, H, W)
+    if planes.device.type != "cpu":  # accelerators: the user's choice, with generator.to(memory_format=...)
+        return planes
+    return planes.contiguous(memory_format=torch.channels_last)  # convolutions keep the layout and are faster in it
+
+
+def _check_input(image: Tensor, mask: Tensor, dtype: torch.dtype) -> None:
+    check_image(image, "masked image", multiple=SIZE_MULTIPLE, dtype=dtype)
+    check_mask(mask, image)
+
+
+def _check_width(width: int) -> None:
+    if width < 2 or width % 2:
+        raise ValueError(f"width must be a positive even number of channels, got {width}; the paper's is 32")

@@ -1,1 +1,0 @@
-"""Filling files: one image, a folder, a pattern, a list or shards, over any number of devices."""

@@ -1,0 +1,146 @@
+"""Warnings about runs that go on but not well."""
+
+import logging
+import math
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from gicinpaint.data import Batch
+from gicinpaint.training.callbacks.narrowing import inpainting
+
+_log = logging.getLogger(__name__)
+
+
+class TrainingHealth(Callback):
+    """Warn when validation stays worse, when data are waited for, and when holes differ from those trained on.
+
+    Each warning comes once. A checkpoint holds the trained holes as `trained_holes`: the smallest and the largest share
+    of an image that was a hole.
+
+    Args:
+        patience: Validations without a new best value after which validation counts as worse for long.
+        waiting_share: Share of the time spent waiting for data from which the loader counts as the bottleneck.
+        monitor: Logged value of which a smaller one is better.
+        margin: Factor by which a validation hole may be smaller or larger than all trained ones.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    def __init__(
+        self,
+        patience: int = 10,
+        waiting_share: float = 0.1,
+        monitor: str = "validation/completed/hole/l1",
+        margin: float = 1.25,
+    ) -> None:
+        if patience < 1 or not 0 < waiting_share <= 1 or margin < 1:
+            raise ValueError(
+                "patience and margin must be at least 1 and waiting_share a share, got "
+                f"{patience}, {margin} and {waiting_share}; use 10, 1.25 and 0.1"
+            )
+        self.patience = patience
+        self.waiting_share = waiting_share
+        self.monitor = monitor
+        self.margin = margin
+        self.best, self.best_at, self.since = math.inf, 0, 0
+        self.trained = [math.inf, 0.0]  # smallest and largest share of an image that was a hole in training
+        self._validated = [math.inf, 0.0]
+        self._shares: list[Tensor] = []
+        self._slow_batches = 0
+        self._said: set[str] = set()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Note the holes, and whether data were waited for."""
+        self._shares.append(batch.mask.flatten(1).mean(1).aminmax().max[None])
+        self._shares.append(batch.mask.flatten(1).mean(1).amin()[None])
+        if len(self._shares) >= 200:  # read from the device now and then only
+            self._widen_trained()
+        share = trainer.callback_metrics.get("speed/waiting_share")
+        self._slow_batches = self._slow_batches + 1 if share is not None and share > self.waiting_share else 0
+        if self._slow_batches >= 100 and share is not None:
+            self._warn(
+                "waiting",
+                trainer,
+                f"{share:.0%} of the time goes into waiting for images; raise dataset.workers, use smaller files or "
+                "pack them with `gicinpaint prepare`",
+            )
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
+    ) -> None:
+        """Note the holes."""
+        _widen(self._validated, batch.mask.flatten(1).mean(1))
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Compare holes with those trained on, and the monitored value with the best."""
+        if trainer.state.fn != "fit":
+            return
+        self._widen_trained()
+        (low, high), (smallest, largest) = self._validated, self.trained
+        if largest and (low * self.margin < smallest or high > largest * self.margin):
+            self._warn(
+                "holes",
+                trainer,
+                f"validation has holes of {low:.1%} to {high:.1%} of an image, training of {smallest:.1%} to "
+                f"{largest:.1%}; results outside of that are guesses; make mask and dataset.validation_mask alike",
+            )
+        self._compare(trainer, inpainting(module).generator_updates)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs."""
+        return {"best": self.best, "best_at": self.best_at, "since": self.since, "said": sorted(self._said)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what the interrupted run knew."""
+        self.best, self.best_at, self.since = (state_dict[name] for name in ("best", "best_at", "since"))
+        self._said = set(state_dict["said"])
+
+    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the trained holes."""
+        self._widen_trained()
+        checkpoint["trained_holes"] = {"smallest": self.trained[0], "largest": self.trained[1]}
+
+    def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take over the trained holes."""
+        if "trained_holes" in checkpoint:
+            self.trained = [checkpoint["trained_holes"]["smallest"], checkpoint["trained_holes"]["largest"]]
+
+    def _compare(self, trainer: Trainer, updates: int) -> None:
+        value = trainer.callback_metrics.get(self.monitor)
+        if value is None:
+            return
+        if value.item() < self.best:
+            self.best, self.best_at, self.since = value.item(), updates, 0
+            return
+        self.since += 1
+        if self.since >= self.patience:
+            self._warn(
+                "worse",
+                trainer,
+                f"{self.monitor} was best after {self.best_at:,} updates ({self.best:.2f}) and has not been better in "
+                f"{self.since} validations ({value.item():.2f} now); best.ckpt holds that state",
+            )
+
+    def _widen_trained(self) -> None:
+        if self._shares:
+            _widen(self.trained, torch.cat(self._shares))
+            self._shares = []
+
+    def _warn(self, what: str, trainer: Trainer, message: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            if trainer.is_global_zero:
+                _log.warning(
+                    "after %s: %s", f"{inpainting(trainer.lightning_module).generator_updates:,} updates", message
+                )
+
+
+def _widen(limits: list[float], values: Tensor) -> None:
+    limits[0], limits[1] = min(limits[0], values.min().item()), max(limits[1], values.max().item())

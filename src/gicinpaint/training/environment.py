@@ -1,0 +1,48 @@
+"""What a result depends on besides its configuration: the code's commit and the versions of packages."""
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = (
+    "gicinpaint",
+    "torch",
+    "lightning",
+    "torchmetrics",
+    "numpy",
+    "pillow",
+    "scikit-image",
+    "scipy",
+    "opencv-python-headless",
+    "PyPatchMatch",
+)
+
+
+def git_commit(folder: Path = Path(__file__).parents[1]) -> dict[str, Any]:
+    """Return the commit of the package's repository and whether its tracked files differ from it; None if unknown."""
+    try:
+        root = Path(_git("rev-parse", "--show-toplevel", folder=folder))
+        if not folder.is_relative_to(root / "src"):
+            return {"commit": None, "modified": None}  # installed inside somebody else's repository
+        changes = _git("status", "--porcelain", "--untracked-files=no", folder=folder)
+        return {"commit": _git("rev-parse", "HEAD", folder=folder), "modified": bool(changes)}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "modified": None}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that can change a number."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _git(*arguments: str, folder: Path) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

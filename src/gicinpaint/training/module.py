@@ -1,0 +1,302 @@
+"""The training algorithm: critics on every batch, the generator on every few, by manual optimization."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MetricCollection
+
+from gicinpaint.data import Batch
+from gicinpaint.data.order import derive_seed
+from gicinpaint.losses import InpaintingLoss, Terms, gradient_norm
+from gicinpaint.metrics import hole_metrics
+from gicinpaint.models.compositing import composite, fill_with_mean, mask_out
+from gicinpaint.models.generator import Completion
+from gicinpaint.training.gradient_guard import GradientGuard
+from gicinpaint.training.micro_batches import Piece, average, detached, split
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+ScheduleFactory = Callable[[Optimizer], LRScheduler]
+Completed = tuple[Completion, Tensor]  # and the completed images
+
+
+class InpaintingModule(LightningModule):
+    """Networks, losses and optimizers of the paper, joined by its training algorithm.
+
+    Every batch updates the critics; every `critic_steps`-th also updates the generator, whose output serves both.
+    On the other batches the generator runs without gradients. Without an adversary, and during the warm-up, every
+    batch updates the generator and the critics rest.
+
+    `global_step` counts the updates of both optimizers; schedules, plots and stopping go by `generator_updates`. A step
+    whose gradients are not finite is skipped and not counted; see `GradientGuard`.
+
+    Args:
+        generator: Maps (masked, mask) to a `Completion`.
+        critics: Critics by name, such as global, local and patch; None leaves one out.
+        loss: The losses and their weights.
+        generator_optimizer: Makes the optimizer of the generator's parameters.
+        critic_optimizer: Makes the optimizer of the critics' parameters.
+        generator_schedule: Makes the schedule of the generator's learning rate, in generator updates; None keeps it.
+        critic_steps: Critic updates per generator update.
+        warmup_steps: Generator updates on reconstruction alone, before the critics start.
+        clip: Largest norm of a network's gradient; None: no limit.
+        pieces: Pieces that a batch is cut into, for less memory and more time. All losses are means over images, and no
+            layer mixes images, so gradients add up to the batch's, the penalty's included.
+        metrics: What validation measures in the hole, for the mean colour, the coarse and the completed image.
+        frozen: Parts of the generator that keep their weights, such as coarse_network: the others are trained alone.
+        seed: The run's seed; the places of the gradient penalty depend on it and on the batch's number alone.
+
+    Attributes:
+        batches_seen: Training batches so far.
+        generator_updates: Generator updates so far.
+        config: Plain data from which this module was built, where a configuration was; it travels in the checkpoint.
+
+    Raises:
+        ValueError: If the loss has an adversary but there is no critic, a count is out of range, or a frozen part is
+            absent or leaves nothing to train.
+
+    Source:
+        Yu et al. 2018, algorithm 1; counts and optimizers as in the released configuration.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        critics: Mapping[str, nn.Module | None] | None = None,
+        loss: InpaintingLoss = InpaintingLoss(),  # noqa: B008  (no state: safe to share)
+        generator_optimizer: OptimizerFactory = partial(Adam, lr=1e-4, betas=(0.5, 0.9), fused=True),  # noqa: B008
+        critic_optimizer: OptimizerFactory = partial(Adam, lr=1e-4, betas=(0.5, 0.9), fused=True),  # noqa: B008
+        generator_schedule: ScheduleFactory | None = None,
+        critic_steps: int = 5,
+        warmup_steps: int = 0,
+        clip: float | None = None,
+        pieces: int = 1,
+        metrics: MetricCollection | None = None,
+        frozen: Sequence[str] = (),
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        _check_counts(critic_steps, warmup_steps, pieces)
+        self.automatic_optimization = False
+        self.generator = generator
+        _freeze(generator, frozen)
+        self.critics = nn.ModuleDict()
+        if loss.adversary is not None:
+            self.critics.update({name: critic for name, critic in (critics or {}).items() if critic is not None})
+            if not self.critics:
+                raise ValueError(
+                    "an adversarial loss needs a critic, got none; pass one or use a loss without adversary"
+                )
+        self.loss = loss
+        self.generator_optimizer = generator_optimizer
+        self.critic_optimizer = critic_optimizer
+        self.generator_schedule = generator_schedule
+        self.critic_steps = critic_steps
+        self.warmup_steps = warmup_steps
+        self.guard = GradientGuard(clip)
+        self.pieces = pieces
+        columns = hole_metrics() if metrics is None else metrics
+        rows = ("mean_colour", "coarse", "completed")
+        self.validation_metrics = nn.ModuleDict({r: columns.clone(prefix=f"validation/{r}/hole/") for r in rows})
+        self.seed = seed
+        self.config: dict[str, Any] = {}
+        self.batches_seen = 0
+        self.generator_updates = 0
+        self._steps_before = 0  # of both optimizers, before a resume
+        self._stepping: tuple[str, dict[str, Tensor]] = ("", {})  # whose step is being taken, and its losses
+        self._admitted = True
+
+    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
+        """Return images (B, 3, H, W) in [-1, 1] with the hole of (B, 1, H, W) masks filled."""
+        return composite(image, self.generator(mask_out(image, mask), mask).prediction, mask)
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+        """Return the generator's optimizer and, where there are critics, theirs; and the generator's schedule."""
+        optimizers = [self.generator_optimizer(p for p in self.generator.parameters() if p.requires_grad)]
+        if self.critics:
+            optimizers.append(self.critic_optimizer(self.critics.parameters()))
+        return optimizers, [] if self.generator_schedule is None else [self.generator_schedule(optimizers[0])]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update the critics, the generator or both from one batch."""
+        pieces = split(batch, self.pieces)
+        completion = None  # of a whole batch: it serves both updates; a piece is completed again, which saves memory
+        if len(pieces) == 1:
+            with torch.set_grad_enabled(self.updates_generator):
+                completion = self._complete(batch)
+        if self.updates_critics:
+            self._update_critics(pieces, completion, self._penalty_places(batch.image))
+        if self.updates_generator:
+            self._update_generator(pieces, completion)
+        self.batches_seen += 1
+        self.log("step", float(self.generator_updates))  # the loggers' axis
+
+    @property
+    def updates_critics(self) -> bool:
+        """Whether the next batch updates the critics."""
+        return bool(self.critics) and self.generator_updates >= self.warmup_steps
+
+    @property
+    def updates_generator(self) -> bool:
+        """Whether the next batch updates the generator."""
+        return not self.updates_critics or (self.batches_seen + 1) % self.critic_steps == 0
+
+    def critic_terms(self, batch: Batch, completed: Tensor, places: Tensor | None = None) -> Terms:
+        """Return the critics' losses on a batch and its completed images, (B, 3, H, W).
+
+        The penalty's places between real and completed, (critics, B, 1, 1, 1), are by default those of a whole batch.
+        """
+        terms: Terms = {"total": completed.new_zeros(())}
+        places = self._penalty_places(completed) if places is None else places
+        for (name, critic), alpha in zip(self._named_critics(), places, strict=True):
+            image, fake, mask = (critic.view(x, batch.box) for x in (batch.image, completed, batch.mask))
+            real_scores, completed_scores = critic(torch.cat([image, fake]), torch.cat([mask, mask])).chunk(2)
+            loss, norm = self.loss.of_critic(name), None
+            if loss is not None and loss.penalty_weight:
+                scored = critic if hasattr(critic, "input_gradient") else partial(critic, mask=mask)
+                norm = gradient_norm(scored, image, fake, mask, alpha)
+            found = self.loss.critic(name, real_scores, completed_scores, norm)
+            terms = {**terms, **found, "total": terms["total"] + found["total"]}
+        return terms
+
+    def generator_terms(self, batch: Batch, completion: Completion, completed: Tensor) -> Terms:
+        """Return the generator's losses on a batch from its completion; the critics take part where they train."""
+        scores = {}
+        if self.updates_critics:
+            for name, critic in self._named_critics():
+                scores[name] = critic(critic.view(completed, batch.box), critic.view(batch.mask, batch.box))
+        return self.loss.generator(completion.coarse, completion.refined, batch.image, batch.mask, batch.box, scores)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure the coarse and the completed image in the hole, and the mean colour beside them."""
+        completion, completed = self._complete(batch)
+        coarse = composite(batch.image, completion.coarse, batch.mask)
+        rows = {"mean_colour": fill_with_mean(batch.image, batch.mask), "coarse": coarse, "completed": completed}
+        for name, prediction in rows.items():
+            cast(MetricCollection, self.validation_metrics[name]).update(prediction, batch.image, batch.mask)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the averages over the validation images."""
+        for metrics in cast(Iterable[MetricCollection], self.validation_metrics.values()):
+            self.log_dict(metrics.compute())
+            metrics.reset()
+        self.log("step", float(self.generator_updates))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the counters and the plain data from which this module was built."""
+        checkpoint["counters"] = {"batches_seen": self.batches_seen, "generator_updates": self.generator_updates}
+        checkpoint["config"] = self.config
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Continue counting where the checkpoint stopped."""
+        self.batches_seen = checkpoint["counters"]["batches_seen"]
+        self.generator_updates = checkpoint["counters"]["generator_updates"]
+        self._steps_before = checkpoint["global_step"]
+        checkpoint.pop("loops", None)  # the trainer's own bookkeeping repeats steps at an epoch's edge: it starts anew
+
+    def on_train_start(self) -> None:
+        """Let the trainer count validations and log lines from the batches that were seen before a resume.
+
+        Raises:
+            ValueError: If fused optimizers would remove float16's scale only after the guard has clipped the gradients.
+        """
+        if self._scaler is not None and any(
+            getattr(o, "_step_supports_amp_scaling", False) for o in self._optimizers()
+        ):
+            raise ValueError(
+                "optimizer.fused must be false with trainer.precision=16-mixed, got true; set optimizer.fused=false, "
+                "or use bf16-mixed"
+            )
+        loop = self.trainer.fit_loop.epoch_loop
+        loop.batch_progress.total.ready = loop.batch_progress.total.completed = self.batches_seen
+        loop._batches_that_stepped = self.batches_seen
+        steps = loop.manual_optimization.optim_step_progress.total
+        steps.completed = max(steps.completed, self._steps_before)
+
+    def _complete(self, batch: Batch) -> Completed:
+        completion = self.generator(mask_out(batch.image, batch.mask), batch.mask)
+        return completion, composite(batch.image, completion.prediction, batch.mask)
+
+    def _update_critics(self, pieces: list[Piece], completion: Completed | None, places: Tensor) -> None:
+        optimizer, terms = self._optimizers()[1], []
+        optimizer.zero_grad(set_to_none=True)
+        for piece in pieces:
+            with torch.no_grad():
+                _, completed = completion or self._complete(piece.batch)
+            found = self.critic_terms(piece.batch, completed.detach(), places[:, piece.images])
+            self.manual_backward(self.guard.mark(piece.share * found["total"]))
+            terms.append(detached(found))
+        self._step("critics", optimizer, average(pieces, terms))
+
+    def _update_generator(self, pieces: list[Piece], completion: Completed | None) -> None:
+        optimizer, terms = self._optimizers()[0], []
+        optimizer.zero_grad(set_to_none=True)
+        self.critics.requires_grad_(False)  # the generator's loss passes through them and must not reach them
+        for piece in pieces:
+            found = self.generator_terms(piece.batch, *(completion or self._complete(piece.batch)))
+            self.manual_backward(self.guard.mark(piece.share * found["total"]))
+            terms.append(detached(found))
+        self.critics.requires_grad_(True)
+        if self._step("generator", optimizer, average(pieces, terms)):
+            if self.generator_schedule is not None:
+                self.lr_schedulers().step()  # type: ignore[union-attr]
+            self.generator_updates += 1
+
+    def _step(self, network: str, optimizer: Any, terms: dict[str, Tensor]) -> bool:
+        """Take a step unless the guard objects, and log the losses."""
+        self._stepping = network, terms
+        optimizer.step()
+        self.log_dict({f"train/{network.removesuffix('s')}/{name}": term for name, term in terms.items()})
+        return self._admitted
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip the gradients, or drop them if they are not finite; any scale of float16 is removed from them here."""
+        network, terms = self._stepping
+        where = f"batch {self.batches_seen} (generator update {self.generator_updates})"
+        scaled = self._scaler is not None
+        self._admitted = self.guard.admit(network, getattr(self, network), terms, where, scaled=scaled)
+
+    @property
+    def _scaler(self) -> Any:
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
+    def _optimizers(self) -> list[Any]:
+        optimizers = self.optimizers()
+        return optimizers if isinstance(optimizers, list) else [optimizers]
+
+    def _named_critics(self) -> Iterable[tuple[str, Any]]:
+        return self.critics.items()
+
+    def _penalty_places(self, images: Tensor) -> Tensor:
+        """This process's part of the joint batch's places, (critics, B, 1, 1, 1): the same for any process count."""
+        b = images.shape[0]
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, self.batches_seen, "penalty"))
+        places = torch.rand(len(self.critics), self.trainer.world_size * b, 1, 1, 1, generator=generator)
+        return places[:, self.global_rank * b :][:, :b].to(images.device)
+
+
+def _freeze(generator: nn.Module, parts: Sequence[str]) -> None:
+    if isinstance(parts, str):
+        raise TypeError(f"frozen must be a list of parts, got {parts!r}; write [{parts}]")
+    names = [name for name, part in generator.named_modules() if name and any(True for _ in part.parameters())]
+    for part in parts:
+        if part not in names:
+            offered = ", ".join(name for name in names if "." not in name)
+            raise ValueError(f"frozen must name parts of the generator, such as {offered}, got {part!r}")
+        generator.get_submodule(part).requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in generator.parameters()):
+        raise ValueError(f"frozen must leave something to train, got {', '.join(parts)}; leave a part out")
+
+
+def _check_counts(critic_steps: int, warmup_steps: int, pieces: int) -> None:
+    if pieces < 1:
+        raise ValueError(f"pieces must be at least 1, got {pieces}; 1 takes each batch as a whole")
+    if critic_steps < 1:
+        raise ValueError(f"critic_steps must be at least 1, got {critic_steps}; the paper's is 5")
+    if warmup_steps < 0:
+        raise ValueError(f"warmup_steps must not be negative, got {warmup_steps}; 0 switches the warm-up off")

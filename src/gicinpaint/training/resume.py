@@ -1,0 +1,134 @@
+"""From which checkpoint a run continues."""
+
+import csv
+import logging
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import CSVLogger, Logger
+from torch import nn
+
+from gicinpaint.training.checkpoint import CheckpointError, find_newest, read_checkpoint
+
+AUTO = "auto"
+_DATE, _TIME = re.compile(r"\d{4}-\d\d-\d\d"), re.compile(r"\d\d-\d\d-\d\d")
+
+_log = logging.getLogger(__name__)
+
+
+def find_checkpoint(resume: str | None, output: Path, overrides: Sequence[str]) -> Path | None:
+    """Return the checkpoint to continue from, or None to start at zero.
+
+    Args:
+        resume: None: start at zero. "auto": continue the run in `output`; where Hydra names that folder by the time,
+            the latest run beside it that was started with the same overrides. Otherwise a checkpoint, a folder of
+            checkpoints or the folder of a run.
+        output: Where this run writes.
+        overrides: The overrides of this run, as they were given.
+
+    Raises:
+        CheckpointError: If a path holds no checkpoint, or there are some but none can be read.
+    """
+    if resume is None:
+        return None
+    if resume == AUTO:
+        for folder in [output, *_earlier_runs(output, overrides)]:
+            if found := find_newest(folder / "checkpoints"):
+                return found
+        return None
+    path = Path(resume).expanduser()
+    if path.is_dir():
+        if found := find_newest(path / "checkpoints" if (path / "checkpoints").is_dir() else path):
+            return found
+        raise CheckpointError(f"resume={resume}: expected checkpoints (*.ckpt) there, found none")
+    read_checkpoint(path)
+    return path
+
+
+def check_fit(path: Path, module: nn.Module, config: dict[str, Any]) -> int:
+    """Return a checkpoint's generator updates if its weights fit a module; warn of settings that have changed.
+
+    Args:
+        path: A checkpoint that can be read.
+        module: What shall take its weights.
+        config: The plain data from which the module was built.
+
+    Raises:
+        CheckpointError: If weights are missing, left over or of another shape.
+    """
+    checkpoint = read_checkpoint(path)
+    before, now = _flatten(checkpoint.get("config", {})), _flatten(config)
+    changed = [
+        f"{key}: {before.get(key)} -> {now.get(key)}" for key in (before | now) if before.get(key) != now.get(key)
+    ]
+    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    saved = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+    wrong = sorted(name for name in shapes.keys() | saved.keys() if shapes.get(name) != saved.get(name))
+    if wrong:
+        raise CheckpointError(
+            f"{path} belongs to another model: {wrong[0]} is {saved.get(wrong[0], 'absent')} there and "
+            f"{shapes.get(wrong[0], 'absent')} here; settings that differ: {'; '.join(changed[:4]) or 'none recorded'}"
+        )
+    if changed:
+        _log.warning("the resumed run had other settings: %s", "; ".join(changed))
+    return int(checkpoint["counters"]["generator_updates"])
+
+
+def continue_metrics(loggers: Sequence[Logger], updates: int) -> None:
+    """Keep the rows of metrics.csv up to the resumed update; the logger would start an empty file.
+
+    Args:
+        loggers: The run's loggers, not used yet.
+        updates: Generator updates that the resumed run has made.
+    """
+    for logger in loggers:
+        if not isinstance(logger, CSVLogger) or not (path := Path(logger.log_dir) / "metrics.csv").is_file():
+            continue
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            rows = [row for row in reader if float(row.get("step") or 0) <= updates]
+        columns = list(reader.fieldnames or ())
+        kept = path.with_suffix(".partial")
+        with kept.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Experiment logs directory")
+            experiment = logger.experiment  # deletes the old file
+        os.replace(kept, path)
+        experiment.metrics_keys = columns
+
+
+def _earlier_runs(output: Path, overrides: Sequence[str]) -> list[Path]:
+    """Return the runs beside one that is named by date and time, latest first, with the same overrides."""
+    if not (_TIME.fullmatch(output.name) and _DATE.fullmatch(output.parent.name)):
+        return []
+    asked = _without_resume(overrides)
+    runs = sorted(output.parent.parent.glob("*/*/.hydra/overrides.yaml"), reverse=True)
+    return [run.parents[1] for run in runs if _without_resume(_read_overrides(run)) == asked]
+
+
+def _read_overrides(path: Path) -> list[str]:
+    from omegaconf import OmegaConf
+
+    return [str(override) for override in OmegaConf.load(path)]
+
+
+def _without_resume(overrides: Sequence[str]) -> list[str]:
+    return sorted(override for override in overrides if override.lstrip("+").partition("=")[0] != "resume")
+
+
+def _flatten(node: Any, path: str = "") -> dict[str, Any]:
+    """Return the leaves of nested plain data by their dotted keys."""
+    if not isinstance(node, dict | list) or not node:
+        return {path: node}
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    flat: dict[str, Any] = {}
+    for key, value in items:
+        flat |= _flatten(value, f"{path}.{key}" if path else str(key))
+    return flat

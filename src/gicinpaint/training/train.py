@@ -1,0 +1,213 @@
+"""The train job: build every part from its configuration, in the order in which a mistake is cheapest to find."""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer, seed_everything
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+
+from gicinpaint.config.validation import ConfigurationError, JobError, build, check_configuration
+from gicinpaint.data import InpaintingDataModule
+from gicinpaint.losses import Wasserstein
+from gicinpaint.training.callbacks import SaveByUpdates, SavePictures
+from gicinpaint.training.environment import git_commit, versions
+from gicinpaint.training.fit import fit
+from gicinpaint.training.loggers import close_dashboards, record_run
+from gicinpaint.training.module import InpaintingModule
+from gicinpaint.training.resume import AUTO, check_fit, continue_metrics, find_checkpoint
+from gicinpaint.training.run_record import recorded_output, write_record
+from gicinpaint.training.speed import hasten
+from gicinpaint.weights.fine_tuning import take_weights
+
+READS = {
+    "seed": int,
+    "output": str,
+    "data_dir": str,
+    "updates": int,
+    "threads": int | None,
+    "resume": str | None,
+    "initial_weights": str | list[str] | None,
+    "channels_last": bool,
+    "compile": bool,
+}
+_SMALL_BATCH = 8  # with fewer images the Wasserstein critics are known to fail
+
+_log = logging.getLogger(__name__)
+
+
+def train(config: DictConfig) -> None:
+    """Train what a configuration describes.
+
+    Args:
+        config: `conf/train.yaml`, composed.
+
+    Raises:
+        ConfigurationError: If a value is missing, wrong or unused; nothing is built then.
+        JobError: If a part cannot be built or the data cannot be used.
+    """
+    check_configuration(config, READS)
+    _quieten()
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    try:
+        seed_everything(config.seed, workers=True, verbose=False)
+    except ValueError as error:
+        raise JobError(f"seed: {error}") from error
+    checkpoint = resume(config)
+    with recorded_output(Path(config.output)) if getattr(rank_zero_only, "rank", 0) == 0 else nullcontext():
+        _train(config, checkpoint)
+
+
+def _train(config: DictConfig, checkpoint: Path | None) -> None:
+    data = build(config.dataset)  # first: absent data stops the job before any network is built
+    module = build_module(config)
+    updates = 0 if checkpoint is None else check_fit(checkpoint, module, module.config)
+    given = config.initial_weights
+    taken = take_weights(module.generator, given) if given is not None and checkpoint is None else []
+    hasten(module, channels_last=config.channels_last, compiled=config.compile)
+    trainer = build_trainer(config)
+    if checkpoint is not None and trainer.is_global_zero:
+        continue_metrics(trainer.loggers, updates)
+    _say(trainer, opening(config, module, data, trainer, checkpoint))
+    if given is not None:
+        aside = f"initial_weights={given} is left aside: a resumed run goes on with its own"
+        _say(trainer, "\n".join(map(str, taken)) or aside)
+    facts = {"git": git_commit(), "versions": versions()}
+    if trainer.is_global_zero:
+        sources = {"training": data.train.source, "validation": data.validation.source}
+        more = {"processes": trainer.world_size, "seed": config.seed, "resumed": checkpoint and str(checkpoint)}
+        more["initial_weights"] = [source._asdict() for source in taken]
+        write_record(Path(config.output), config, _overrides(), sources, **facts, **more)
+    record_run(trainer.loggers, module, OmegaConf.to_container(config, resolve=True), facts)  # type: ignore[arg-type]
+    try:
+        fit(trainer, module, data, checkpoint)
+        _say(trainer, report(trainer))
+    finally:
+        close_dashboards(trainer.loggers, best_checkpoint(trainer))
+
+
+def build_module(config: DictConfig) -> InpaintingModule:
+    """Build networks, losses and optimizers; the checkpoint will carry the plain data they are built from."""
+    module: InpaintingModule = build(config.model)
+    module.config = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
+    try:
+        module.configure_optimizers()  # made again by the trainer; here the optimizers judge their settings
+    except (ValueError, TypeError) as error:
+        raise JobError(f"optimizer: {error}") from error
+    return module
+
+
+def build_trainer(config: DictConfig) -> Trainer:
+    """Build the trainer with its callbacks and loggers."""
+    callbacks: list[Callback] = build_each(config.get("callbacks"))
+    loggers: list[Logger] = build_each(config.get("logger"))
+    strategy = choose_strategy(config.trainer.strategy, config.trainer.devices, config.trainer.num_nodes)
+    trainer: Trainer = build(config.trainer, callbacks=callbacks, logger=loggers or False, strategy=strategy)
+    return trainer
+
+
+def build_each(nodes: Mapping[str, Any] | None) -> list[Any]:
+    """Build every part of a group; one that is null is switched off."""
+    return [build(node) for node in (nodes or {}).values() if node is not None]
+
+
+def choose_strategy(strategy: str, devices: object, num_nodes: int) -> str:
+    """Return the strategy for a number of devices.
+
+    Args:
+        strategy: A strategy's name, which is kept, or "auto".
+        devices: A count, a list of indices, or text such as "auto", "2" or "0,1".
+        num_nodes: Number of machines.
+
+    Source:
+        A critic update leaves the generator unused, where plain DDP stops; with unused parameters allowed the weights
+        equal those of one process.
+    """
+    alone = num_nodes == 1 and (devices in (1, "1") or (not isinstance(devices, int | str) and len(list(devices)) == 1))  # type: ignore[call-overload]
+    return "ddp_find_unused_parameters_true" if strategy == "auto" and not alone else strategy
+
+
+def resume(config: DictConfig) -> Path | None:
+    """Return the checkpoint to continue from, if any; a run that is found by itself goes on in its own folder."""
+    if config.resume is not None and not config.resume:
+        raise ConfigurationError("resume: expected auto, a path or null, got nothing; write resume=auto")
+    checkpoint = find_checkpoint(config.resume, Path(config.output), _overrides())
+    if checkpoint is not None and config.resume == AUTO:
+        config.output = str(checkpoint.parent.parent)
+    return checkpoint
+
+
+def _overrides() -> list[str]:
+    """Return what was given on the command line."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def opening(
+    config: DictConfig,
+    module: InpaintingModule,
+    data: InpaintingDataModule,
+    trainer: Trainer,
+    checkpoint: Path | None = None,
+) -> str:
+    """Return what is about to happen, in a few lines."""
+    parameters = sum(parameter.numel() for parameter in module.generator.parameters())
+    shared = f" ({data.batch_size // trainer.world_size} on each of {trainer.world_size} devices)"
+    start = f"continues {checkpoint}" if checkpoint else "starts at zero"
+    if data.batch_size < _SMALL_BATCH and module.critics and isinstance(module.loss.adversary, Wasserstein):
+        _log.warning(
+            "batches of %d images: Wasserstein critics are known to fail below %d; set dataset.batch_size=%d, and "
+            "model.pieces=2 or more if memory is short",
+            *(data.batch_size, _SMALL_BATCH, 2 * _SMALL_BATCH),
+        )
+    return (
+        f"{len(data.train):,} training and {len(data.validation):,} validation images, {data.batch_size} per batch"
+        f"{shared if trainer.world_size > 1 else ''}; "
+        f"a generator of {parameters:,} parameters, {config.updates:,} updates; {start}\n"
+        f"everything goes to {config.output}"
+    )
+
+
+def best_checkpoint(trainer: Trainer) -> Path | None:
+    """Return where the best checkpoint lies, if checkpoints are saved."""
+    folders = [callback.folder for callback in trainer.callbacks if isinstance(callback, SaveByUpdates)]  # type: ignore[attr-defined]
+    return folders[0] / "best.ckpt" if folders else None
+
+
+def report(trainer: Trainer) -> str:
+    """Return the last validation as a table, and where pictures and checkpoints lie."""
+    found = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("validation/")}
+    lines = [f"{'in the hole':14}{'L1 %':>8}{'L2 %':>8}{'PSNR dB':>9}{'TV %':>8}"] if found else []
+    for row in ("mean_colour", "coarse", "completed"):
+        keys = [f"validation/{row}/hole/{column}" for column in ("l1", "l2", "psnr", "tv")]
+        if all(key in found for key in keys):
+            l1, l2, psnr, tv = (found[key] for key in keys)
+            lines.append(f"{row.replace('_', ' '):14}{l1:8.2f}{l2:8.2f}{psnr:9.2f}{tv:8.2f}")
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, SavePictures) and callback.last_path:
+            lines.append(f"picture      {callback.last_path}")
+        if isinstance(callback, SaveByUpdates):
+            lines.append(f"checkpoint   {callback.last_path}")
+    return "\n".join(lines)
+
+
+def _quieten() -> None:
+    """Keep the trainer's greetings, and a warning that it causes itself, off the screen."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    warnings.filterwarnings("ignore", message=".*sync_dist=True")  # metrics are sums over processes already
+
+
+def _say(trainer: Trainer, text: str) -> None:
+    if trainer.is_global_zero:
+        print(text, flush=True)

@@ -1,0 +1,213 @@
+"""Generators as files: training checkpoints, folders of safetensors and settings, the authors' checkpoints.
+
+Nothing that a file holds is executed: checkpoints are opened as plain data, and their settings can name the package's
+own networks only.
+"""
+
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gicinpaint.models.generator import CoarseGenerator, Generator
+from gicinpaint.models.model_folder import CONFIG_FILE, WEIGHTS_FILE, read_folder, write_folder
+from gicinpaint.models.stored import StoredNetwork
+from gicinpaint.weights import load_weights, swap_image_channels
+
+AVERAGE_KEY = "generator_average"  # where a checkpoint keeps the averaged generator, if one was kept
+ENVIRONMENT = "GICINPAINT_WEIGHTS"
+REPOSITORY_FOLDER = Path(__file__).parents[3] / "weights"
+_HOW_TO_GET_ONE = (
+    "train one (python train.py experiment=quickstart), convert the authors' checkpoint "
+    "(gicinpaint convert source=FOLDER output=weights), or name a model in the environment variable " + ENVIRONMENT
+)
+_NETWORKS: dict[str, type[StoredNetwork]] = {"Generator": Generator, "CoarseGenerator": CoarseGenerator}
+_PREFIX = "generator."  # of the generator's weights in a training checkpoint
+_ATTENTION = "gicinpaint.attention.ContextualAttention"
+
+
+def load_generator(path: str | os.PathLike[str], *, raw: bool = False) -> nn.Module:
+    """Return the generator that a file or a folder holds, for evaluation, in float32 on the CPU.
+
+    Args:
+        path: A training checkpoint, a folder with model.safetensors and config.json, or a folder with a TensorFlow
+            checkpoint of the authors' code. A checkpoint's averaged generator is preferred, where there is one. Where
+            a file has a checksum, it must hold.
+        raw: Leave the channels of the authors' networks as they are, blue, green, red; by default they are swapped so
+            that images are red, green, blue.
+
+    Raises:
+        ValueError: If nothing is there, it is damaged, of another kind, or carries code; nothing of it is executed.
+    """
+    path = Path(path)
+    if path.is_file() and path.name in (WEIGHTS_FILE, CONFIG_FILE, "checkpoint"):
+        path = path.parent  # one of the folder's files was named
+    if path.is_dir():
+        if (path / CONFIG_FILE).is_file() or (path / WEIGHTS_FILE).is_file():
+            settings, state = read_folder(path)
+            return build_generator(settings, state, str(path))
+        if (path / "checkpoint").is_file():
+            state = load_weights(path).get("generator", {})
+            return _official(state if raw else swap_image_channels(state), path)
+        raise ValueError(
+            f"{path} must be a model's folder, with {WEIGHTS_FILE} and {CONFIG_FILE} or a TensorFlow checkpoint, got "
+            f"{_listed(path)}; {_HOW_TO_GET_ONE}"
+        )
+    if not path.is_file():
+        raise ValueError(f"{path} must be a model's file or folder, got nothing there; {_HOW_TO_GET_ONE}")
+    return _from_checkpoint(path)
+
+
+def find_default() -> Path:
+    """Return where the package's own model lies: what GICINPAINT_WEIGHTS names, else `weights` in the repository.
+
+    Below `weights` the first folder in the order of names is taken, unless it is a model's folder itself.
+
+    Raises:
+        ValueError: If there is none; the message says how to get one.
+    """
+    if named := os.environ.get(ENVIRONMENT):
+        if not Path(named).exists():
+            raise ValueError(f"{ENVIRONMENT} must name a model's file or folder, got {named}, where nothing is")
+        return Path(named)
+    if REPOSITORY_FOLDER.is_dir():
+        for folder in (REPOSITORY_FOLDER, *sorted(REPOSITORY_FOLDER.iterdir())):
+            if (folder / WEIGHTS_FILE).is_file() or (folder / "checkpoint").is_file():
+                return folder
+        if checkpoints := sorted(REPOSITORY_FOLDER.glob("*.ckpt")):
+            return checkpoints[0]
+    raise ValueError(f"there is no model in {REPOSITORY_FOLDER}; {_HOW_TO_GET_ONE}")
+
+
+def save_generator(generator: nn.Module, folder: str | os.PathLike[str]) -> None:
+    """Write a generator as model.safetensors, its SHA-256, and config.json, each whole or not at all.
+
+    Args:
+        generator: A `Generator` or a `CoarseGenerator`; after `generator.half()` the file has half the size.
+        folder: Where to; made if absent.
+
+    Raises:
+        ValueError: If it is another network, whose settings this package cannot know.
+    """
+    if not isinstance(generator, StoredNetwork):
+        raise ValueError(
+            f"generator must be a Generator or a CoarseGenerator to be written with its settings, got "
+            f"{type(generator).__name__}; save the weights of a network of your own with torch.save"
+        )
+    write_folder(Path(folder), generator.settings, generator.state_dict())
+
+
+def build_generator(settings: Mapping[str, Any], state: Mapping[str, Tensor], name: str) -> nn.Module:
+    """Return the network that settings describe, with its weights; the attention's backend is the default one.
+
+    Args:
+        settings: As `Generator.settings`.
+        state: State dict.
+        name: What to call the model in messages.
+
+    Raises:
+        ValueError: If the settings describe no network of this package, or the weights do not fit it.
+    """
+    network = _NETWORKS.get(str(settings.get("network")))
+    if network is None:
+        raise ValueError(
+            f"{name}: its settings must name the network {' or '.join(_NETWORKS)}; build another network yourself and "
+            "pass it: Inpainter(generator)"
+        )
+    return network.build(settings, state, name)
+
+
+def _from_checkpoint(path: Path) -> nn.Module:
+    checkpoint = read_plain(path)
+    config = checkpoint.get("config") if isinstance(checkpoint, dict) else None
+    weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(config, dict) or not isinstance(config.get("generator"), dict) or not isinstance(weights, dict):
+        raise ValueError(
+            f"{path} must be a checkpoint of gicinpaint train, with state_dict and config; build the network yourself "
+            "and pass it: Inpainter(generator)"
+        )
+    state = checkpoint.get(AVERAGE_KEY)
+    if not isinstance(state, dict) or not state:
+        state = {str(k)[len(_PREFIX) :]: value for k, value in weights.items() if str(k).startswith(_PREFIX)}
+    if not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path}: its state_dict must hold tensors only; copy the checkpoint again")
+    return build_generator(_settings(config["generator"], path), state, str(path))
+
+
+def read_plain(path: Path) -> Any:
+    """Return what a checkpoint file holds, opened as plain data.
+
+    Raises:
+        ValueError: If it is damaged, or carries code or objects; nothing of it is executed then.
+    """
+    try:
+        _check_archive(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} was refused and nothing in it was run: it is damaged, or carries code or objects beside plain "
+            f"numbers ({_reason(error)}); take checkpoints of gicinpaint train or files of safetensors"
+        ) from None
+    except Exception as error:  # foreign bytes raise anything: KeyError, EOFError, RuntimeError of the archive
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint: {_first_line(error)}; copy or train it again"
+        ) from None
+
+
+def _check_archive(path: Path) -> None:
+    """Raise if a checkpoint is cut off, or its bytes are not those written, which torch.load does not check."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            start = file.read(2)
+        if not start:
+            raise EOFError("it is empty")
+        if start == b"PK":  # an archive's first bytes; its directory, at the end, is missing
+            raise zipfile.BadZipFile("its end is missing, as after a copy that was interrupted")
+        return
+    with zipfile.ZipFile(path) as archive:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+            raise zipfile.BadZipFile("it is compressed, and torch.save compresses nothing")  # it could unpack for ever
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"{damaged} has another checksum than when written")
+
+
+def _settings(node: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return a configuration's node as settings; only this package's networks and attention are known."""
+    target = str(node.get("_target_"))
+    module, _, network = target.rpartition(".")
+    attention = node.get("attention")
+    own = str(attention.get("_target_")) if isinstance(attention, dict) else _ATTENTION
+    if module != "gicinpaint.models.generator" or own != _ATTENTION:
+        raise ValueError(
+            f"{path}: its configuration names {own if own != _ATTENTION else target}, which is no part of this package "
+            "and was not run; build the network yourself and pass it: Inpainter(generator)"
+        )
+    return {**node, "network": network}
+
+
+def _official(state: dict[str, Tensor], path: Path) -> nn.Module:
+    stem = state.get("coarse_network.encoder.stem.bias")
+    if stem is None:
+        raise ValueError(f"{path} must hold a generator, got critics alone; pass the checkpoint of the whole model")
+    settings = {"network": "Generator", "width": len(stem), "padding": "zeros", "attention": {}}
+    return build_generator(settings, state, str(path))
+
+
+def _listed(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir())[:5]
+    return ", ".join(names) or "an empty folder"
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    start = text.find("Unsupported")
+    return _first_line(ValueError(text[start:] if start >= 0 else text))[:160]
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,70 @@
+"""What `--help` shows of a configuration, in this process: one page for each job."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from test_conf import CONF
+
+from gicinpaint.cli import JOBS, main
+
+
+def page(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--help"])
+    assert not stop.value.code
+    return capsys.readouterr().out.splitlines()
+
+
+def groups(lines: list[str]) -> dict[str, list[str]]:
+    """Return the options that a page lists by group; a long list goes on in the next line."""
+    start = lines.index("Groups and their options; [chosen now]") + 1
+    found: dict[str, list[str]] = {}
+    for line in lines[start : lines.index("", start)]:
+        if not line.startswith("   "):
+            group, _, line = line.strip().partition(" ")
+            found[group] = []
+        found[group] += [option.strip() for option in line.split(",") if option.strip()]
+    return found
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_page_fits_the_screen_and_shows_every_value(job: str, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = page(capsys, job)
+    assert all(len(line) <= 120 for line in lines)
+    text = "\n".join(lines)
+    assert "${" not in text
+    assert not any(word in text.split() for word in ("None", "True", "False"))
+
+
+@pytest.mark.parametrize("job", ["train", "evaluate", "prepare", "benchmark"])
+def test_a_page_lists_the_groups_of_its_own_job_with_all_their_options(
+    job: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The primary config's defaults and the files of conf/ say what there is."""
+    defaults = yaml.safe_load((CONF / f"{job}.yaml").read_text(encoding="utf-8"))["defaults"]
+    chosen = {group: name for entry in defaults if entry != "_self_" for group, name in entry.items()}
+    chosen = {group: name for group, name in chosen.items() if not group.startswith("override ")}
+    found = groups(page(capsys, job))
+    assert list(found) == list(chosen)
+    for group, name in chosen.items():
+        options = sorted(path.stem for path in (CONF / group.partition("@")[0]).glob("*.yaml"))
+        assert found[group] == [f"[{option}]" if option == name else option for option in options]
+
+
+def test_a_page_follows_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = page(capsys, "train", "mask=mixed", "mask.box=[64,32]", "resume=auto", "optimizer.lr=0.5", "~callbacks")
+    assert {"[mixed]", "rectangle"} <= set(groups(lines)["mask"])
+    assert "callbacks" not in groups(lines)
+    settings = {word for line in lines for word in line.split() if "=" in word}
+    assert {"mask.box=[64,32]", "resume=auto", "optimizer.lr=0.5", "trainer.devices=1"} <= settings
+    assert "callbacks.checkpoints.every=..." in settings  # nothing to show
+
+
+def test_what_a_page_shows_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    """The settings of a page, given back as overrides, are accepted and give the same page."""
+    lines = page(capsys, "train")
+    start = lines.index("Settings that are changed most, with the values of this command line") + 1
+    settings = [line.split()[-1] for line in lines[start : lines.index("", start)]]
+    assert len(settings) > 10
+    assert page(capsys, "train", *settings) == lines

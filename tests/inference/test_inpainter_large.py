@@ -1,0 +1,124 @@
+"""Images beyond the memory: exact while they fit, then crops around holes, then coarse to fine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gicinpaint import Generator, Inpainter
+from gicinpaint.inference.box import Box
+from gicinpaint.inference.regions import Method, divide, group, most_pixels, tiles
+from gicinpaint.models.generator import CoarseGenerator
+from pictures_of_every_kind import draw
+
+LEAST = 0.28  # GB: bounds a pass to some 80,000 pixels, so that small images count as large ones
+
+
+@pytest.fixture(scope="module")
+def generator() -> Generator:
+    torch.manual_seed(0)
+    return Generator(2)
+
+
+def test_what_fits_is_one_region_and_beyond_it_the_method_says_so(generator: Generator) -> None:
+    pixels = most_pixels(LEAST)
+    image, mask = draw(("u1", 3), 400, 500, 1), np.zeros((400, 500), bool)
+    mask[30:60, 40:70] = mask[300:340, 400:430] = True
+    small, large = Inpainter(generator, "cpu", progress=False), Inpainter(generator, "cpu", LEAST, progress=False)
+    assert pixels < 400 * 500
+    assert small.fill(image, mask).method == "whole image"
+    filled = large.fill(image, mask)
+    assert filled.method == "a crop around each hole"
+    assert filled.offset is None
+    np.testing.assert_array_equal(filled.image[~mask], image[~mask])
+    mask[20:380, 20:480] = True
+    filled = large.fill(image, mask)
+    assert filled.method == "filled at reduced size, refined at full size"
+    np.testing.assert_array_equal(filled.image[~mask], image[~mask])
+    np.testing.assert_array_equal(filled.image, large(image, mask))
+
+
+def test_a_crop_is_filled_as_if_it_were_the_image(generator: Generator) -> None:
+    image, mask = draw(("u1", 3), 400, 500, 2), np.zeros((400, 500), bool)
+    mask[180:210, 240:280] = True
+    filled = Inpainter(generator, "cpu", 0.3, progress=False)(image, mask)  # room for 286x296 pixels, not for all
+    top, left = 180 - 128, 240 - 128  # the least context on each side
+    part = (slice(top, 210 + 128), slice(left, 280 + 128))
+    alone = Inpainter(generator, "cpu", progress=False)(image[part], mask[part])
+    np.testing.assert_array_equal(filled[part], alone)
+
+
+@given(seed=st.integers(0, 2**16), height=st.integers(40, 700), width=st.integers(40, 700), count=st.integers(1, 40))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_every_hole_pixel_belongs_to_one_region_that_sees_it(seed: int, height: int, width: int, count: int) -> None:
+    random = np.random.default_rng(seed)
+    hole = torch.zeros(height, width, dtype=torch.bool)
+    for _ in range(count):
+        top, left = random.integers(height), random.integers(width)
+        hole[top : top + random.integers(1, height // 4 + 2), left : left + random.integers(1, width // 4 + 2)] = True
+    pixels = most_pixels(LEAST)
+    method, regions = divide(hole, pixels)
+    owners = torch.zeros(height, width, dtype=torch.int64)
+    for box, own, reduced in regions:
+        owners[own.slices] += 1
+        assert box.top <= own.top < own.bottom <= box.bottom <= height
+        assert box.left <= own.left < own.right <= box.right <= width
+        assert reduced or -(-box.height // 8) * 8 * -(-box.width // 8) * 8 <= pixels
+    assert (owners[hole] == 1).all()
+    assert (method is Method.WHOLE) == (-(-height // 8) * 8 * -(-width // 8) * 8 <= pixels)
+
+
+def test_near_holes_are_filled_together_and_far_ones_apart() -> None:
+    hole = torch.zeros(600, 600, dtype=torch.bool)
+    hole[100:110, 100:110] = hole[100:110, 125:140] = hole[500:510, 500:520] = True
+    assert sorted(group(hole, 10**5)) == [Box(100, 100, 110, 140), Box(500, 500, 510, 520)]
+
+
+@pytest.mark.parametrize(("height", "width"), [(100, 100), (256, 256), (257, 300), (1000, 640)])
+def test_tiles_cover_and_overlap(height: int, width: int) -> None:
+    found = tiles(Box(0, 0, height, width), 256, 64)
+    covered = torch.zeros(height, width)
+    for box in found:
+        assert box.height <= 256
+        assert box.width <= 256
+        covered[box.slices] += 1
+    assert covered.min() >= 1
+    rows = sorted({(box.top, box.bottom) for box in found})
+    assert all(one[1] - two[0] >= 64 for one, two in pairwise(rows))
+
+
+def test_the_reduced_filling_is_enlarged_where_there_is_no_second_stage() -> None:
+    image, mask = np.full((400, 500, 3), 90, np.uint8), np.zeros((400, 500), bool)
+    mask[20:380, 20:480] = True
+    network = CoarseGenerator(2)
+    for parameter in network.coarse_network.decoder.image.parameters():
+        torch.nn.init.zeros_(parameter)  # always answers with the middle grey
+    filled = Inpainter(network, "cpu", LEAST, progress=False)(image, mask)
+    inside = filled[40:360, 40:460]  # away from the edge, which the resampling mixes
+    assert set(np.unique(inside)) <= {127, 128}
+
+
+@pytest.mark.slow
+def test_twelve_megapixels_with_three_holes_stay_below_six_gigabytes() -> None:
+    program = (
+        "import numpy as np, resource\n"
+        "from gicinpaint import Generator, Inpainter\n"
+        "image = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), dtype=np.uint8)\n"
+        "mask = np.zeros((3000, 4000), bool)\n"
+        "mask[300:500, 500:800] = mask[1500:1900, 3000:3300] = mask[2700:2900, 100:500] = True\n"
+        "filled = Inpainter(Generator(32), 'cpu').fill(image, mask)\n"
+        "assert np.array_equal(filled.image[~mask], image[~mask])\n"
+        "print(filled.method, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, sep=';')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=580)
+    method, gigabytes = result.stdout.strip().split(";")
+    assert method == "a crop around each hole"
+    assert float(gigabytes) < 6
+    assert "a crop around each hole: 100%" in result.stderr  # the progress bar

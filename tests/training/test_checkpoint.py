@@ -1,0 +1,161 @@
+"""Checkpoint files are whole, plain data, and never replaced by half of one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gicinpaint.training.checkpoint import (
+    AtomicCheckpointIO,
+    CheckpointError,
+    find_newest,
+    read_checkpoint,
+    remove_partial,
+)
+
+
+def checkpoint(number: int = 0, size: int = 1000) -> dict[str, Any]:
+    return {
+        "state_dict": {"weight": torch.full((size,), float(number))},
+        "optimizer_states": [{"step": torch.tensor(number)}],
+        "counters": {"batches_seen": number, "generator_updates": number},
+        "global_step": number,
+    }
+
+
+def number_of(path: Path) -> int:
+    return read_checkpoint(path)["counters"]["batches_seen"]
+
+
+def test_what_was_written_is_read_and_the_one_before_is_kept(tmp_path: Path) -> None:
+    path, previous = tmp_path / "folder" / "last.ckpt", tmp_path / "folder" / "previous.ckpt"
+    for number in range(3):
+        AtomicCheckpointIO().save_checkpoint(checkpoint(number), path, {"previous": previous})
+    assert (number_of(path), number_of(previous)) == (2, 1)
+    torch.testing.assert_close(read_checkpoint(path)["state_dict"]["weight"], torch.full((1000,), 2.0))
+    assert sorted(file.name for file in path.parent.iterdir()) == ["last.ckpt", "previous.ckpt"]
+
+
+def test_where_files_have_one_name_only_the_one_before_is_kept_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    test_what_was_written_is_read_and_the_one_before_is_kept(tmp_path)
+
+
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named_and_leaves_the_old_files(
+    moment: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
+    for old in (1, 2):
+        AtomicCheckpointIO().save_checkpoint(checkpoint(old), path, {"previous": previous})
+
+    def fail(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, moment, fail)
+    with pytest.raises(CheckpointError, match=r"last.ckpt: the disk is full, 8 MB needed and \d+ MB free; older check"):
+        AtomicCheckpointIO().save_checkpoint(checkpoint(3, 2_000_000), path)
+    assert (number_of(path), number_of(previous)) == (2, 1)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["last.ckpt", "previous.ckpt"]
+
+
+def test_a_process_killed_while_it_saves_leaves_a_whole_file(tmp_path: Path) -> None:
+    """Two kills here; fifty in test_faults.py."""
+    assert_kills_leave_whole_files(tmp_path, kills=2, seed=0)
+
+
+def assert_kills_leave_whole_files(folder: Path, kills: int, seed: int) -> None:
+    draw = random.Random(seed)
+    path, previous = folder / "last.ckpt", folder / "previous.ckpt"
+    AtomicCheckpointIO().save_checkpoint(checkpoint(0), path)
+    newest = 0
+    for _ in range(kills):
+        child = os.fork()
+        if child == 0:
+            for number in range(newest + 1, newest + 10**6):
+                AtomicCheckpointIO().save_checkpoint(checkpoint(number, 300_000), path, {"previous": previous})
+        time.sleep(draw.uniform(0.02, 0.2))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        found = find_newest(folder)
+        assert found == path
+        assert number_of(path) >= newest
+        assert all(read_checkpoint(file) for file in folder.glob("*.ckpt"))
+        newest = number_of(path)
+    assert newest > 0
+    remove_partial(folder)
+    assert {file.name for file in folder.iterdir()} <= {"last.ckpt", "previous.ckpt"}
+
+
+def test_every_damage_is_found(tmp_path: Path) -> None:
+    """Some here; 50 truncations and 400 flipped bits in test_faults.py."""
+    assert_damage_is_found(tmp_path, truncations=5, flips=40, seed=0)
+
+
+def assert_damage_is_found(folder: Path, truncations: int, flips: int, seed: int) -> None:
+    """A damaged newest file gives way to the one before, unless the damage is in bytes that nothing reads."""
+    draw = random.Random(seed)
+    last = folder / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint(checkpoint(1), folder / "previous.ckpt")
+    AtomicCheckpointIO().save_checkpoint(checkpoint(2), last)
+    whole, found = last.read_bytes(), 0
+    for attempt in range(truncations + flips):
+        damaged = bytearray(whole)
+        if attempt < truncations:
+            del damaged[draw.randrange(len(whole)) :]
+        else:
+            damaged[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
+        last.write_bytes(damaged)
+        newest = find_newest(folder)
+        assert newest is not None
+        if newest == last:
+            read = read_checkpoint(last)
+            assert torch.equal(read["state_dict"]["weight"], checkpoint(2)["state_dict"]["weight"])
+            assert read["counters"] == checkpoint(2)["counters"]
+        else:
+            found += 1
+            assert number_of(newest) == 1
+    assert found >= truncations + flips // 2
+
+
+class Evil:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open, (str(self.trace), "w"))
+
+
+def test_code_in_a_checkpoint_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    torch.save({**checkpoint(), "evil": Evil(trace)}, tmp_path / "zip.ckpt")
+    (tmp_path / "pickle.ckpt").write_bytes(pickle.dumps(Evil(trace)))
+    for name, message in {"zip": "cannot be read as plain data", "pickle": "not a whole checkpoint"}.items():
+        with pytest.raises(CheckpointError, match=rf"{name}.ckpt: {message}"):
+            read_checkpoint(tmp_path / f"{name}.ckpt")
+    with pytest.raises(pickle.UnpicklingError):
+        AtomicCheckpointIO().load_checkpoint(tmp_path / "zip.ckpt", weights_only=False)
+    assert not trace.exists()
+
+
+def test_a_file_that_is_no_training_checkpoint_is_reported(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "weights.ckpt")
+    with pytest.raises(CheckpointError, match="no checkpoint to resume from, it lacks state_dict, optimizer_states"):
+        read_checkpoint(tmp_path / "weights.ckpt")

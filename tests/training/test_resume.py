@@ -1,0 +1,147 @@
+"""Runs that were killed or asked to end continue to the bit; the whole table of faults is in test_faults.py."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger
+
+from faults import digest, fault, log_of, run
+from gicinpaint.training.checkpoint import CheckpointError
+from gicinpaint.training.resume import check_fit, continue_metrics, find_checkpoint
+from runs import fit, small_module
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers", "ignore:.*have no `val_dataloader`", "ignore:`isinstance"
+)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("resume") / "undisturbed"
+    assert run(output) == 0, log_of(output)
+    return output
+
+
+def validations(output: Path) -> list[tuple[str, str]]:
+    rows = csv.DictReader((output / "csv" / "metrics.csv").open(newline=""))
+    return [(row["step"], row[column]) for row in rows if row[column := "validation/completed/hole/l1"]]
+
+
+def test_a_run_killed_at_the_edge_of_an_epoch_continues_to_the_bit(undisturbed: Path, tmp_path: Path) -> None:
+    output = tmp_path / "killed"
+    assert run(output, *fault(batch=6)) == -9  # the second epoch's last batch
+    assert run(output, "resume=auto") == 0, log_of(output)
+    assert digest(output) == digest(undisturbed)
+    counters = torch.load(output / "checkpoints" / "last.ckpt", weights_only=True)["counters"]
+    assert counters == {"batches_seen": 14, "generator_updates": 8}  # one of the warm-up, then every second batch's
+    assert not list((output / "checkpoints").glob(".*"))
+
+
+def test_a_run_asked_to_end_in_validation_saves_and_makes_up_for_it(undisturbed: Path, tmp_path: Path) -> None:
+    output = tmp_path / "asked"
+    assert run(output, *fault(batch=4, what="SIGTERM", when="on_validation_batch_start")) == 143
+    assert "stopped by SIGTERM after 3 updates; continue with resume=auto" in log_of(output)
+    assert run(output, "resume=auto") == 0, log_of(output)
+    assert digest(output) == digest(undisturbed)
+    assert digest(output, "best.ckpt") == digest(undisturbed, "best.ckpt")
+    assert validations(output) == validations(undisturbed)
+
+
+# Which checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("checkpoint") / "last.ckpt"
+    fit(small_module(critic_steps=1)).save_checkpoint(path)
+    return path.read_bytes()
+
+
+def fill(folder: Path, **files: bytes) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for age, (name, content) in enumerate(files.items()):  # from new to old
+        (folder / f"{name}.ckpt").write_bytes(content)
+        os.utime(folder / f"{name}.ckpt", (1e9 - age, 1e9 - age))
+    return folder
+
+
+def test_without_resume_or_checkpoints_a_run_starts_at_zero(checkpoint: bytes, tmp_path: Path) -> None:
+    assert find_checkpoint("auto", tmp_path, []) is None
+    fill(tmp_path / "checkpoints", last=checkpoint)
+    assert find_checkpoint(None, tmp_path, []) is None
+
+
+def test_the_newest_whole_checkpoint_is_taken_with_a_warning_for_each_newer_one(
+    checkpoint: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = fill(tmp_path / "checkpoints", best=checkpoint[:-100], last=b"nothing", previous=checkpoint)
+    assert find_checkpoint("auto", tmp_path, []) == folder / "previous.ckpt"
+    assert [record.message.partition(".ckpt")[0].rpartition("/")[2] for record in caplog.records] == ["last", "best"]
+    assert find_checkpoint(str(tmp_path), Path("elsewhere"), []) == folder / "previous.ckpt"
+    assert find_checkpoint(str(folder), Path("elsewhere"), []) == folder / "previous.ckpt"
+    fill(folder, last=checkpoint)
+    assert find_checkpoint("auto", tmp_path, []) == folder / "last.ckpt"
+
+
+def test_a_run_never_starts_over_when_all_checkpoints_are_broken(checkpoint: bytes, tmp_path: Path) -> None:
+    fill(tmp_path / "checkpoints", last=checkpoint[:500], previous=b"")
+    with pytest.raises(CheckpointError, match=r"none of last.ckpt, previous.ckpt can be read; restore one"):
+        find_checkpoint("auto", tmp_path, [])
+
+
+def test_a_path_without_checkpoint_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"expected checkpoints \(\*.ckpt\) there, found none"):
+        find_checkpoint(str(tmp_path), tmp_path, [])
+    with pytest.raises(CheckpointError, match=r"absent.ckpt: expected a checkpoint, found no such file"):
+        find_checkpoint(str(tmp_path / "absent.ckpt"), tmp_path, [])
+
+
+def test_auto_finds_the_latest_run_of_the_same_command_beside_one_named_by_time(
+    checkpoint: bytes, tmp_path: Path
+) -> None:
+    overrides = {
+        "09-00-00": "[seed=1,model=tiny]",
+        "10-00-00": "[model=tiny,seed=1,resume=auto]",
+        "11-00-00": "[seed=2]",
+    }
+    for time, given in overrides.items():
+        fill(tmp_path / "2026-01-02" / time / "checkpoints", last=checkpoint)
+        (tmp_path / "2026-01-02" / time / ".hydra").mkdir()
+        (tmp_path / "2026-01-02" / time / ".hydra" / "overrides.yaml").write_text(given)
+    found = find_checkpoint("auto", tmp_path / "2026-01-03" / "08-00-00", ["resume=auto", "seed=1", "model=tiny"])
+    assert found == tmp_path / "2026-01-02" / "10-00-00" / "checkpoints" / "last.ckpt"
+    assert find_checkpoint("auto", tmp_path / "2026-01-03" / "08-00-00", ["resume=auto", "seed=3"]) is None
+    assert find_checkpoint("auto", tmp_path / "mine", ["resume=auto", "seed=1", "model=tiny"]) is None
+
+
+def test_a_checkpoint_of_another_model_is_reported_with_the_settings_that_differ(tmp_path: Path) -> None:
+    module = small_module(critic_steps=1)
+    module.config = {"critic_steps": 1, "generator": {"width": 2}}
+    fit(module).save_checkpoint(tmp_path / "last.ckpt")
+    assert check_fit(tmp_path / "last.ckpt", module, module.config) == 1
+    with pytest.raises(
+        CheckpointError, match=r"another model: critics.global.* here; settings that differ: g.*th: 2 -> 4"
+    ):
+        check_fit(tmp_path / "last.ckpt", small_module(adversary=False), {"critic_steps": 1, "generator": {"width": 4}})
+
+
+def test_metrics_up_to_the_resumed_update_are_kept_and_new_columns_fit_in(tmp_path: Path) -> None:
+    first = CSVLogger(tmp_path, name=None, version="csv")
+    for step in (1, 2, 3, 4):
+        first.log_metrics({"a": step / 2}, step)
+    first.save()
+    second = CSVLogger(tmp_path, name=None, version="csv")
+    continue_metrics([second], 2)
+    second.log_metrics({"a": 9.0, "b": 5.0}, 3)
+    second.save()
+    rows = list(csv.DictReader((tmp_path / "csv" / "metrics.csv").open(newline="")))
+    assert [(row["step"], row["a"], row["b"]) for row in rows] == [
+        ("1", "0.5", ""),
+        ("2", "1.0", ""),
+        ("3", "9.0", "5.0"),
+    ]

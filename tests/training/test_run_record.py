@@ -1,0 +1,69 @@
+"""What a run leaves beside its results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from faults import ROOT, log_of, run
+from gicinpaint.data import SamplePhotographs
+from gicinpaint.training.run_record import hash_names, recorded_output
+
+
+def test_a_run_tells_everything(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    assert run(output, "seed=3", "updates=2") == 0, log_of(output)
+    assert run(output, "seed=3", "updates=3", "resume=auto") == 0, log_of(output)
+    config = OmegaConf.load(output / "config.yaml")
+    assert (config.seed, config.dataset.seed, config.output, config.updates) == (3, 3, str(output), 3)
+    assert "seed=3" in OmegaConf.load(output / "overrides.yaml")
+    first, second = (json.loads(line) for line in (output / "starts.jsonl").read_text().splitlines())
+    assert first["resumed"] is None
+    assert second["resumed"] == str(output / "checkpoints" / "last.ckpt")
+    assert second["command"][0] == str(ROOT / "train.py")
+    assert second["versions"]["torch"]
+    assert second["data"]["training"]["images"] == 24
+    assert (second["seed"], second["processes"]) == (3, 1)
+    assert (output / "git.diff").exists()
+    log = (output / "output.log").read_text()
+    assert log.count("everything goes to") == log.count("completed  ") == 2
+    assert "\r" not in log
+
+
+def test_images_are_hashed_by_name_in_order() -> None:
+    source = SamplePhotographs.train(2)
+    names = "".join(f"{source.name(index)}\n" for index in range(len(source)))
+    assert hash_names(source) == hashlib.sha256(names.encode()).hexdigest()
+
+
+def end_badly() -> None:
+    print("a line")
+    sys.stdout.write("\rprogress")
+    print("trouble", file=sys.stderr)
+    logging.getLogger("gicinpaint").warning("a warning")
+    raise KeyError("what ended it")
+
+
+def test_what_is_printed_logged_and_raised_is_copied_and_progress_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    logging.getLogger().addHandler(handler)
+    try:
+        with pytest.raises(KeyError), recorded_output(tmp_path):
+            end_badly()
+        print("later")
+    finally:
+        logging.getLogger().removeHandler(handler)
+    text = (tmp_path / "output.log").read_text()
+    assert text.startswith("a line\ntrouble\na warning\nTraceback")
+    assert text.endswith("KeyError: 'what ended it'\n")
+    out, err = capsys.readouterr()
+    assert out == "a line\n\rprogressa warning\nlater\n"
+    assert err == "trouble\n"
