@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from gicinpaint.models.generator import CoarseGenerator, Generator
 from gicinpaint.models.model_folder import CONFIG_FILE, WEIGHTS_FILE, read_folder, write_folder
 from gicinpaint.models.stored import StoredNetwork
-from gicinpaint.weights import load_weights, swap_image_channels
+from gicinpaint.weights.channels import swap_image_channels
+from gicinpaint.weights.tf_convert import load_weights
 
 AVERAGE_KEY = "generator_average"  # where a checkpoint keeps the averaged generator, if one was kept
 ENVIRONMENT = "GICINPAINT_WEIGHTS"
