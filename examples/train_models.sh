@@ -28,7 +28,7 @@ faces)
     for model in contextual baseline; do
         step "faces_64_$model" experiment=faces_64 model=$model
         step "faces_128_$model" experiment=faces_128 model=$model "$(from "faces_64_$model")"
-        step "faces_128_${model}_adversarial" experiment=faces_128 model=$model variant=adversarial updates=3000 \
+        step "faces_128_${model}_adversarial" experiment=faces_128 model=$model variant=adversarial updates=1500 \
             "$(from "faces_128_$model")"
     done
     for seed in 1 2; do
@@ -40,11 +40,11 @@ faces)
 textures)
     for model in contextual baseline; do
         step "lattices_64_$model" experiment=textures_64 model=$model lattices=1 '+dataset.validation_crop=${crop}'
-        step "textures_64_$model" experiment=textures_64 model=$model "$(from "lattices_64_$model")"
+        step "textures_64_$model" experiment=textures_64 model=$model updates=3000 "$(from "lattices_64_$model")"
     done
     for model in contextual baseline; do
         step "textures_128_$model" experiment=textures_128 model=$model "$(from "textures_64_$model")"
-        step "textures_128_${model}_adversarial" experiment=textures_128 model=$model variant=adversarial updates=2000 \
+        step "textures_128_${model}_adversarial" experiment=textures_128 model=$model variant=adversarial updates=1000 \
             "$(from "textures_128_$model")"
     done
     ;;
