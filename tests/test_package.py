@@ -63,4 +63,4 @@ def test_every_public_name_is_there() -> None:
     import gicinpaint
 
     assert all(getattr(gicinpaint, name) is not None for name in gicinpaint.__all__)
-    assert set(gicinpaint._HOMES) <= set(gicinpaint.__all__)
+    assert set(gicinpaint._ROOMS) <= set(gicinpaint.__all__)

@@ -166,7 +166,7 @@ def _run(job: str, overrides: list[str]) -> int:
                 error, HydraException | OmegaConfBaseException | ValueError | OSError | yaml.YAMLError
             ):
                 raise
-            _say(explain(error, overrides))
+            _say(explain(error, overrides, job))
             return WRONG_OVERRIDES
         return max((int(path.name) for path in Path(codes).iterdir()), default=0)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from gicinpaint.config.aliases import explain_key, explain_option
 from gicinpaint.config.validation import ConfigurationError, arguments, closest
 
 
@@ -29,12 +30,13 @@ def complaint_about_options(command_line: Sequence[str]) -> str | None:
     return None
 
 
-def explain(error: Exception, overrides: Sequence[str] = ()) -> str:
+def explain(error: Exception, overrides: Sequence[str] = (), job: str = "") -> str:
     """Return what is wrong with the overrides, in one line that names the key.
 
     Args:
         error: What Hydra or OmegaConf raised while it composed a configuration.
         overrides: The overrides as they were given.
+        job: The job that they were given to.
     """
     from hydra.errors import MissingConfigException, OverrideParseException
 
@@ -42,6 +44,8 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> str:
         return f"{error.override}: expected key=value; quote special characters, e.g. 'key=\"a,b\"'"
     if isinstance(error, MissingConfigException) and error.options is not None:
         return _explain_option(error.missing_cfg_file or "", error.options)
+    if line := _explain_old_name(str(error), overrides, job):
+        return line
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
         return _explain_key(str(cause.full_key), str(cause.key), cause.parent_node)
@@ -53,8 +57,21 @@ def explain(error: Exception, overrides: Sequence[str] = ()) -> str:
     return "; ".join(line for line in lines if line and not line.startswith("See https"))
 
 
+def _explain_old_name(error: str, overrides: Sequence[str], job: str) -> str | None:
+    named = set(re.findall(r"[\w.@/]+", error))
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        words = key.split(".")
+        refused = named & {".".join(words[: n + 1]) for n in range(len(words))}
+        if refused and (line := explain_key(key, job)):
+            return line
+    return None
+
+
 def _explain_option(missing: str, options: Sequence[str]) -> str:
     group, _, option = missing.rpartition("/")
+    if line := explain_option(group, option):
+        return line
     match = closest(option, options)
     hint = f"did you mean {group}={match}? " if match else ""
     return f"{group}={option}: no such option; {hint}The options are {', '.join(options)}"

@@ -16,11 +16,14 @@ from pkgutil import resolve_name
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from gicinpaint.config.aliases import FOREIGN, explain_key, explain_option, new_target
 
 _CALL_KEYS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 _PLAIN_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
@@ -57,6 +60,9 @@ def check_configuration(config: DictConfig, reads: Mapping[str, Any]) -> None:
     for key, expected in reads.items():
         if key in config:
             _check_value(key, _plain(config[key]), expected)
+    for key in FOREIGN.get(_job(), {}):
+        if OmegaConf.select(config, key) is not None:
+            raise ConfigurationError(explain_key(key, _job()) or key)
     _check_node(config, "", _Readers(reads.keys(), _references(OmegaConf.to_container(config, resolve=False))))
 
 
@@ -73,6 +79,8 @@ def load_option(group: str, name: str) -> DictConfig | None:
     loader = GlobalHydra.instance().config_loader()
     options = loader.get_group_options(group)
     if name not in options:
+        if line := explain_option(group, name):
+            raise ConfigurationError(line)
         match = closest(name, options)
         hint = f"did you mean {match}?" if match else f"the options are {', '.join(options)}"
         raise ConfigurationError(f"{group}: no option {name!r}; {hint}")
@@ -160,7 +168,9 @@ def _check_node(node: DictConfig, path: str, readers: _Readers | None) -> None:
         elif isinstance(child, str) and not child:
             raise ConfigurationError(f"{child_path}: the value is empty; write {child_path}=null for none")
         if readers and child is not None and not isinstance(child, DictConfig) and not readers.use(child_path):
-            raise ConfigurationError(f"{child_path}: nothing reads this key{_hint(path, str(key), node)}")
+            raise ConfigurationError(
+                explain_key(child_path, _job()) or f"{child_path}: nothing reads this key{_hint(path, str(key), node)}"
+            )
 
 
 def _check_call(node: DictConfig, path: str) -> None:
@@ -174,7 +184,10 @@ def _check_call(node: DictConfig, path: str) -> None:
     hints = _hints(target)
     for key in (str(key) for key in node if key not in _CALL_KEYS):
         if known is not None and key not in known:
-            raise ConfigurationError(f"{_join(path, key)}: {target} takes no such value{_hint(path, key, known)}")
+            raise ConfigurationError(
+                explain_key(_join(path, key))
+                or f"{_join(path, key)}: {target} takes no such value{_hint(path, key, known)}"
+            )
         parameter = known.get(key) if known else None
         value = _plain(node[key])
         if key in hints and not (parameter and value is parameter.default):
@@ -249,6 +262,8 @@ def _find(target: str) -> Any:
     try:
         return resolve_name(target)
     except Exception as error:  # foreign modules may raise anything when they are imported
+        if (new := new_target(target)) != target:
+            raise ConfigurationError(f"{target} is called {new} now") from error
         raise ConfigurationError(
             f"cannot find {target!r} ({_first_line(error)}); check the spelling and what is installed"
         ) from error
@@ -290,6 +305,11 @@ def _hint(path: str, key: str, candidates: Iterable[object]) -> str:
         if match
         else f"; remove it, with ~{_join(path, key)} if it is not yours"
     )
+
+
+def _job() -> str:
+    """Return the name of the job that runs, empty outside of one."""
+    return str(HydraConfig.get().job.name) if HydraConfig.initialized() else ""
 
 
 def _plain(value: object) -> object:

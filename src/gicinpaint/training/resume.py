@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch.loggers import CSVLogger, Logger
 from torch import nn
 
+from gicinpaint.config.aliases import modernize
 from gicinpaint.training.checkpoint import CheckpointError, find_newest, read_checkpoint
 
 AUTO = "auto"
@@ -61,7 +62,7 @@ def check_fit(path: Path, module: nn.Module, config: dict[str, Any]) -> int:
         CheckpointError: If weights are missing, left over or of another shape.
     """
     checkpoint = read_checkpoint(path)
-    before, now = _flatten(checkpoint.get("config", {})), _flatten(config)
+    before, now = (_flatten(modernize(given)) for given in (checkpoint.get("config", {}), config))
     changed = [
         f"{key}: {before.get(key)} -> {now.get(key)}" for key in (before | now) if before.get(key) != now.get(key)
     ]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gicinpaint.config.aliases import modernize
 from gicinpaint.models.generator import CoarseGenerator, Generator
 from gicinpaint.models.model_folder import CONFIG_FILE, WEIGHTS_FILE, read_folder, write_folder
 from gicinpaint.models.stored import StoredNetwork
@@ -179,6 +180,7 @@ def _check_archive(path: Path) -> None:
 
 def _settings(node: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Return a configuration's node as settings; only this package's networks and attention are known."""
+    node = modernize(node, "model.generator")
     target = str(node.get("_target_"))
     module, _, network = target.rpartition(".")
     attention = node.get("attention")

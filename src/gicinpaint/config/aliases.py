@@ -1,0 +1,164 @@
+"""Old names of keys, options and classes, and names from elsewhere that people try: the one table of renames.
+
+`explain_key` answers an override or a yaml key with the name that is in use; `modernize` gives the settings of an old
+checkpoint the names of today. A name that is still in use is never looked up here: callers ask after it was refused.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+# A key of several words is found at any depth: attention.backend.fuse also inside model.generator. `*` is any one word.
+KEYS = {
+    "model.clip": "model.grad_clip_norm",
+    "model.pieces": "model.micro_batches",
+    "model.frozen": "model.freeze",
+    "model.global_critic": "model.critics.global",
+    "model.local_critic": "model.critics.local",
+    "attention.backend.fuse": "attention.backend.compile",
+    "mask.share": "mask.hole_ratio",
+    "masks.*.share": "masks.*.hole_ratio",
+    "dataset.colours": "dataset.color_augment",
+    "callbacks.average": "callbacks.ema",
+    "callbacks.advice": "callbacks.training_health",
+    "callbacks.measurements": "callbacks.throughput",
+    "preset": "eval_mask",
+}
+OPTIONS = {"attention=none": "model=baseline"}
+TARGETS = {  # the longest beginning that fits is replaced
+    "gicinpaint.attention_pictures": "gicinpaint.attention.visualize",
+    "gicinpaint.baselines": "gicinpaint.evaluation.baselines",
+    "gicinpaint.blocks": "gicinpaint.models.layers",
+    "gicinpaint.callbacks": "gicinpaint.training.callbacks",
+    "gicinpaint.callbacks.Advise": "gicinpaint.training.callbacks.TrainingHealth",
+    "gicinpaint.callbacks.AverageGenerator": "gicinpaint.training.callbacks.GeneratorEMA",
+    "gicinpaint.callbacks.LogMeasurements": "gicinpaint.training.callbacks.ThroughputMonitor",
+    "gicinpaint.checkpoints": "gicinpaint.training.checkpoint",
+    "gicinpaint.compositing": "gicinpaint.models.compositing",
+    "gicinpaint.critics": "gicinpaint.models.critics",
+    "gicinpaint.flow": "gicinpaint.attention.visualize",
+    "gicinpaint.generator": "gicinpaint.models.generator",
+    "gicinpaint.inpainter": "gicinpaint.inference.inpainter",
+    "gicinpaint.losses.CrossEntropy": "gicinpaint.losses.NonSaturating",
+    "gicinpaint.module": "gicinpaint.training.module",
+    "gicinpaint.official": "gicinpaint.weights",
+    "gicinpaint.wandb_runs": "gicinpaint.training.wandb_logger",
+}
+# Names that people know from elsewhere, for each job.
+_TRAIN = {
+    "batch_size": "dataset.batch_size",
+    "clip": "model.grad_clip_norm",
+    "epochs": "updates",
+    "image_size": "dataset.image_size",
+    "learning_rate": "optimizer.lr",
+    "lr": "optimizer.lr",
+    "max_epochs": "updates",
+    "max_steps": "updates",
+    "num_workers": "dataset.workers",
+    "trainer.accumulate_grad_batches": "model.micro_batches (model.pieces before)",
+    "trainer.gradient_clip_val": "model.grad_clip_norm (model.clip before)",
+    "workers": "dataset.workers",
+}
+FOREIGN = {
+    "train": _TRAIN,
+    "inpaint": {"image": "input", "images": "input", "mask": "masks", "model": "checkpoint", "weights": "checkpoint"},
+    "evaluate": {"checkpoint": "+checkpoints.NAME", "image_size": "dataset.image_size", "mask": "eval_mask"},
+    "demo": {"model": "checkpoint", "weights": "checkpoint"},
+    "export": {"model": "checkpoint", "weights": "checkpoint"},
+}
+
+
+def explain_key(key: str, job: str = "") -> str | None:
+    """Return a line that names the key to write instead, or None for a key that is not in the table.
+
+    Args:
+        key: As on the command line, without `+` or `~` and without its value.
+        job: The job that refused it.
+
+    Example:
+        >>> explain_key("model.clip")
+        'model.clip is called model.grad_clip_norm now'
+        >>> explain_key("preset@dataset.validation_mask")
+        'preset@dataset.validation_mask is called eval_mask@dataset.validation_mask now'
+        >>> explain_key("lr", "train")
+        'lr: write optimizer.lr'
+    """
+    group, at, package = key.partition("@")
+    if new := new_key(group):
+        return f"{key} is called {new}{at}{package} now"
+    foreign = FOREIGN.get(job, {}).get(key)
+    return foreign and f"{key}: write {foreign}"
+
+
+def explain_option(group: str, option: str) -> str | None:
+    """Return a line that names the option to choose instead, or None.
+
+    Example:
+        >>> explain_option("attention", "none")
+        'attention=none is called model=baseline now'
+    """
+    new = OPTIONS.get(f"{group}={option}")
+    return new and f"{group}={option} is called {new} now"
+
+
+def new_key(key: str) -> str | None:
+    """Return the present name of a renamed key, or None.
+
+    Example:
+        >>> new_key("callbacks.average.decay"), new_key("dataset.mask.masks.1.share"), new_key("mask.box")
+        ('callbacks.ema.decay', 'dataset.mask.masks.1.hole_ratio', None)
+    """
+    words = key.split(".")
+    for old, new in KEYS.items():
+        pattern = old.split(".")
+        starts = range(len(words) - len(pattern) + 1 if len(pattern) > 1 else 1)
+        for start in starts:
+            found = words[start : start + len(pattern)]
+            if len(found) == len(pattern) and all(p in ("*", w) for p, w in zip(pattern, found, strict=True)):
+                stars = iter([w for p, w in zip(pattern, found, strict=True) if p == "*"])
+                renamed = [next(stars) if word == "*" else word for word in new.split(".")]
+                return ".".join([*words[:start], *renamed, *words[start + len(pattern) :]])
+    return None
+
+
+def new_target(target: str) -> str:
+    """Return where the class or function lies that a `_target_` names; unchanged if it has not moved.
+
+    Example:
+        >>> new_target("gicinpaint.generator.Generator"), new_target("torch.optim.Adam")
+        ('gicinpaint.models.generator.Generator', 'torch.optim.Adam')
+    """
+    fitting = [old for old in TARGETS if target == old or target.startswith(f"{old}.")]
+    old = max(fitting, key=len, default="")
+    return TARGETS[old] + target[len(old) :] if old else target
+
+
+def modernize(settings: Mapping[str, Any], root: str = "model") -> dict[str, Any]:
+    """Return settings with the present names of their keys and `_target_`s.
+
+    Args:
+        settings: Plain data, such as the `config` of a checkpoint.
+        root: Where the settings lie in the configuration of a run.
+
+    Example:
+        >>> modernize({"_target_": "gicinpaint.module.InpaintingModule", "clip": 1.0, "local_critic": None})
+        {'_target_': 'gicinpaint.training.module.InpaintingModule', 'grad_clip_norm': 1.0, 'critics': {'local': None}}
+    """
+    renamed: dict[str, Any] = {}
+    for key, value in settings.items():
+        path = new_key(f"{root}.{key}") or f"{root}.{key}"
+        node, words = renamed, path.removeprefix(f"{root}.").split(".")
+        for word in words[:-1]:
+            node = node.setdefault(word, {})
+        value = new_target(value) if key == "_target_" and isinstance(value, str) else _modernize_value(value, path)
+        if isinstance(value, dict) and isinstance(node.get(words[-1]), dict):
+            value = node[words[-1]] | value
+        node[words[-1]] = value
+    return renamed
+
+
+def _modernize_value(value: Any, path: str) -> Any:
+    if isinstance(value, Mapping):
+        return modernize(value, path)
+    if isinstance(value, list):
+        return [_modernize_value(item, f"{path}.{index}") for index, item in enumerate(value)]
+    return value
