@@ -27,6 +27,7 @@ def answer(capsys: pytest.CaptureFixture[str], *command: str) -> tuple[int, list
         (("train", "epochs=3"), "epochs: write updates"),
         (("train", "trainer.gradient_clip_val=1"), "model.grad_clip_norm"),
         (("train", "trainer.accumulate_grad_batches=2"), "model.micro_batches"),
+        (("train", "attention=none"), "attention=none is called model=baseline now"),
         (("inpaint", "input=a.png", "mask=b.png"), "mask: write masks"),
         (("evaluate", "checkpoint=a.ckpt"), "+checkpoints.NAME"),
     ],

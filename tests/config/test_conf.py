@@ -66,7 +66,7 @@ def test_models_differ_as_they_say(tmp_path: Path) -> None:
     assert not hasattr(models["coarse_only"].generator, "refinement_network")
     assert not models["coarse_only"].critics
     assert models["baseline"].generator.refinement_network.attention is None
-    without = build_module(composed("attention=none", output=tmp_path))
+    without = build_module(composed("variant=baseline", output=tmp_path))
     assert without.generator.refinement_network.attention is None
 
 

@@ -81,7 +81,7 @@ def test_the_digest_beside_the_weights_is_theirs_and_follows_them(tmp_path: Path
     [
         (),
         ("model=coarse_only",),
-        ("attention=none",),
+        ("model=baseline",),
         ("attention=reference", "+attention.softmax_scale=5"),
         ("model.generator.residual=true",),
     ],
