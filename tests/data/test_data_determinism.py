@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gicinpaint.data import Batch, ImageFiles, InpaintingDataModule, Packing, TarShards, VaryColours, prepare
+from gicinpaint.data import Batch, ColorJitter, ImageFiles, InpaintingDataModule, Packing, TarShards, prepare
 from gicinpaint.data.sources import ImageSource
 from gicinpaint.masks import FreeFormMask, MixedMask, RectangleMask
 
@@ -34,7 +34,7 @@ def open_source(folder: Path, kind: str) -> ImageSource:
 
 def draw(source: ImageSource, workers: int, rank: int = 0, world_size: int = 1, **settings) -> list[Batch]:
     masks = MixedMask([RectangleMask(box=16, inset=3), FreeFormMask(box=16, brush=(2, 5))])
-    settings = {"image_size": 32, "batch_size": 6, "seed": 11, "colours": VaryColours(), **settings}
+    settings = {"image_size": 32, "batch_size": 6, "seed": 11, "color_augment": ColorJitter(), **settings}
     data = InpaintingDataModule(source, source, masks, workers=workers, **settings)
     module = SimpleNamespace(batches_seen=0)
     data.trainer = SimpleNamespace(lightning_module=module, global_rank=rank, world_size=world_size)

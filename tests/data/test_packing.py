@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from gicinpaint.data import DatasetError, ImageError, ImageFiles, Packing, SamplePhotographs, TarShards, prepare
@@ -114,7 +115,7 @@ def test_kills_at_ten_random_moments_leave_the_same_shards_in_the_end(tmp_path):
             shutil.rmtree(output)
     pack(source, output, 2, short_side=64)
     assert sums(output) == expected
-    assert not list(output.rglob("*.part"))
+    assert not list(output.rglob("*.partial"))
 
 
 def test_a_complete_job_does_nothing_twice_and_a_damaged_shard_is_written_again(tmp_path):
@@ -155,7 +156,7 @@ def test_another_packing_or_other_images_are_not_mixed_into_a_folder(tmp_path):
 
 
 def test_two_jobs_do_not_write_to_one_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("gicinpaint.data.atomic_files._PATIENCE", 0.2)
+    monkeypatch.setattr("gicinpaint.data.packing._LOCK_WAIT", 0.2)
     source = pictures(tmp_path / "images", 3)
     (tmp_path / "out").mkdir()
     with open(tmp_path / "out" / ".lock", "w") as lock:
@@ -206,7 +207,7 @@ def _kill_itself(_subject, _numbers):
 
 def test_a_killed_worker_is_an_error_and_not_a_hang():
     with pytest.raises(DatasetError, match=r"a worker process was killed.*start the job again"):
-        list(work_through(_kill_itself, None, [([1],)], 1, total=1))
+        list(work_through(_kill_itself, None, [(torch.tensor([1]),)], 1, total=1))
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from gicinpaint.data import DatasetError, ImageError, ImageFiles, InpaintingDataModule, Packing, TarShards, prepare
-from gicinpaint.data.index import index_path
-from gicinpaint.data.shard_cache import Places, expand
+from gicinpaint.data.shard_cache import ShardCache, expand
+from gicinpaint.data.shards import index_path
 from gicinpaint.masks import RectangleMask
 
 COUNT, PER_SHARD = 23, 4
@@ -248,7 +248,7 @@ def test_a_missing_remote_shard_and_a_missing_cache_folder_are_named(server, tmp
 
 def test_a_protocol_whose_package_is_absent_is_named(tmp_path):
     with pytest.raises(DatasetError, match="cannot fetch"):
-        Places(tmp_path).local("nosuchprotocol://host/shard.tar")
+        ShardCache(tmp_path).local("nosuchprotocol://host/shard.tar")
 
 
 def test_the_webdataset_library_reads_our_shards_and_we_read_its(source, packed, tmp_path):

@@ -10,7 +10,7 @@ from hydra.errors import InstantiationException
 from PIL import Image
 
 from gicinpaint.data import DatasetError, ImageFiles, InpaintingDataModule, SamplePhotographs
-from gicinpaint.data.sample import TRAIN, VALIDATION
+from gicinpaint.data.datasets import SAMPLE_TRAIN, SAMPLE_VALIDATION
 from gicinpaint.masks import RectangleMask
 
 SIZE = 32
@@ -28,10 +28,10 @@ def test_the_sample_set_needs_no_download_and_is_split_by_photograph(monkeypatch
 
     monkeypatch.setattr(socket, "socket", refuse)
     train, validation = SamplePhotographs.train(repeat=2), SamplePhotographs.validation()
-    assert not set(TRAIN) & set(VALIDATION)
-    assert {train.name(i) for i in range(len(train))} == set(TRAIN)
+    assert not set(SAMPLE_TRAIN) & set(SAMPLE_VALIDATION)
+    assert {train.name(i) for i in range(len(train))} == set(SAMPLE_TRAIN)
     assert len(train) == 12
-    assert {validation.name(i) for i in range(len(validation))} == set(VALIDATION)
+    assert {validation.name(i) for i in range(len(validation))} == set(SAMPLE_VALIDATION)
     data = InpaintingDataModule(train, validation, MASK, image_size=SIZE, batch_size=4, workers=0)
     batch = next(iter(data.train_dataloader()))
     assert batch.image.shape == (4, 3, SIZE, SIZE)

@@ -1,22 +1,28 @@
 """Images in, batches out: reading, cropping, ordering, holes."""
 
-from gicinpaint.data.batch import Batch, PackedBatch
-from gicinpaint.data.color_augment import VaryColours
+from gicinpaint.data.bad_images import Scan, scan
 from gicinpaint.data.datamodule import InpaintingDataModule
-from gicinpaint.data.dataset import InpaintingDataset
+from gicinpaint.data.dataset import Batch, InpaintingDataset
+from gicinpaint.data.datasets import SamplePhotographs
 from gicinpaint.data.image_io import ImageError, decode_image, read_image
 from gicinpaint.data.listing import DatasetError
 from gicinpaint.data.order import EndlessBatchSampler, derive_seed
 from gicinpaint.data.packing import Packing, prepare
-from gicinpaint.data.sample import SamplePhotographs
-from gicinpaint.data.scanning import Scan, scan
 from gicinpaint.data.shards import TarShards
 from gicinpaint.data.sources import ImageFiles, ImageSource
-from gicinpaint.data.transforms import CenterCropResize, RandomCrop, RandomScaleCrop, RepeatedCrop, ResizeThenCrop
+from gicinpaint.data.transforms import (
+    CenterCropResize,
+    ColorJitter,
+    RandomCrop,
+    RandomScaleCrop,
+    RepeatedCrop,
+    ResizeThenCrop,
+)
 
 __all__ = [
     "Batch",
     "CenterCropResize",
+    "ColorJitter",
     "DatasetError",
     "EndlessBatchSampler",
     "ImageError",
@@ -24,7 +30,6 @@ __all__ = [
     "ImageSource",
     "InpaintingDataModule",
     "InpaintingDataset",
-    "PackedBatch",
     "Packing",
     "RandomCrop",
     "RandomScaleCrop",
@@ -33,7 +38,6 @@ __all__ = [
     "SamplePhotographs",
     "Scan",
     "TarShards",
-    "VaryColours",
     "decode_image",
     "derive_seed",
     "prepare",

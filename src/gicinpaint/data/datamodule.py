@@ -1,26 +1,25 @@
 """The data module: images from a source, holes from a mask sampler, in an order that resumes exactly."""
 
 import gc
+import multiprocessing
 import signal
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 from weakref import WeakSet
 
 import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from gicinpaint.data.bad_images import FaultCount
-from gicinpaint.data.batch import Batch, PackedBatch
-from gicinpaint.data.dataset import Colours, Crop, InpaintingDataset, OnError
+from gicinpaint.data.bad_images import BadImageCount
+from gicinpaint.data.dataset import Batch, InpaintingDataset, OnError, collate
 from gicinpaint.data.image_io import ImageError
 from gicinpaint.data.listing import DatasetError
 from gicinpaint.data.order import EndlessBatchSampler, FiniteBatchSampler
 from gicinpaint.data.sources import ImageSource
-from gicinpaint.data.transforms import CenterCropResize, RandomCrop
+from gicinpaint.data.transforms import CenterCropResize, ColorAugment, Crop, RandomCrop
 from gicinpaint.masks.sampler import MaskSampler, NumberedMasks
-
-__all__ = ["Batch", "InpaintingDataModule"]
 
 _FIXED_EPOCH = -1  # validation items belong to no epoch: their crops and masks depend on (seed, index) only
 _PROBES = 4
@@ -31,8 +30,8 @@ class InpaintingDataModule(lightning.LightningDataModule):
 
     Training starts at the batch that the module counts in `batches_seen` (0 without a trainer). Validation
     takes every image once, with the hole that belongs to it: a function of the sampler, `validation_seed` and index, or
-    for masks with numbers of preset, seed and index alone.
-    The trainer must leave the samplers alone: `use_distributed_sampler=False`.
+    for masks with numbers of preset, seed and index alone. Loaders yield uint8 batches, which become float32 on the
+    device. The trainer must leave the samplers alone: `use_distributed_sampler=False`.
 
     Args:
         train: Images to train on.
@@ -44,7 +43,7 @@ class InpaintingDataModule(lightning.LightningDataModule):
         train_crop: Brings a training image to that size. Default: a random crop at its own scale.
         validation_crop: Does the same in validation. Default: the largest centred window, resized.
         flip: Probability of a left-right flip in training.
-        colours: Changes the colours of training images, (3, H, W) in [-1, 1]. Default: they stay as they are.
+        color_augment: Changes the colors of training images, (3, H, W) in [-1, 1]. Default: they stay as they are.
         batch_size: Images per batch over all processes together.
         validation_batch_size: The same in validation. Default: `batch_size`.
         workers: Worker processes for each process's training loader, and as many for validation; 0 reads in the
@@ -72,7 +71,7 @@ class InpaintingDataModule(lightning.LightningDataModule):
         train_crop: Crop | None = None,
         validation_crop: Crop | None = None,
         flip: float = 0.5,
-        colours: Colours | None = None,
+        color_augment: ColorAugment | None = None,
         batch_size: int = 16,
         validation_batch_size: int | None = None,
         workers: int = 4,
@@ -108,9 +107,9 @@ class InpaintingDataModule(lightning.LightningDataModule):
             width=width,
             seed=seed,
             flip=flip,
-            colours=colours,
+            color_augment=color_augment,
             on_error=on_error,
-            faults=FaultCount("training", len(train), workers),
+            bad_images=BadImageCount("training", len(train), workers),
         )
         self.validation = InpaintingDataset(
             validation,
@@ -122,7 +121,7 @@ class InpaintingDataModule(lightning.LightningDataModule):
             flip=0,
             on_error=on_error,
             replace=False,
-            faults=FaultCount("validation", len(validation), workers),
+            bad_images=BadImageCount("validation", len(validation), workers),
         )
         for dataset in (self.train, self.validation):
             _probe(dataset)
@@ -151,31 +150,36 @@ class InpaintingDataModule(lightning.LightningDataModule):
         )
         return self._load(self.validation, sampler)
 
-    def on_exception(self, exception: BaseException) -> None:
-        """End the workers at once: they ignore SIGTERM, and a process that fails would wait for them for ever.
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Turn 8-bit images and masks into floating point, in the trainer's precision."""
+        if not isinstance(batch, Batch):
+            return batch
+        batch = batch.to_float()
+        return batch if self.trainer is None else self.trainer.precision_plugin.convert_input(batch)
 
-        What was kept from Python's search for garbage on their account is released.
-        """
+    def on_exception(self, exception: BaseException) -> None:
+        """End the workers at once: they ignore SIGTERM, and a process that fails would wait for them for ever."""
         for loader in self._loaders:
             loader.kill_workers()
         gc.unfreeze()
 
     def teardown(self, stage: str) -> None:
-        """Let Python look for garbage everywhere again, and log how many images were skipped."""
+        """Return all objects to the garbage collector, and log how many images were skipped."""
         gc.unfreeze()
-        self.train.faults.log_total()
-        self.validation.faults.log_total()
+        self.train.bad_images.log_total()
+        self.validation.bad_images.log_total()
 
     def _load(self, dataset: InpaintingDataset, sampler: EndlessBatchSampler | FiniteBatchSampler) -> DataLoader:
         loader = _BatchLoader(
             dataset,
             batch_sampler=sampler,
-            collate_fn=_leave_whole,  # type: ignore[arg-type]  # of a dataset with __getitems__
+            collate_fn=collate,
             num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
             prefetch_factor=self.prefetch if self.workers else None,
             persistent_workers=self.workers > 0,
             multiprocessing_context=self.multiprocessing_context if self.workers else None,
-            worker_init_fn=_leave_signals_to_the_run,
+            worker_init_fn=_ignore_signals,
         )
         self._loaders.add(loader)
         return loader
@@ -189,56 +193,47 @@ class InpaintingDataModule(lightning.LightningDataModule):
 
 
 class _BatchLoader(DataLoader):
-    """Loads packed batches and turns them into values in the process that trains, just before they are used."""
+    """A loader that knows its worker processes, so that they can be killed."""
+
+    _workers: tuple[multiprocessing.process.BaseProcess, ...] = ()
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch promises a class of its own
-        if self.num_workers and self._iterator is None:  # it will fork: collections would write to what is shared then
-            gc.collect()
-            gc.freeze()
+        if not self.num_workers or self._workers:
+            return _received(super().__iter__())
+        gc.collect()
+        gc.freeze()  # a collection would write to, and so copy, the pages that forked workers share
+        before = set(multiprocessing.active_children())
         batches = super().__iter__()
-        return map(_unpack, _received(batches) if self.num_workers else batches)
+        self._workers = tuple(set(multiprocessing.active_children()) - before)
+        return _received(batches)
 
     def kill_workers(self) -> None:
-        """End the worker processes, whatever they do; the loader is of no use afterwards.
+        """Kill the worker processes; the loader is of no use afterwards.
 
-        Outside the main thread nothing happens: signals can be set there alone.
+        Outside the main thread nothing happens, since only the main thread may set signals.
         """
-        workers = getattr(self._iterator, "_workers", [])  # torch offers no other way to them
-        if not workers or threading.current_thread() is not threading.main_thread():
+        if not self._workers or threading.current_thread() is not threading.main_thread():
             return
-        watch = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's, which makes an error of every killed worker
+        handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's raises an error for every killed worker
         try:
-            for worker in workers:
+            for worker in self._workers:
                 worker.kill()
-            for worker in workers:
+            for worker in self._workers:
                 worker.join()
         finally:
-            signal.signal(signal.SIGCHLD, watch)
+            signal.signal(signal.SIGCHLD, handler)
 
 
-def _leave_whole(batch: PackedBatch) -> PackedBatch:
-    """Take the place of the function that joins items: they come as a batch."""
-    return batch
-
-
-def _received(batches: Iterator[PackedBatch]) -> Iterator[PackedBatch]:
+def _received(batches: Iterator[Batch]) -> Iterator[Batch]:
     """Yield the batches; a worker lost while its memory is taken over gets the name that torch gives it elsewhere."""
-    while True:
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except (ConnectionError, EOFError) as error:
-            raise RuntimeError("DataLoader worker was lost while its batch was taken over") from error
-        yield batch
+    try:
+        yield from batches
+    except (ConnectionError, EOFError) as error:
+        raise RuntimeError("DataLoader worker was lost while its batch was taken over") from error
 
 
-def _unpack(batch: PackedBatch) -> Batch:
-    return batch.unpack(pinned=torch.cuda.is_available())
-
-
-def _leave_signals_to_the_run(_: int) -> None:
-    """Let a worker outlive the SIGTERM or Ctrl+C that its whole process group gets: the run saves first."""
+def _ignore_signals(_: int) -> None:
+    """Let a worker survive a SIGTERM or Ctrl+C that its whole process group gets: the run saves first."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 

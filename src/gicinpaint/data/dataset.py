@@ -1,26 +1,73 @@
 """Items and batches: an image, its hole and its box, all of them pure functions of (seed, epoch, index)."""
 
-from collections.abc import Callable, Sequence
-from typing import Literal, cast
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, cast
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
-from gicinpaint.data.bad_images import FaultCount
-from gicinpaint.data.batch import Batch, BatchBuffer, BatchMemory, PackedBatch
-from gicinpaint.data.image_io import ImageError, to_tensor
+from gicinpaint.data.bad_images import BadImageCount
+from gicinpaint.data.image_io import ImageError, to_float, to_tensor
 from gicinpaint.data.order import Item, derive_seed
 from gicinpaint.data.sources import ImageSource
+from gicinpaint.data.transforms import ColorAugment, Crop
 from gicinpaint.masks.sampler import MaskSampler, NumberedMasks
 from gicinpaint.models.compositing import Box
 
-Crop = Callable[[Image.Image, int, int, torch.Generator], Image.Image]
-Colours = Callable[[Tensor, torch.Generator], Tensor]
 OnError = Literal["raise", "skip"]
 
 _TRIES = 10  # replacements for one bad image; at 1 % of bad images, ten in a row never happen by chance
+
+
+class Batch(NamedTuple):
+    """What a training or validation step receives.
+
+    A loader yields 8-bit images and masks, a quarter of the bytes; they become float32 on the device.
+
+    Attributes:
+        image: Ground truth, (B, 3, H, W): float32 in [-1, 1], or uint8 on its way to the device.
+        mask: Holes, (B, 1, H, W), {0, 1}, 1 = hole: float32, or uint8 on its way to the device.
+        box: One box of a common size per image, for the local critic.
+    """
+
+    image: Tensor
+    mask: Tensor
+    box: Box
+
+    def to_float(self) -> "Batch":
+        """Return the batch in float32; images and masks that are floating point stay as they are."""
+        image, mask = self.image, self.mask
+        return Batch(
+            image if image.is_floating_point() else to_float(image),
+            mask if mask.is_floating_point() else mask.float(),
+            self.box,
+        )
+
+
+class Sample(NamedTuple):
+    """One item of a batch: an image (3, H, W), its hole (1, H, W) as uint8, and its box."""
+
+    image: Tensor
+    mask: Tensor
+    box: Box
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Join items; in a worker process the result lies in shared memory.
+
+    Raises:
+        ValueError: If the boxes differ in size, which a sampler must not do.
+    """
+    boxes = [sample.box for sample in samples]
+    sizes = sorted({(box.height, box.width) for box in boxes})
+    if len(sizes) > 1:
+        raise ValueError(f"a mask sampler must draw boxes of one size, got {sizes}; give its masks the same box")
+    image, mask = default_collate([(sample.image, sample.mask) for sample in samples])
+    top, left = torch.cat([box.top for box in boxes]), torch.cat([box.left for box in boxes])
+    return Batch(image, mask, Box(top, left, *sizes[0]))
 
 
 class InpaintingDataset(Dataset[Batch | None]):
@@ -37,11 +84,11 @@ class InpaintingDataset(Dataset[Batch | None]):
         width: Width of the items.
         seed: The run's seed.
         flip: Probability of a left-right flip.
-        colours: Changes an image's colours, (3, H, W) in [-1, 1]; None keeps them.
+        color_augment: Changes an image's colors, (3, H, W) in [-1, 1]; None keeps them.
         on_error: What to do with an image that cannot be used: "raise" its `ImageError`, or "skip" it.
         replace: What skipping means: another image of the dataset takes its place, the same one in every run (True),
             or nothing does, and the item is None (False: for validation, where no image may count twice).
-        faults: Counts what is skipped.
+        bad_images: Counts what is skipped.
 
     Raises:
         ValueError: If `on_error` or `flip` is none of the values above.
@@ -57,10 +104,10 @@ class InpaintingDataset(Dataset[Batch | None]):
         width: int,
         seed: int = 0,
         flip: float = 0.5,
-        colours: Colours | None = None,
+        color_augment: ColorAugment | None = None,
         on_error: OnError = "raise",
         replace: bool = True,
-        faults: FaultCount | None = None,
+        bad_images: BadImageCount | None = None,
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}; choose one of the two")
@@ -73,11 +120,10 @@ class InpaintingDataset(Dataset[Batch | None]):
         self.width = width
         self.seed = seed
         self.flip = flip
-        self.colours = colours
+        self.color_augment = color_augment
         self.on_error = on_error
         self.replace = replace
-        self.faults = faults if faults is not None else FaultCount("dataset", len(source))
-        self._memory = BatchMemory()
+        self.bad_images = bad_images if bad_images is not None else BadImageCount("dataset", len(source))
         self._is_numbered = isinstance(mask, NumberedMasks)  # asked once: for a protocol the question is slow
 
     def __len__(self) -> int:
@@ -90,23 +136,23 @@ class InpaintingDataset(Dataset[Batch | None]):
             ImageError: If the image cannot be used and `on_error` is "raise".
             DatasetError: If more than 1 % of the images cannot be used and `on_error` is "skip".
         """
-        buffer = self._collect([item])
-        return buffer.finish().unpack() if len(buffer) else None
+        sample = self._make(*item)
+        return None if sample is None else collate([sample])
 
-    def __getitems__(self, items: Sequence[Item]) -> PackedBatch:
-        """Return a batch of items, for a loader; bad images that nothing replaces are left out.
+    def __getitems__(self, items: Sequence[Item]) -> list[Sample]:
+        """Return the items of a batch, for a loader; bad images that nothing replaces are left out.
 
         Raises:
             ImageError: As for one item; and if none is left.
             DatasetError: As for one item.
         """
-        buffer = self._collect(items)
-        if not len(buffer):
+        samples = [sample for item in items if (sample := self._make(*item)) is not None]
+        if not samples:
             raise ImageError(
                 f"none of the {len(items)} images of a batch can be used; list all bad ones with "
                 "`gicinpaint prepare check=true`"
             )
-        return buffer.finish()
+        return samples
 
     def read(self, epoch: int, index: int) -> Tensor:
         """Return the cropped and flipped image of an item, float32 (3, H, W), [-1, 1].
@@ -117,14 +163,13 @@ class InpaintingDataset(Dataset[Batch | None]):
         image = self._read(epoch, index, index)
         return image if isinstance(image, Tensor) else to_tensor(image)
 
-    def _collect(self, items: Sequence[Item]) -> BatchBuffer:
-        buffer = BatchBuffer(len(items), self._memory)
-        for epoch, index in items:
-            image = self._find_usable(epoch, index)
-            if image is None:
-                continue
-            buffer.add(image, *self._draw_hole(epoch, index))
-        return buffer
+    def _make(self, epoch: int, index: int) -> Sample | None:
+        image = self._find_usable(epoch, index)
+        if image is None:
+            return None
+        mask, box = self._draw_hole(epoch, index)
+        pixels = image if isinstance(image, Tensor) else torch.from_numpy(np.array(image)).movedim(-1, 0).contiguous()
+        return Sample(pixels, mask[0].to(torch.uint8), box)
 
     def _draw_hole(self, epoch: int, index: int) -> tuple[Tensor, Box]:
         if self._is_numbered:
@@ -133,7 +178,7 @@ class InpaintingDataset(Dataset[Batch | None]):
         return cast(MaskSampler, self.mask)(1, self.height, self.width, generator=generator)
 
     def _find_usable(self, epoch: int, index: int) -> Image.Image | Tensor | None:
-        self.faults.add_read()
+        self.bad_images.add_read()
         chosen = index
         for attempt in range(1, _TRIES + 1):
             try:
@@ -141,14 +186,14 @@ class InpaintingDataset(Dataset[Batch | None]):
             except ImageError as error:
                 if self.on_error == "raise":
                     raise
-                self.faults.add_bad(error)
+                self.bad_images.add_bad(error)
                 if not self.replace:
                     return None
                 chosen = derive_seed(self.seed, epoch, index, "replacement", attempt) % len(self.source)
         raise ImageError(f"{_TRIES} images drawn to replace {self.source.name(index)} cannot be used either")
 
     def _read(self, epoch: int, index: int, chosen: int) -> Image.Image | Tensor:
-        """Return image `chosen` as item (epoch, index) crops and flips it; as values where it changes the colours."""
+        """Return image `chosen` as item (epoch, index) crops and flips it; float32 if colors are augmented."""
         generator = self._generator(epoch, index, "crop")
         image = self.source.read(chosen)
         try:
@@ -157,9 +202,9 @@ class InpaintingDataset(Dataset[Batch | None]):
             raise ImageError(f"cannot use image {self.source.name(chosen)}: {error}") from None
         if self.flip and torch.rand((), generator=generator).item() < self.flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        if self.colours is None:
+        if self.color_augment is None:
             return image
-        return self.colours(to_tensor(image), self._generator(epoch, index, "colours"))
+        return self.color_augment(to_tensor(image), self._generator(epoch, index, "colours"))
 
     def _generator(self, epoch: int, index: int, use: str) -> torch.Generator:
         return torch.Generator().manual_seed(derive_seed(self.seed, epoch, index, use))

@@ -1,13 +1,19 @@
-"""The paper's datasets as their archives unpack: which files are for training and which for validation."""
+"""The paper's datasets as their archives unpack, by official split; and the sample set, which needs no download."""
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
-from gicinpaint.data.image_io import show_name
+from PIL import Image
+
+from gicinpaint.data.image_io import read_image, show_name
 from gicinpaint.data.listing import DatasetError, Names, list_folder, read_list
-from gicinpaint.data.sources import NamedFiles, check_found
+from gicinpaint.data.sources import ImageSource, NamedFiles, check_found
+
+SAMPLE_TRAIN = ("astronaut.png", "coffee.png", "rocket.jpg", "brick.png", "grass.png", "coins.png")
+SAMPLE_VALIDATION = ("chelsea.png", "camera.png", "gravel.png")
 
 Part = Literal["train", "validation", "test"]
 
@@ -134,6 +140,61 @@ def dtd(
     kept_back = {(2 * number + 1) * len(names) // (2 * held_out) for number in range(held_out)}
     chosen = (name for number, name in enumerate(names) if (number in kept_back) != (part == "train"))
     return _files(images, Names.of(chosen), expected, hint)
+
+
+class SamplePhotographs(ImageSource):
+    """Photographs inside scikit-image's package: six to train on, three others to validate on.
+
+    They are read from the installed package as files; nothing is downloaded. The two parts share no photograph, so
+    that a validation crop was never seen in training.
+
+    Args:
+        names: Files of scikit-image's data folder; see `SAMPLE_TRAIN` and `SAMPLE_VALIDATION`.
+        repeat: How often each photograph counts in an epoch. Each time has its own crop, flip and mask.
+
+    Raises:
+        DatasetError: If scikit-image or one of the files is not installed.
+    """
+
+    def __init__(self, names: tuple[str, ...] | list[str] = SAMPLE_TRAIN, repeat: int = 1) -> None:
+        self.names = tuple(names)
+        self.repeat = repeat
+        package = importlib.util.find_spec("skimage")
+        if package is None or not package.submodule_search_locations:
+            raise DatasetError("looked for the sample photographs in scikit-image: it is not installed; install it")
+        folder = Path(package.submodule_search_locations[0]) / "data"
+        self.paths = [folder / name for name in self.names]
+        missing = [path.name for path in self.paths if not path.is_file()]
+        if missing or not self.paths or repeat < 1:
+            raise DatasetError(
+                f"looked for the sample photographs {', '.join(missing) or '(none named)'} in {folder}: found none; "
+                "reinstall scikit-image, or choose another dataset"
+            )
+        self._decoded: dict[int, Image.Image] = {}
+
+    @classmethod
+    def train(cls, repeat: int = 32) -> "SamplePhotographs":
+        """Return the training part."""
+        return cls(SAMPLE_TRAIN, repeat)
+
+    @classmethod
+    def validation(cls, repeat: int = 1) -> "SamplePhotographs":
+        """Return the validation part."""
+        return cls(SAMPLE_VALIDATION, repeat)
+
+    def __len__(self) -> int:
+        return len(self.paths) * self.repeat
+
+    def read(self, index: int) -> Image.Image:
+        """Return photograph `index` as 8-bit RGB; all nine together stay decoded in 6 MB."""
+        place = index % len(self.paths)
+        if place not in self._decoded:
+            self._decoded[place] = read_image(self.paths[place])
+        return self._decoded[place]
+
+    def name(self, index: int) -> str:
+        """Return the photograph's file name."""
+        return self.names[index % len(self.paths)]
 
 
 def _read_partition(path: Path) -> list[tuple[bytes, bytes]]:

@@ -98,14 +98,13 @@ def decode_picture(
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """Return an RGB image as values in [-1, 1], float32 (3, H, W)."""
-    return to_values(torch.from_numpy(np.array(image)))  # a copy of its own
+    """Return an RGB image as float32 (3, H, W) in [-1, 1]."""
+    return to_float(torch.from_numpy(np.array(image)).movedim(-1, 0).contiguous())  # bytes are moved faster than floats
 
 
-def to_values(pixels: Tensor) -> Tensor:
-    """Return 8-bit pixels, uint8 (..., H, W, 3), as values in [-1, 1], float32 (..., 3, H, W)."""
-    values = pixels.movedim(-1, -3).contiguous().float()  # bytes are put in order faster than numbers
-    return values.div_(127.5).sub_(1)
+def to_float(levels: Tensor) -> Tensor:
+    """Return 8-bit levels, uint8 of any shape, as float32 in [-1, 1]."""
+    return levels.float().div_(127.5).sub_(1)
 
 
 def show_name(path: str | bytes | os.PathLike[str]) -> str:

@@ -1,20 +1,20 @@
 """Lists of file names, compact enough for millions: one byte buffer and offsets, shared by all worker processes."""
 
-import contextlib
 import glob
 import hashlib
 import os
-import tempfile
 import time
 import warnings
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gicinpaint.config.atomic_files import atomic_file
 from gicinpaint.data.image_io import SUFFIXES, show_name
 
 _SETTLE_SECONDS = 2.0  # a folder changed later than this before the scan may change again under the same time stamp
@@ -48,6 +48,13 @@ class Names(Sequence[bytes]):
             data += name
             offsets.append(len(data))
         return cls(_tensor(np.frombuffer(data, np.uint8)), _tensor(np.frombuffer(offsets, np.int64)))
+
+    def is_possible(self) -> bool:
+        """Say whether the offsets, which may come from a file, divide the data."""
+        data, offsets = self.data, self.offsets
+        if (data.dtype, data.ndim, offsets.dtype, offsets.ndim) != (torch.uint8, 1, torch.int64, 1) or not len(offsets):
+            return False
+        return int(offsets[0]) == 0 and int(offsets[-1]) == len(data) and bool((offsets[1:] >= offsets[:-1]).all())
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -186,26 +193,17 @@ class _Cache:
 
     def save(self, names: Names, folders: list[tuple[bytes, int]]) -> None:
         folder_names = Names.of(name for name, _ in folders)
+        arrays: dict[str, Any] = {
+            "names": names.data.numpy(),
+            "offsets": names.offsets.numpy(),
+            "folders": folder_names.data.numpy(),
+            "folder_offsets": folder_names.offsets.numpy(),
+            "changed": np.array([changed for _, changed in folders], np.int64),
+        }
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self.path.parent, suffix=".part")
+            with atomic_file(self.path) as partial, partial.open("wb") as file:
+                np.savez(file, **arrays)
         except OSError as error:
-            warnings.warn(f"the listing was not kept in {self.path.parent}: {error.strerror}", stacklevel=2)
-            return
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(
-                    file,
-                    names=names.data.numpy(),
-                    offsets=names.offsets.numpy(),
-                    folders=folder_names.data.numpy(),
-                    folder_offsets=folder_names.offsets.numpy(),
-                    changed=np.array([changed for _, changed in folders], np.int64),
-                )
-            os.replace(temporary, self.path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
             warnings.warn(f"the listing was not kept in {self.path.parent}: {error.strerror}", stacklevel=2)
 
 

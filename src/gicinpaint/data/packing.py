@@ -1,28 +1,33 @@
 """Packing a dataset into WebDataset shards: in parallel, the same after any interruption, with a manifest."""
 
 import dataclasses
+import fcntl
 import hashlib
 import io
 import json
 import os
 import tarfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from PIL import Image
 
-from gicinpaint.data.atomic_files import LOCK, alone, part_of, sync_folder, write_text
+from gicinpaint.config.atomic_files import atomic_file, remove_partial, write_text
 from gicinpaint.data.dataset import OnError
 from gicinpaint.data.image_io import MAX_PIXELS, ImageError, decode_image, show_name
-from gicinpaint.data.index import ShardIndex, load_index, save_index
 from gicinpaint.data.listing import DatasetError, Names
 from gicinpaint.data.order import random_order
-from gicinpaint.data.parallel import count_done, work_through
+from gicinpaint.data.parallel import check_stopped, work_through
+from gicinpaint.data.shards import ShardIndex, load_index, save_index
 from gicinpaint.data.sources import ImageSource, NamedFiles
 
 MANIFEST = "manifest.json"
 _SETTINGS = "settings.json"
+_LOCK = ".lock"
+_LOCK_WAIT = 10.0  # seconds; the workers of a job that was killed end within one
 _LARGEST_SHARE = 0.01
 
 
@@ -90,7 +95,8 @@ def prepare(
     packing = packing if packing is not None else Packing()
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder):
+    with _locked(folder):
+        remove_partial(folder)  # of a job that was killed
         _check_settings(folder, sources, packing)
         parts = {
             name: _pack_part(source, folder / name, packing, workers, progress) for name, source in sources.items()
@@ -120,9 +126,8 @@ def write_shard(source: ImageSource, numbers: list[int], first: int, path: Path,
         ImageError: If an image is bad and `packing.on_error` is "raise".
     """
     entries, names, skipped = [], [], []
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # its own name, should an older process still be ending
-    with open(part, "x+b") as file:
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as shard:
+    with atomic_file(path) as partial:
+        with tarfile.open(partial, mode="w", format=tarfile.USTAR_FORMAT) as shard:
             for place, number in enumerate(numbers):
                 try:
                     content, suffix = _content(source, number, packing)
@@ -136,14 +141,9 @@ def write_shard(source: ImageSource, numbers: list[int], first: int, path: Path,
                     entries.append((shard.offset + tarfile.BLOCKSIZE, len(content)))  # behind the header
                     names.append(_line(source.name(number)))
                     shard.addfile(member, io.BytesIO(content))
-                count_done()
-        file.flush()
-        os.fsync(file.fileno())
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    os.replace(part, path)
-    sync_folder(path.parent)
+                check_stopped()
+        with partial.open("rb") as file:
+            size, digest = os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
     table = torch.tensor(entries, dtype=torch.int64).reshape(-1, 2)
     save_index(ShardIndex(table, Names.of(names), size, digest, Names.of(skipped)), _index_of(path))
     return skipped
@@ -151,15 +151,14 @@ def write_shard(source: ImageSource, numbers: list[int], first: int, path: Path,
 
 def _pack_part(source: ImageSource, folder: Path, packing: Packing, workers: int, progress: bool) -> list[Path]:
     folder.mkdir(exist_ok=True)
-    for part in folder.glob("*.part"):  # of a job that was killed
-        part.unlink(missing_ok=True)
+    remove_partial(folder)
     order = random_order(len(source), packing.seed, 0)
     pieces = order.split(packing.images_per_shard)
     shards = [folder / f"shard-{number:06d}.tar" for number in range(len(pieces))]
     todo = [number for number, shard in enumerate(shards) if not _is_complete(shard)]
     done = len(source) - sum(len(pieces[number]) for number in todo)
     skipped = sum(len(index.skipped) for index in map(_load, set(shards) - {shards[number] for number in todo}))
-    tasks = ((pieces[n].tolist(), n * packing.images_per_shard, shards[n], packing) for n in todo)
+    tasks = [(pieces[n], n * packing.images_per_shard, shards[n], packing) for n in todo]
     for result in work_through(
         write_shard, source, tasks, workers, total=len(source), done=done, title=folder.name if progress else None
     ):
@@ -204,7 +203,7 @@ def _check_settings(folder: Path, sources: Mapping[str, ImageSource], packing: P
                 f"({' and '.join(changed)} changed); delete it, or choose another output"
             )
         return
-    if {path.name for path in folder.iterdir()} - {LOCK, part_of(kept).name}:  # the part: killed while it was written
+    if any(path.name != _LOCK for path in folder.iterdir()):
         raise DatasetError(f"{show_name(folder)} holds other files; choose an empty folder as output")
     write_text(kept, json.dumps(settings, indent=1, sort_keys=True) + "\n")
 
@@ -253,6 +252,27 @@ def _load(shard: Path) -> ShardIndex:
 
 def _index_of(shard: Path) -> Path:
     return shard.with_suffix(".index.npz")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder.
+
+    Forked workers hold it too: when it is free, the last worker of a job that was killed has ended.
+    """
+    with open(folder / _LOCK, "w") as lock:
+        deadline = time.monotonic() + _LOCK_WAIT
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise DatasetError(
+                        f"another job is writing to {show_name(folder)}; wait for it or end it"
+                    ) from None
+                time.sleep(0.05)
+        yield
 
 
 def _line(text: object) -> bytes:

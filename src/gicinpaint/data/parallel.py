@@ -4,38 +4,35 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 from tqdm import tqdm
 
 from gicinpaint.data.listing import DatasetError
 
 Result = TypeVar("Result")
 
-_shared: dict[str, Any] = {}  # what each worker process holds: the dataset, sent once and not with every task
-
 
 def work_through(
     work: Callable[..., Result],
     subject: object,
-    tasks: Iterable[tuple[list[int], *tuple[Any, ...]]],
+    tasks: Sequence[tuple[Tensor, *tuple[Any, ...]]],
     workers: int,
     *,
     total: int,
     done: int = 0,
     title: str | None = None,
 ) -> Iterator[Result]:
-    """Yield `work(subject, *task)` for every task as they end, which may be in any order.
+    """Yield `work(subject, numbers, ...)` for every task as they end, which may be in any order.
 
     Args:
         work: A function of a module; it runs in other processes.
         subject: Its first argument, the same for all tasks, e.g. a dataset.
-        tasks: Its other arguments; the first is the list of image numbers, which counts for the progress bar.
+        tasks: Its other arguments; the first are image numbers, int64 (N,), which it gets as a list.
         workers: Number of processes; 0 works in this one.
         total: Number of images.
         done: How many of them were done before.
@@ -45,43 +42,37 @@ def work_through(
         DatasetError: If a process was killed.
         Exception: What the work raises; the other tasks are given up.
     """
+    dataset = _Tasks(work, subject, tasks)
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_unchanged,
+        worker_init_fn=_prepare_worker,
+        in_order=False,
+    )
     with tqdm(total=total, initial=done, desc=title, unit="image", disable=title is None, smoothing=0.05) as bar:
-        if workers == 0:
-            for task in tasks:
-                result = work(subject, *task)
-                bar.update(len(task[0]))
-                yield result
-            return
-        counter, stop = multiprocessing.Value("q", 0), multiprocessing.Value("b", 0)
-        pool = ProcessPoolExecutor(workers, initializer=_start, initargs=(work, subject, counter, stop))
         try:
-            left = iter(tasks)
-            waiting: set[Future[Result]] = set()
-            while True:
-                waiting |= {pool.submit(_run, task) for task in islice(left, 2 * workers - len(waiting))}
-                if not waiting:
-                    return
-                ended, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-                bar.update(done + counter.value - bar.n)
-                for future in ended:
-                    yield future.result()
-        except BrokenProcessPool:
+            for images, result in loader:
+                if isinstance(result, Exception):
+                    raise result
+                bar.update(images)
+                yield result
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
             raise DatasetError(
                 "a worker process was killed, perhaps for want of memory; start the job again, it goes on where it "
                 "stopped, with fewer workers if need be"
             ) from None
         finally:
-            stop.value = 1
-            pool.shutdown(wait=True, cancel_futures=True)
+            dataset.stop[0] = True
 
 
-def count_done(images: int = 1) -> None:
-    """Tell the progress bar, from inside the work, that images are done; give the task up if all work was stopped."""
-    counter, stop = _shared.get("counter"), _shared.get("stop")
-    if counter is not None:
-        with counter.get_lock():
-            counter.value += images
-    if stop is not None and stop.value:
+def check_stopped() -> None:
+    """Give the task up if all work was stopped; the work calls it after each image."""
+    worker = get_worker_info()
+    if worker is not None and cast(_Tasks, worker.dataset).stop:
         raise _StoppedError
 
 
@@ -89,19 +80,37 @@ class _StoppedError(Exception):
     """Another task failed or the user interrupted; nobody waits for this one's result."""
 
 
-def _start(work: Callable[..., Any], subject: object, counter: Any, stop: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool
-    torch.set_num_threads(1)  # a forked process has none of its parent's threads, and would wait for them
+class _Tasks(Dataset[Any]):
+    """The tasks as a dataset: item i is the number of its images, and its result or error."""
+
+    def __init__(self, work: Callable[..., Any], subject: object, tasks: Sequence[Any]) -> None:
+        self.work = work
+        self.subject = subject
+        self.tasks = tasks
+        self.stop = torch.zeros(1, dtype=torch.bool).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __getitem__(self, index: int) -> tuple[int, Any]:
+        numbers, *rest = self.tasks[index]
+        try:
+            return len(numbers), self.work(self.subject, numbers.tolist(), *rest)
+        except Exception as error:  # raised in the parent, as it is: a loader would put a traceback into its message
+            return len(numbers), error
+
+
+def _unchanged(item: Any) -> Any:
+    return item
+
+
+def _prepare_worker(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _shared.update(work=work, subject=subject, counter=counter, stop=stop)
-
-
-def _run(task: tuple[Any, ...]) -> Any:
-    return _shared["work"](_shared["subject"], *task)
 
 
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
-        parent.join()  # returns when the parent has been killed; without this its workers would wait for ever
+        parent.join()  # returns when the parent has been killed; a worker would finish its shard first
         os._exit(1)

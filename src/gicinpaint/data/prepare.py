@@ -7,9 +7,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from gicinpaint.config.validation import ConfigurationError, JobError, build, check_configuration
+from gicinpaint.data.bad_images import scan
 from gicinpaint.data.image_io import show_name
 from gicinpaint.data.packing import prepare
-from gicinpaint.data.scanning import scan
 from gicinpaint.data.sources import ImageSource
 
 READS = {
@@ -68,6 +68,6 @@ def _check(config: DictConfig, sources: dict[str, ImageSource]) -> None:
     if found.bad:
         raise JobError(
             f"{found.bad:,} of {found.images:,} images cannot be used; {show_name(found.report)} names them: remove "
-            "or replace them, or set dataset.on_error=skip, which bears up to 1 %"
+            "or replace them, or set dataset.on_error=skip, which skips up to 1 %"
         )
     _LOG.info(f"all {found.images:,} images can be used; report: {found.report}")

@@ -51,7 +51,7 @@ def expand(path: str | os.PathLike[str] | Sequence[str]) -> list[str]:
     return sorted(glob.glob(place, recursive=True))
 
 
-class Places:
+class ShardCache:
     """Turns the name of a shard into a file of this machine.
 
     Args:

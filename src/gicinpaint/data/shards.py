@@ -1,21 +1,27 @@
 """WebDataset shards: tar files of images, found by number through an index, read from front to back."""
 
+import contextlib
+import dataclasses
 import io
 import os
+import tarfile
+import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from gicinpaint.data.image_io import MAX_PIXELS, ImageError, decode_image, show_name
-from gicinpaint.data.index import ShardIndex, read_index
-from gicinpaint.data.listing import DatasetError
+from gicinpaint.config.atomic_files import atomic_file
+from gicinpaint.data.image_io import MAX_PIXELS, SUFFIXES, ImageError, decode_image, show_name
+from gicinpaint.data.listing import DatasetError, Names
 from gicinpaint.data.order import derive_seed
-from gicinpaint.data.shard_cache import Places, expand
+from gicinpaint.data.shard_cache import ShardCache, expand, is_remote
 from gicinpaint.data.sources import ImageSource
 
 _OPEN_FILES = 64  # per process; above the window, so that no shard is opened again and again
@@ -70,9 +76,9 @@ class TarShards(ImageSource):
         if not self.shards:
             shown = path if isinstance(path, (str, os.PathLike)) else ", ".join(path)
             raise DatasetError(f"looked for .tar shards in {show_name(shown)}: found none; {hint}")
-        self.places = Places(cache_dir, cache_gigabytes)
+        self.cache = ShardCache(cache_dir, cache_gigabytes)
         with ThreadPoolExecutor(16) as pool:
-            indices = list(pool.map(lambda shard: read_index(shard, self.places), self.shards))
+            indices = list(pool.map(lambda shard: read_index(shard, self.cache), self.shards))
         self.starts = torch.tensor(np.cumsum([0] + [len(index) for index in indices]))
         self.entries = torch.cat([index.entries for index in indices])  # (images, 2): offset, size in bytes
         if expected is not None and len(self) != expected:
@@ -99,7 +105,7 @@ class TarShards(ImageSource):
     def original_name(self, index: int) -> str:
         """Return the image's file name inside the shard, or the one it had before it was packed, if known."""
         shard, place = self._find(index)
-        index_of_shard: ShardIndex = read_index(self.shards[shard], self.places)
+        index_of_shard: ShardIndex = read_index(self.shards[shard], self.cache)
         return show_name(index_of_shard.names[place])
 
     def encoded(self, index: int) -> bytes:
@@ -144,9 +150,137 @@ class TarShards(ImageSource):
         if shard not in self._open:
             while len(self._open) >= _OPEN_FILES:
                 self._open.popitem(last=False)[1].close()
-            self._open[shard] = io.FileIO(self.places.local(self.shards[shard]))
+            self._open[shard] = io.FileIO(self.cache.local(self.shards[shard]))
         self._open.move_to_end(shard)
         return self._open[shard]
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_open": OrderedDict()}  # open files do not travel to spawned workers
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardIndex:
+    """What is known of a shard without reading it.
+
+    Attributes:
+        entries: Offset and size of each image's file in bytes, int64 (images, 2).
+        names: What each was called before it was packed, else its name in the tar file.
+        shard_bytes: Size of the whole tar file.
+        sha256: SHA-256 of the tar file in hexadecimal, empty if not known.
+        skipped: Images that were left out when the shard was written, one "name: reason" each.
+    """
+
+    entries: Tensor
+    names: Names
+    shard_bytes: int
+    sha256: str
+    skipped: Names
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.entries)
+
+
+def index_path(shard: str) -> str:
+    """Return where the index of a shard lies: beside it."""
+    return os.path.splitext(shard)[0] + ".index.npz"
+
+
+def save_index(index: ShardIndex, path: str | os.PathLike[str]) -> None:
+    """Write an index so that the file is either whole or absent."""
+    arrays: dict[str, Any] = {
+        "entries": index.entries.numpy(),
+        "names": index.names.data.numpy(),
+        "name_offsets": index.names.offsets.numpy(),
+        "shard_bytes": np.int64(index.shard_bytes),
+        "sha256": np.array(index.sha256),
+        "skipped": index.skipped.data.numpy(),
+        "skipped_offsets": index.skipped.offsets.numpy(),
+    }
+    with atomic_file(path) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def load_index(path: str | os.PathLike[str]) -> ShardIndex | None:
+    """Read an index, or return None if it is absent, broken, or points outside its shard."""
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            index = ShardIndex(
+                torch.from_numpy(kept["entries"]),
+                Names(torch.from_numpy(kept["names"]), torch.from_numpy(kept["name_offsets"])),
+                int(kept["shard_bytes"]),
+                str(kept["sha256"]),
+                Names(torch.from_numpy(kept["skipped"]), torch.from_numpy(kept["skipped_offsets"])),
+            )
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+    return index if _is_possible(index) else None
+
+
+def _is_possible(index: ShardIndex) -> bool:
+    entries = index.entries
+    if entries.dtype != torch.int64 or entries.ndim != 2 or entries.shape[1] != 2:
+        return False
+    offset, size = entries.unbind(1)
+    inside = (offset >= 0) & (size >= 0) & (size <= index.shard_bytes) & (offset <= index.shard_bytes - size)
+    return bool(inside.all()) and all(names.is_possible() for names in (index.names, index.skipped))
+
+
+def read_index(shard: str, cache: ShardCache) -> ShardIndex:
+    """Return the index of a shard: the one beside it, a kept one, or a new one made by going through the shard.
+
+    Raises:
+        DatasetError: If the shard is absent or broken, or its size is not the index's.
+    """
+    beside = index_path(shard)
+    with contextlib.suppress(OSError):
+        index = load_index(cache.local(beside))
+        if index is not None:
+            if not is_remote(shard):
+                _check_size(shard, index)
+            return index
+    kept = None if cache.folder is None else cache.kept(beside)
+    index = load_index(kept) if kept is not None else None
+    try:
+        local = cache.local(shard)
+        if index is None or index.shard_bytes != os.path.getsize(local):
+            index = scan_shard(local, show_name(shard))
+            if kept is not None:
+                save_index(index, kept)
+    except OSError as error:
+        raise DatasetError(f"looked for the shard {show_name(shard)}: {error.strerror or error}") from None
+    return index
+
+
+def scan_shard(path: str, name: str) -> ShardIndex:
+    """Go through a tar file from header to header and note its images; other members are passed over.
+
+    Raises:
+        DatasetError: If it is no whole, uncompressed tar file.
+    """
+    entries, names = [], []
+    try:
+        with tarfile.open(path, "r:", ignore_zeros=False) as shard:
+            for member in shard:
+                if member.isreg() and member.name.lower().endswith(SUFFIXES):
+                    entries.append((member.offset_data, member.size))
+                    names.append(os.fsencode(member.name))
+    except tarfile.TarError as error:
+        raise DatasetError(f"cannot read the shard {name}: {error}; it must be a plain, whole tar file") from None
+    size = os.path.getsize(path)
+    if entries and sum(entries[-1]) > size:
+        raise DatasetError(f"cannot read the shard {name}: it ends before its last image; copy it again")
+    table = torch.tensor(entries, dtype=torch.int64).reshape(-1, 2)
+    return ShardIndex(table, Names.of(names), size, "", Names.of(()))
+
+
+def _check_size(shard: str, index: ShardIndex) -> None:
+    try:
+        size = os.path.getsize(shard)
+    except OSError as error:
+        raise DatasetError(f"looked for the shard {show_name(shard)}: {error.strerror}") from None
+    if size != index.shard_bytes:
+        raise DatasetError(
+            f"the shard {show_name(shard)} has {size} bytes, its index says {index.shard_bytes}; "
+            "copy both again, or delete the index if the shard was rewritten"
+        )

@@ -58,7 +58,7 @@ def demo(config: DictConfig) -> None:
 def _application(config: DictConfig, folder: Path) -> Any:
     import torch
 
-    from gicinpaint.data.sample import TRAIN, SamplePhotographs
+    from gicinpaint.data.datasets import SAMPLE_TRAIN, SamplePhotographs
     from gicinpaint.demo.filler import Filler, Limits
     from gicinpaint.demo.server import build_application
     from gicinpaint.demo.storage import Storage
@@ -82,7 +82,7 @@ def _application(config: DictConfig, folder: Path) -> Any:
         disk=int(config.max_disk * 1e6),
     )
     storage = Storage(folder, limits.disk)
-    examples = SamplePhotographs(TRAIN[:4]).paths
+    examples = SamplePhotographs(SAMPLE_TRAIN[:4]).paths
     return build_application(Filler(inpainter, limits), storage, examples, f"http://{config.host}:{config.port}")
 
 

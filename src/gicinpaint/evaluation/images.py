@@ -7,8 +7,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gicinpaint.data import ImageError, ImageSource
-from gicinpaint.data.dataset import Crop
 from gicinpaint.data.image_io import to_tensor
+from gicinpaint.data.transforms import Crop
 
 
 class EvaluationImages(torch.utils.data.Dataset[Tensor]):

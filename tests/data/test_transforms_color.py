@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from gicinpaint.data import InpaintingDataset, RandomCrop, VaryColours
+from gicinpaint.data import ColorJitter, InpaintingDataset, RandomCrop
 from gicinpaint.data.sources import ImageSource
 from gicinpaint.masks import RectangleMask
 
@@ -14,7 +14,7 @@ IMAGE = torch.rand(3, 6, 5, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
 def vary(seed=0, **switched_on):
-    return VaryColours(**{**OFF, **switched_on})(IMAGE, torch.Generator().manual_seed(seed))
+    return ColorJitter(**{**OFF, **switched_on})(IMAGE, torch.Generator().manual_seed(seed))
 
 
 def test_nothing_changes_when_all_is_off():
@@ -56,7 +56,7 @@ def test_probabilities_are_met():
 @pytest.mark.parametrize("wrong", [{"grey": 1.5}, {"shuffle": -0.1}, {"contrast": 1.0}, {"negative": 2}])
 def test_values_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be a"):
-        VaryColours(**wrong)
+        ColorJitter(**wrong)
 
 
 class Gradient(ImageSource):
@@ -75,7 +75,7 @@ def test_colours_leave_crops_and_flips_as_they_were():
     settings = {"height": 32, "width": 32, "seed": 5}
     plain = InpaintingDataset(Gradient(), RandomCrop(), mask, **settings)
     negative = InpaintingDataset(
-        Gradient(), RandomCrop(), mask, **settings, colours=VaryColours(**{**OFF, "negative": 1.0})
+        Gradient(), RandomCrop(), mask, **settings, color_augment=ColorJitter(**{**OFF, "negative": 1.0})
     )
     for index in range(4):
         assert_close(negative.read(3, index), -plain.read(3, index), rtol=0, atol=0)
