@@ -35,6 +35,7 @@ TARGETS = {  # the longest beginning that fits is replaced
     "gicinpaint.checkpoints": "gicinpaint.training.checkpoint",
     "gicinpaint.compositing": "gicinpaint.models.compositing",
     "gicinpaint.critics": "gicinpaint.models.critics",
+    "gicinpaint.data.VaryColours": "gicinpaint.data.ColorJitter",
     "gicinpaint.flow": "gicinpaint.attention.visualize",
     "gicinpaint.generator": "gicinpaint.models.generator",
     "gicinpaint.inpainter": "gicinpaint.inference.inpainter",
