@@ -1,11 +1,16 @@
 """What a user sees of the command: pages, and one line for each mistake. Everything runs in real processes."""
 
+import inspect
 import os
 import subprocess
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
+from omegaconf import DictConfig
+
+from gicinpaint.cli import JOBS
 
 ROOT = Path(__file__).parents[1]
 
@@ -76,3 +81,9 @@ def test_a_multirun_may_be_asked_for_anywhere_among_the_overrides(tmp_path: Path
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert len(list(tmp_path.glob("*/benchmark.csv"))) == 2
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_names_a_function_that_takes_a_configuration(job: str) -> None:
+    (parameter,) = inspect.signature(resolve_name(JOBS[job].function)).parameters.values()
+    assert parameter.annotation in (DictConfig, "DictConfig")

@@ -3,9 +3,11 @@
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
+from pkgutil import resolve_name
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
@@ -14,72 +16,34 @@ from omegaconf import DictConfig
 WRONG_OVERRIDES = 2
 FAILED = 1
 INTERRUPTED = 130
+_FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 class Job(NamedTuple):
-    """A job: what it does, in a line, and the function that does it with a composed configuration."""
+    """A job: what it does, in a line, and where the function lies that does it with a composed configuration."""
 
     summary: str
-    function: Callable[[DictConfig], None]
+    function: str
 
-
-def _train(config: DictConfig) -> None:
-    from gicinpaint.training.train import train  # each job imports only what it needs
-
-    train(config)
-
-
-def _benchmark(config: DictConfig) -> None:
-    from gicinpaint.benchmark.run import run_benchmark
-
-    run_benchmark(config)
-
-
-def _export(config: DictConfig) -> None:
-    from gicinpaint.weights.export import export
-
-    export(config)
-
-
-def _evaluate(config: DictConfig) -> None:
-    from gicinpaint.evaluation import evaluate
-
-    evaluate(config)
-
-
-def _prepare(config: DictConfig) -> None:
-    from gicinpaint.data.prepare import run_prepare
-
-    run_prepare(config)
-
-
-def _convert(config: DictConfig) -> None:
-    from gicinpaint.weights.conversion import convert
-
-    convert(config)
-
-
-def _inpaint(config: DictConfig) -> None:
-    from gicinpaint.inference.predict import inpaint
-
-    inpaint(config)
-
-
-def _demo(config: DictConfig) -> None:
-    from gicinpaint.demo.serve import demo
-
-    demo(config)
+    def __call__(self, config: DictConfig) -> None:
+        """Run the job; only now is it imported, with what it needs."""
+        resolve_name(self.function)(config)
 
 
 JOBS = {
-    "train": Job("Train the networks on a dataset.", _train),
-    "prepare": Job("Pack a dataset into shards, or find its bad images.", _prepare),
-    "inpaint": Job("Fill holes in pictures: one, a folder, a pattern or shards.", _inpaint),
-    "evaluate": Job("Measure methods on images and masks.", _evaluate),
-    "benchmark": Job("Measure time and memory of attention, generator or training step.", _benchmark),
-    "convert": Job("Convert a model: the authors' checkpoints, training checkpoints, safetensors.", _convert),
-    "export": Job("Write a generator as ONNX and for torch.export.", _export),
-    "demo": Job("Serve a web page on which holes are painted and filled.", _demo),
+    "train": Job("Train the networks on a dataset.", "gicinpaint.training.train:train"),
+    "prepare": Job("Pack a dataset into shards, or find its bad images.", "gicinpaint.data.prepare:run_prepare"),
+    "inpaint": Job("Fill holes in images: one, a folder, a pattern or shards.", "gicinpaint.inference.predict:inpaint"),
+    "evaluate": Job("Measure methods on images and masks.", "gicinpaint.evaluation.evaluate:evaluate"),
+    "benchmark": Job(
+        "Measure time and memory of attention, generator or training step.", "gicinpaint.benchmark.run:run_benchmark"
+    ),
+    "convert": Job(
+        "Convert a model: the authors' checkpoints, training checkpoints, safetensors.",
+        "gicinpaint.weights.conversion:convert",
+    ),
+    "export": Job("Write a generator as ONNX and for torch.export.", "gicinpaint.weights.export:export"),
+    "demo": Job("Serve a web page on which holes are painted and filled.", "gicinpaint.demo.serve:demo"),
 }
 
 
@@ -98,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     job, *overrides = arguments
     if job == "--version":
-        print(f"gicinpaint {_version()}")
+        print(f"gicinpaint {version('gicinpaint')}")
         return 0
     if job not in JOBS:
         from gicinpaint.config.validation import closest
@@ -147,24 +111,25 @@ def _run(job: str, overrides: list[str]) -> int:
     if complaint := complaint_about_options(overrides):
         _say(complaint)
         return WRONG_OVERRIDES
-    full = os.environ.get("HYDRA_FULL_ERROR", "0") == "1"
+    users = (sys.argv, os.environ.get(_FULL_ERROR))
+    full = users[1] == "1"
 
+    # Hydra sees the overrides without the job, and raises its errors instead of printing them. The job itself sees the
+    # user's command line: DDP starts its processes with it.
     # The codes of jobs that failed, each reported already, as names of files: a launcher may use other processes.
-    with _hydra_command_line(job, overrides) as users_command_line, TemporaryDirectory() as codes:
+    with _command_line([f"gicinpaint {job}", *overrides], "1"), TemporaryDirectory() as codes:
 
         def task(config: DictConfig) -> None:
-            with users_command_line():
+            with _command_line(*users):
                 try:
-                    JOBS[job].function(config)
+                    JOBS[job](config)
                 except Exception as error:  # reported here: raised again, Hydra would add lines of its own
                     Path(codes, str(_report(error, full))).touch()
 
         try:
             hydra.main(config_path="pkg://gicinpaint.conf", config_name=job, version_base="1.3")(task)()
-        except Exception as error:
-            if full or not isinstance(
-                error, HydraException | OmegaConfBaseException | ValueError | OSError | yaml.YAMLError
-            ):
+        except (HydraException, OmegaConfBaseException, ValueError, OSError, yaml.YAMLError) as error:
+            if full:
                 raise
             _say(explain(error, overrides, job))
             return WRONG_OVERRIDES
@@ -188,46 +153,23 @@ def _report(error: Exception, full: bool) -> int:
 
 
 @contextmanager
-def _hydra_command_line(job: str, overrides: list[str]) -> Iterator[Callable[[], "_Swap"]]:
-    """Show Hydra the overrides without the job, and let it raise its errors instead of printing them.
-
-    Yields a context for the job itself, which sees the user's command line: DDP starts its processes with it.
-    """
-    users = (sys.argv, os.environ.get("HYDRA_FULL_ERROR"))
-    with _Swap([f"gicinpaint {job}", *overrides], "1"):
-        yield lambda: _Swap(*users)
-
-
-class _Swap:
+def _command_line(arguments: list[str], full_error: str | None) -> Iterator[None]:
     """Set the command line and HYDRA_FULL_ERROR for a while."""
-
-    def __init__(self, command_line: list[str], full_error: str | None) -> None:
-        self.inside = (command_line, full_error)
-
-    def __enter__(self) -> None:
-        self.outside = (sys.argv, os.environ.get("HYDRA_FULL_ERROR"))
-        self._set(*self.inside)
-
-    def __exit__(self, *_: object) -> None:
-        self._set(*self.outside)
-
-    @staticmethod
-    def _set(command_line: list[str], full_error: str | None) -> None:
-        sys.argv = command_line
-        if full_error is None:
-            os.environ.pop("HYDRA_FULL_ERROR", None)
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = full_error
+    before = (sys.argv, os.environ.pop(_FULL_ERROR, None))
+    sys.argv = arguments
+    if full_error is not None:
+        os.environ[_FULL_ERROR] = full_error
+    try:
+        yield
+    finally:
+        sys.argv = before[0]
+        os.environ.pop(_FULL_ERROR, None)
+        if before[1] is not None:
+            os.environ[_FULL_ERROR] = before[1]
 
 
 def _say(line: str) -> None:
     print(f"gicinpaint: {line}", file=sys.stderr)
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("gicinpaint")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Names that moved, and private names of other libraries: each with the version it was tested with."""
 
+import argparse
+import re
 import sys
 import warnings
 from importlib import import_module
@@ -24,3 +26,19 @@ class _MovedModule(ModuleType):
 def register_moved_modules() -> None:
     """Let `import gicinpaint.official` go on working."""
     sys.modules.setdefault("gicinpaint.official", _MovedModule("gicinpaint.official", "gicinpaint.weights"))
+
+
+def hydra_argument_parser() -> argparse.ArgumentParser:
+    """Return the parser with which hydra.main reads the command line; tested with hydra-core 1.3.7."""
+    from hydra._internal.utils import get_args_parser
+
+    return get_args_parser()
+
+
+def failing_key(error: Exception) -> str:
+    """Return which key hydra.utils.instantiate failed at, empty for the outermost node; tested with hydra-core 1.3.7.
+
+    The error has no attribute for it, so its text is searched.
+    """
+    found = re.search(r"^full_key: (\S+)$", str(error), re.MULTILINE)
+    return found[1] if found else ""

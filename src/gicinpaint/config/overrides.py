@@ -2,14 +2,16 @@
 
 import contextlib
 import io
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
 
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from gicinpaint.compat import hydra_argument_parser
 from gicinpaint.config.aliases import explain_key, explain_option
-from gicinpaint.config.validation import ConfigurationError, arguments, closest
+from gicinpaint.config.signatures import arguments
+from gicinpaint.config.validation import closest
 
 
 def complaint_about_options(command_line: Sequence[str]) -> str | None:
@@ -18,12 +20,10 @@ def complaint_about_options(command_line: Sequence[str]) -> str | None:
     Args:
         command_line: Everything after the job's name.
     """
-    from hydra._internal.utils import get_args_parser  # what hydra.main reads the command line with
-
     output = io.StringIO()
     try:
         with contextlib.redirect_stderr(output), contextlib.redirect_stdout(io.StringIO()):
-            get_args_parser().parse_args(command_line)
+            hydra_argument_parser().parse_args(command_line)
     except SystemExit as stop:
         if stop.code:
             return output.getvalue().strip().splitlines()[-1].partition("error: ")[2]
@@ -44,28 +44,17 @@ def explain(error: Exception, overrides: Sequence[str] = (), job: str = "") -> s
         return f"{error.override}: expected key=value; quote special characters, e.g. 'key=\"a,b\"'"
     if isinstance(error, MissingConfigException) and error.options is not None:
         return _explain_option(error.missing_cfg_file or "", error.options)
-    if line := _explain_old_name(str(error), overrides, job):
-        return line
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
-        return _explain_key(str(cause.full_key), str(cause.key), cause.parent_node)
-    if str(error).startswith("Config group override must be"):
-        return _explain_group(overrides) or str(error)
+        full_key = str(cause.full_key)
+        given = (key for key, _ in _split(overrides) if f"{key}.".startswith(f"{full_key}."))
+        return explain_key(next(given, full_key), job) or _explain_key(full_key, str(cause.key), cause.parent_node)
+    if line := _explain_group(overrides, job):
+        return line
     lines = [line.strip().rstrip(".") for line in str(error).splitlines()]
     if isinstance(error, MissingConfigException):
         return lines[0]  # the rest is the search path
     return "; ".join(line for line in lines if line and not line.startswith("See https"))
-
-
-def _explain_old_name(error: str, overrides: Sequence[str], job: str) -> str | None:
-    named = set(re.findall(r"[\w.@/]+", error))
-    for override in overrides:
-        key = override.lstrip("+~").partition("=")[0]
-        words = key.split(".")
-        refused = named & {".".join(words[: n + 1]) for n in range(len(words))}
-        if refused and (line := explain_key(key, job)):
-            return line
-    return None
 
 
 def _explain_option(missing: str, options: Sequence[str]) -> str:
@@ -77,12 +66,25 @@ def _explain_option(missing: str, options: Sequence[str]) -> str:
     return f"{group}={option}: no such option; {hint}The options are {', '.join(options)}"
 
 
-def _explain_group(overrides: Sequence[str]) -> str | None:
-    for override in overrides:
-        if found := re.fullmatch(r"\+?([\w/@]+)=(null|true|false|[-\d.e]+)", override, re.IGNORECASE):
-            group = found[1]
-            return f"{override}: {group} is a group; name one of its options, or leave it out with ~{group}"
+def _explain_group(overrides: Sequence[str], job: str) -> str | None:
+    """Return a line for the first override of a group that cannot be meant, or of one that has another name."""
+    for key, value in _split(overrides):
+        group = key.partition("@")[0]
+        if line := explain_key(key, job):
+            return line
+        if files("gicinpaint.conf").joinpath(group).is_dir() and (value is None or _is_no_name(value)):
+            return f"{key}={value}: {group} is a group; name one of its options, or leave it out with ~{group}"
     return None
+
+
+def _split(overrides: Iterable[str]) -> list[tuple[str, str]]:
+    """Return keys and values of overrides, options such as --cfg left out."""
+    pairs = (text.lstrip("+~").partition("=") for text in overrides if not text.startswith("-"))
+    return [(key, value) for key, _, value in pairs]
+
+
+def _is_no_name(value: str) -> bool:
+    return value.lower() in ("null", "true", "false") or value.replace(".", "").replace("-", "").isdigit()
 
 
 def _explain_key(full_key: str, key: str, parent: DictConfig) -> str:
@@ -99,5 +101,5 @@ def _explain_key(full_key: str, key: str, parent: DictConfig) -> str:
 def _known_arguments(node: DictConfig) -> set[str]:
     try:
         return set(arguments(node["_target_"]) or ()) if "_target_" in node else set()
-    except ConfigurationError:  # the target is wrong too; the key is what was asked about
+    except ImportError:  # the target is wrong too; the key is what was asked about
         return set()

@@ -6,14 +6,10 @@ have a reader.
 """
 
 import difflib
-import inspect
-import math
 import re
-import types
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from pkgutil import resolve_name
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -23,10 +19,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gicinpaint.config.aliases import FOREIGN, explain_key, explain_option, new_target
+from gicinpaint.compat import failing_key
+from gicinpaint.config.aliases import FOREIGN, explain_key, explain_option
+from gicinpaint.config.signatures import accepts, arguments, describe, hints
 
 _CALL_KEYS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
-_PLAIN_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
 
 
 class ConfigurationError(ValueError):
@@ -108,34 +105,14 @@ def build(node: DictConfig, **extra: Any) -> Any:
         cause = error.__cause__
         if not isinstance(cause, ValueError | TypeError | OSError | ImportError | MisconfigurationException):
             raise
-        where = re.search(r"full_key: (\S+)", str(error))
-        raise JobError(f"{where[1]}: {_first_line(cause)}" if where else _first_line(cause)) from error
+        key = failing_key(error)
+        raise JobError(f"{key}: {_first_line(cause)}" if key else _first_line(cause)) from error
 
 
 def closest(name: str, candidates: Iterable[str]) -> str | None:
     """Return the candidate that a mistyped name most likely stands for, or None."""
     matches = difflib.get_close_matches(name, sorted(set(candidates)), n=1, cutoff=0.6)
     return matches[0] if matches else None
-
-
-def arguments(target: str) -> dict[str, inspect.Parameter] | None:
-    """Return what a `_target_` can be called with, or None if it takes any name or does not tell.
-
-    Args:
-        target: Dotted path of a class or function.
-
-    Raises:
-        ConfigurationError: If there is no such thing.
-    """
-    found = _find(target)
-    try:
-        signature = inspect.signature(found)
-    except ValueError:  # some builtins have no signature
-        return None
-    parameters = signature.parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return None
-    return {p.name: p for p in parameters if p.kind not in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)}
 
 
 class _Readers(NamedTuple):
@@ -179,9 +156,9 @@ def _check_call(node: DictConfig, path: str) -> None:
         raise ConfigurationError(f"{_join(path, '_target_')}: expected the dotted path of a class, got {target!r}")
     try:
         known = arguments(target)
-    except ConfigurationError as error:
+    except ImportError as error:
         raise ConfigurationError(f"{_join(path, '_target_')}: {error}") from error
-    hints = _hints(target)
+    types = hints(target)
     for key in (str(key) for key in node if key not in _CALL_KEYS):
         if known is not None and key not in known:
             raise ConfigurationError(
@@ -190,8 +167,8 @@ def _check_call(node: DictConfig, path: str) -> None:
             )
         parameter = known.get(key) if known else None
         value = _plain(node[key])
-        if key in hints and not (parameter and value is parameter.default):
-            _check_value(_join(path, key), value, hints[key])
+        if key in types and not (parameter and value is parameter.default):
+            _check_value(_join(path, key), value, types[key])
     if not node.get("_partial_") and "_args_" not in node:
         for name, parameter in (known or {}).items():
             if parameter.default is parameter.empty and name not in node:
@@ -203,78 +180,8 @@ def _check_call(node: DictConfig, path: str) -> None:
 def _check_value(path: str, value: object, expected: object) -> None:
     if value == "":
         raise ConfigurationError(f"{path}: the value is empty; write {path}=null for none")
-    if not _accepts(expected, value):
-        raise ConfigurationError(f"{path}: expected {_describe(expected)}, got {value!r}")
-
-
-def _accepts(expected: Any, value: object) -> bool:
-    """Tell whether a plain value (from yaml) can be meant for an annotation; in doubt it can."""
-    origin = get_origin(expected)
-    if origin in (Union, types.UnionType):
-        return any(_accepts(option, value) for option in get_args(expected))
-    if origin is Literal:
-        return any(value == option and type(value) is type(option) for option in get_args(expected))
-    if isinstance(value, dict) and "_target_" in value:
-        return True
-    if expected is None or expected is type(None):
-        return value is None
-    if expected in (int, float):
-        number = isinstance(value, int | expected) and not isinstance(value, bool)
-        return number and not (isinstance(value, float) and math.isnan(value))
-    if isinstance(value, list):
-        return _accepts_list(expected, value)
-    kind = origin or expected
-    if not isinstance(kind, type) or kind in (Any, object) or getattr(kind, "_is_protocol", False):
-        return True  # Any, type variables; what a protocol asks for shows in use
-    if isinstance(value, str):
-        return kind is str or hasattr(kind, "__fspath__") or (issubclass(str, kind) and not issubclass(kind, Iterable))
-    return isinstance(value, kind) or (isinstance(value, dict) and not issubclass(kind, bool | str))
-
-
-def _accepts_list(expected: Any, value: list[object]) -> bool:
-    origin, options = get_origin(expected) or expected, get_args(expected)
-    if not isinstance(origin, type):
-        return True
-    if issubclass(origin, tuple) and options and options[-1] is not Ellipsis:
-        return len(options) == len(value) and all(map(_accepts, options, value))
-    if issubclass(origin, str | bool) or origin in (Mapping, dict):
-        return False
-    return all(_accepts(options[0], item) for item in value) if options else True
-
-
-def _describe(expected: Any) -> str:
-    origin, options = get_origin(expected), get_args(expected)
-    if origin in (Union, types.UnionType):
-        literals = [value for option in options if get_origin(option) is Literal for value in get_args(option)]
-        others = [_describe(option) for option in options if get_origin(option) is not Literal]
-        named = [_describe(Literal[tuple(literals)])] if literals else []
-        return " or ".join(dict.fromkeys([*named, *others]))
-    if origin is Literal:
-        return "one of " + ", ".join(dict.fromkeys(map(str, options)))
-    if isinstance(origin, type) and issubclass(origin, Iterable) and not issubclass(origin, Mapping):
-        if issubclass(origin, tuple) and options and options[-1] is not Ellipsis:
-            return f"a list of {len(options)} values"
-        return f"a list ({_describe(options[0])} each)" if options else "a list"
-    return _PLAIN_NAMES.get(expected) or str(getattr(origin or expected, "__name__", expected))
-
-
-def _find(target: str) -> Any:
-    try:
-        return resolve_name(target)
-    except Exception as error:  # foreign modules may raise anything when they are imported
-        if (new := new_target(target)) != target:
-            raise ConfigurationError(f"{target} is called {new} now") from error
-        raise ConfigurationError(
-            f"cannot find {target!r} ({_first_line(error)}); check the spelling and what is installed"
-        ) from error
-
-
-def _hints(target: str) -> dict[str, Any]:
-    found = _find(target)
-    try:
-        return get_type_hints(found.__init__ if isinstance(found, type) else found)  # type: ignore[misc]
-    except (NameError, TypeError, AttributeError):  # annotations that only a type checker can read
-        return {}
+    if not accepts(expected, value):
+        raise ConfigurationError(f"{path}: expected {describe(expected)}, got {value!r}")
 
 
 def _missing(value: object, path: str = "") -> list[str]:
