@@ -13,11 +13,20 @@ from torch import Tensor
 
 DATA = Path(__file__).parent / "golden_files"
 SHARED = Path(__file__).parents[2] / "shared" / "golden"  # the full set, where a checkout lies beside it
+SHARED_V2 = SHARED.with_name("golden_v2")  # of the second paper's code; copies have the prefix v2_
 
 
 def paths(pattern: str) -> list[Path]:
     """Return every golden file of a pattern: the copies in tests/golden_files and, where at hand, the full set."""
     found = {path.name: path for folder in (SHARED, DATA) if folder.is_dir() for path in folder.glob(pattern)}
+    return [found[name] for name in sorted(found)]
+
+
+def paths_v2(pattern: str) -> list[Path]:
+    """Return every golden file of a pattern of the second paper's code, as `paths` does."""
+    found = {path.name.removeprefix("v2_"): path for path in DATA.glob(f"v2_{pattern}")}
+    if SHARED_V2.is_dir():
+        found |= {path.name: path for path in SHARED_V2.glob(pattern)}
     return [found[name] for name in sorted(found)]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from gicinpaint.models.harmonic_fill import fill_harmonically
+from gicinpaint.models.harmonic_fill import fill_harmonically, solve_laplace
 
 SIZES = [(24, 24), (13, 21), (40, 64), (8, 8)]
 
@@ -51,6 +51,16 @@ def test_the_surface_is_near_the_solution_of_laplaces_equation(h: int, w: int) -
     expected = laplace(image, hole)[hole]
     error = np.abs(stretched(image, hole)[hole] - expected).mean()
     assert error < np.abs(image[~hole].mean() - expected).mean() / 2
+
+
+@pytest.mark.parametrize(("h", "w"), [*SIZES, (50, 70), (1, 9)])
+def test_the_solver_gives_the_solution_of_laplaces_equation_for_values_of_any_size(h: int, w: int) -> None:
+    image, hole = case(h, w) if h > 1 else (np.arange(9.0)[None], np.array([[0, 1, 1, 1, 0, 0, 1, 1, 1]], bool))
+    expected = laplace(5 * image, hole)
+    given = torch.tensor(np.where(hole, np.float64(99), 5 * image))[None, None]
+    actual = solve_laplace(given, torch.tensor(hole)[None, None])[0, 0].numpy()
+    np.testing.assert_allclose(actual, expected, atol=5 / 127.5)  # a level of 8 bits
+    np.testing.assert_array_equal(actual[~hole], expected[~hole])
 
 
 @pytest.mark.parametrize(("h", "w"), SIZES)

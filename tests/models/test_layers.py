@@ -76,11 +76,11 @@ def test_a_convolution_takes_a_gradient_back_as_autograd_does(
     result = layer(x)
     gradient = torch.rand(result.shape, dtype=torch.float64)
     result.backward(gradient)
-    torch.testing.assert_close(layer.take_back(gradient, size), x.grad, rtol=1e-12, atol=1e-12)
-    with pytest.raises(ValueError, match="take_back needs a convolution padded with 'zeros', got 'mirror'"):
-        Convolution(2, 3, kernel, stride, dilation, padding="mirror").take_back(gradient, size)
-    with pytest.raises(ValueError, match="take_back needs a stride within the kernel's span, got 4"):
-        Convolution(2, 3, kernel_size=3, stride=4).take_back(gradient, size)
+    torch.testing.assert_close(layer.input_gradient(gradient, size), x.grad, rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match="input_gradient needs a convolution padded with 'zeros', got 'mirror'"):
+        Convolution(2, 3, kernel, stride, dilation, padding="mirror").input_gradient(gradient, size)
+    with pytest.raises(ValueError, match="input_gradient needs a stride within the kernel's span, got 4"):
+        Convolution(2, 3, kernel_size=3, stride=4).input_gradient(gradient, size)
 
 
 def test_weights_start_glorot_uniform_and_biases_at_zero() -> None:

@@ -20,7 +20,7 @@ import golden
 from gicinpaint import ContextualAttention, Generator, Inpainter
 from gicinpaint.attention import ReferenceAttention
 from gicinpaint.models.generator import CoarseGenerator
-from gicinpaint.models.model_folder import DIGEST_FILE
+from gicinpaint.models.stored import DIGEST_FILE
 from gicinpaint.weights import load_weights, swap_image_channels
 from gicinpaint.weights.pretrained import ENVIRONMENT, find_default, load_generator, save_generator
 from models import checkpoint, outputs

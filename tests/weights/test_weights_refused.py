@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from gicinpaint import Generator
-from gicinpaint.models.model_folder import DIGEST_FILE
+from gicinpaint.models.stored import DIGEST_FILE
 from gicinpaint.weights.conversion import save
 from gicinpaint.weights.pretrained import load_generator, save_generator
 from models import checkpoint

@@ -3,7 +3,7 @@
 from gicinpaint.models.compositing import Box, composite, crop_box, fill_with_mean, mask_out
 from gicinpaint.models.critics import Critic, GlobalCritic, LocalCritic, PatchCritic
 from gicinpaint.models.generator import CoarseGenerator, CoarseNetwork, Completion, Generator, RefinementNetwork
-from gicinpaint.models.harmonic_fill import fill_harmonically
+from gicinpaint.models.harmonic_fill import fill_harmonically, solve_laplace
 
 __all__ = [
     "Box",
@@ -21,4 +21,5 @@ __all__ = [
     "fill_harmonically",
     "fill_with_mean",
     "mask_out",
+    "solve_laplace",
 ]

@@ -1,6 +1,6 @@
 """The critics: one scores the whole image, one the box around the hole, one every patch.
 
-All are called alike, `critic(critic.view(image, box), critic.view(mask, box))`, so that training needs no special case.
+Training calls all of them alike: `critic(critic.view(image, box), critic.view(mask, box))`.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ _SLOPE = 0.2  # of the activations below zero
 
 
 class Critic(nn.Module):
-    """Four convolutions that halve the size and one score per image.
+    """Four convolutions that halve the size, then one score per image.
 
     Args:
         widths: Output channels of the four convolutions.
-        image_size: Height and width of the images it scores; the dense unit fixes them. One number means both.
+        image_size: Height and width of the images it scores, or one number for both; the linear layer fixes them.
 
     Shape:
         - image: (B, 3, *image_size), [-1, 1]
@@ -41,11 +41,10 @@ class Critic(nn.Module):
         super().__init__()
         _check_widths(widths)
         self.image_size = _height_and_width(image_size)
-        channels = [3, *widths]
         self.features = nn.Sequential(
             *(
                 Convolution(c_in, c_out, kernel_size=5, stride=2, activation=nn.LeakyReLU(_SLOPE))
-                for c_in, c_out in pairwise(channels)
+                for c_in, c_out in pairwise([3, *widths])
             )
         )
         h, w = (-(-size // _STRIDE) for size in self.image_size)
@@ -63,21 +62,17 @@ class Critic(nn.Module):
         return image
 
     def input_gradient(self, image: Tensor) -> Tensor:
-        """Return the gradient of each image's score to that image, for the gradient penalty.
+        """Return the gradient of each image's score to that image, (B, 3, *image_size), for the gradient penalty.
 
-        The layers are piecewise linear, so the gradient is the dense unit's weights taken back through transposed
-        convolutions and the activations' slopes. Written so, its own derivative to the weights takes four passes of
-        every convolution; where autograd differentiates twice it takes six, two of them over zeros. The result carries
-        no derivative to the image or to the biases: almost everywhere those are zero.
+        The layers are piecewise linear, so the gradient is the linear layer's weights taken back through transposed
+        convolutions and the activations' slopes. Its own derivative to the weights then takes four passes of every
+        convolution; where autograd differentiates twice it takes six, two of them over zeros. The result carries no
+        derivative to the image or to the biases: almost everywhere those are zero.
 
         A subclass with other layers must override this too, or set it to None: then autograd is used.
 
-        Shape:
-            - image: (B, 3, *image_size), [-1, 1]
-            - returned: as the image
-
-        Raises:
-            ValueError: As for a score.
+        Args:
+            image: As for a score.
 
         Source:
             Ours.
@@ -91,7 +86,7 @@ class Critic(nn.Module):
         gradient = self.score.weight.reshape(1, *inputs[-1].shape[1:])
         for layer, x, activated in zip(layers[::-1], inputs[-2::-1], inputs[:0:-1], strict=True):
             slope = torch.full_like(activated, _SLOPE).masked_fill_(activated > 0, 1)
-            gradient = layer.take_back(gradient * slope, x.shape[-2:])
+            gradient = layer.input_gradient(gradient * slope, x.shape[-2:])
         return gradient
 
     def _check(self, image: Tensor) -> None:
@@ -105,21 +100,11 @@ class Critic(nn.Module):
 
 
 class GlobalCritic(Critic):
-    """The critic that scores the whole completed image.
+    """The critic that scores the whole completed image; shapes, errors and source as for `Critic`.
 
     Args:
         width: Channels of the first convolution; the following have 2, 4 and 4 times as many.
-        image_size: Height and width of the images it scores, or one number for both.
-
-    Shape:
-        - image: (B, 3, *image_size), [-1, 1]
-        - returned: (B, 1)
-
-    Raises:
-        ValueError: If a width or a size is less than 1, or an image differs from that in shape, type or range.
-
-    Source:
-        Yu et al. 2018, section 3.2; layers as in the released code.
+        image_size: Height and width of the images, or one number for both.
     """
 
     def __init__(self, width: int = 64, image_size: int | Sequence[int] = (256, 256)) -> None:
@@ -127,21 +112,11 @@ class GlobalCritic(Critic):
 
 
 class LocalCritic(Critic):
-    """The critic that scores the box around the hole.
+    """The critic that scores the box around the hole; shapes, errors and source as for `Critic`.
 
     Args:
         width: Channels of the first convolution; the following have 2, 4 and 8 times as many.
-        image_size: Height and width of the boxes it scores, or one number for both.
-
-    Shape:
-        - image: (B, 3, *image_size), [-1, 1]
-        - returned: (B, 1)
-
-    Raises:
-        ValueError: If a width or a size is less than 1, or an image differs from that in shape, type or range.
-
-    Source:
-        Yu et al. 2018, section 3.2; layers as in the released code.
+        image_size: Height and width of the boxes, or one number for both.
     """
 
     def __init__(self, width: int = 64, image_size: int | Sequence[int] = (128, 128)) -> None:
@@ -153,7 +128,7 @@ class LocalCritic(Critic):
 
 
 class PatchCritic(nn.Module):
-    """The critic that scores every place of an image, given the hole: any size, any number and shape of holes.
+    """The critic that scores every patch of an image, given the hole: any size, any number and shape of holes.
 
     Spectrally normalised 5x5 convolutions that halve the size, each with a leaky ReLU of slope 0.2, the last too.
 
@@ -166,23 +141,21 @@ class PatchCritic(nn.Module):
     Shape:
         - image: (B, 3, H, W), [-1, 1]
         - mask: (B or 1, 1, H, W), {0, 1}, 1 = hole
-        - returned: (B, 4 * width, ceil(H / 2^depth), ceil(W / 2^depth)), unbounded scores; with a depth of 2 or 1 there
-          are fewer channels
+        - returned: (B, C, ceil(H / 2^depth), ceil(W / 2^depth)), unbounded scores; C is 4 * width from depth 3 on
 
     Raises:
         ValueError: If a setting is out of range, the mask is missing, or shapes, types or values differ from that.
 
     Source:
-        Yu et al. 2019 (free-form inpainting), section 3.3, SN-PatchGAN; layers as in the released code, whose depth is
-        6 and whose width is 64.
+        Yu et al. 2019, section 3.3, SN-PatchGAN; layers, depth and width as in the released code.
     """
 
     def __init__(self, width: int = 64, in_channels: int = 4, depth: int = 6, detach: bool = False) -> None:
         super().__init__()
         _check_widths([width])
-        if in_channels < 3 or depth < 1:
+        if in_channels not in (3, 4) or depth < 1:
             raise ValueError(
-                f"a patch critic needs at least 3 in_channels and a depth of 1, got {in_channels} and {depth}; "
+                f"a patch critic needs 3 or 4 in_channels and a depth of at least 1, got {in_channels} and {depth}; "
                 "the released values are 4 and 6"
             )
         self.in_channels = in_channels
@@ -190,7 +163,7 @@ class PatchCritic(nn.Module):
         self.features = nn.Sequential(*(_SpectralConvolution(*pair, detach=detach) for pair in pairwise(channels)))
 
     def forward(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the scores of every place; each call moves the estimates of the singular vectors on."""
+        """Return the scores of all patches; each call updates the estimates of the singular vectors."""
         check_image(image, "critic input", dtype=next(self.parameters()).dtype)
         if self.in_channels == 3:
             return self.features(image)
@@ -209,8 +182,8 @@ class PatchCritic(nn.Module):
 class _SpectralConvolution(Convolution):
     """A 5x5 convolution with stride 2 whose kernel is divided by an estimate of its largest singular value.
 
-    Every call takes one step of the power iteration and keeps the left vector `u`, which is part of the state. The
-    matrix has one column for each output channel. Gradients pass through the new vectors unless detached.
+    Every call, also in evaluation, takes one step of the power iteration and keeps the left vector `u` as state. The
+    matrix has one row for each output channel. Gradients pass through the new vectors unless detached.
     """
 
     u: Tensor
@@ -225,15 +198,14 @@ class _SpectralConvolution(Convolution):
         """Return the activated convolution of x with the normalised kernel."""
         with torch.autocast(x.device.type, enabled=False):
             matrix = self.weight.flatten(1)  # (out_channels, rest)
-            v = _normalized(self.u.clone() @ matrix)  # a copy: the buffer moves on before the backward pass
+            v = _normalized(self.u.clone() @ matrix)  # a copy: the buffer changes before the backward pass
             u = _normalized(matrix @ v)
             if self.detach:
                 u, v = u.detach(), v.detach()
             weight = self.weight / (u @ matrix @ v)
             with torch.no_grad():
                 self.u.copy_(u)
-        x = F.conv2d(self._same_padded(x), weight, self.bias, self.stride)
-        return cast(nn.Module, self.activation)(x)
+        return self.activate(F.conv2d(self.pad(x), weight, self.bias, self.stride))
 
 
 def _normalized(vector: Tensor) -> Tensor:

@@ -10,9 +10,8 @@ from gicinpaint.attention import ContextualAttention
 from gicinpaint.attention.layer import resize_nearest
 from gicinpaint.checks import check_image, check_mask
 from gicinpaint.models.compositing import composite
-from gicinpaint.models.encoder_decoder import Decoder, DilatedConvolutions, Encoder, elu
 from gicinpaint.models.harmonic_fill import fill_harmonically
-from gicinpaint.models.layers import Convolution
+from gicinpaint.models.layers import Convolution, Decoder, DilatedConvolutions, Encoder, elu
 from gicinpaint.models.stored import StoredNetwork
 
 SIZE_MULTIPLE = 8  # two stride-2 convolutions, and the attention halves the feature grid once more
@@ -43,11 +42,11 @@ class CoarseNetwork(nn.Module):
     Args:
         width: Channels at full size, even.
         padding: "zeros", or "mirror" for the released option SYMMETRIC.
-        residual: Whether it gets the hole filled with a smooth surface and adds to that, instead of making an image
-            from a hole of 0; before training it nearly returns the surface.
+        residual: Whether it adds to a harmonic filling of the hole instead of making an image from a hole of 0; before
+            training it nearly returns that filling.
 
     Shape:
-        - masked: (B, 3, H, W), [-1, 1], H and W multiples of 8
+        - masked: (B, 3, H, W), [-1, 1], the hole set to 0; H and W multiples of 8
         - mask: (B or 1, 1, H, W), {0, 1}
         - returned: (B, 3, H, W), [-1, 1]
 
@@ -72,7 +71,7 @@ class CoarseNetwork(nn.Module):
         _check_input(masked, mask, self.encoder.stem.weight.dtype)
         image = fill_harmonically(masked, mask) if self.residual else masked
         output = self.decoder(self.dilated(self.encoder(_with_planes(image, mask))))
-        return _add(image, output) if self.residual else output
+        return F.hardtanh(image + output) if self.residual else output
 
 
 class RefinementNetwork(nn.Module):
@@ -81,7 +80,7 @@ class RefinementNetwork(nn.Module):
     Args:
         width: Channels at full size, even.
         attention: Contextual attention, or None to leave the attention branch out (the paper's baseline).
-        padding: "zeros", or "mirror" for the released option SYMMETRIC.
+        padding: As for `CoarseNetwork`.
         residual: Whether it adds to the image it gets, little at first, instead of making a new one.
 
     Shape:
@@ -90,8 +89,7 @@ class RefinementNetwork(nn.Module):
         - returned: (B, 3, H, W), [-1, 1], and the offset as in `Completion`
 
     Raises:
-        ValueError: If the width is odd, shapes, types or values differ from that, or an offset is asked
-            for without attention.
+        ValueError: As for `CoarseNetwork`, or if an offset is asked for without attention.
 
     Source:
         Yu et al. 2018, section 4.2 and figure 4. Follows the released code where they part. `residual` is ours.
@@ -125,21 +123,12 @@ class RefinementNetwork(nn.Module):
         planes = _with_planes(image, mask)
         features, offset = self.dilated(self.dilated_encoder(planes)), None
         if self.attention is not None:
-            attended, offset = self._attend(self.attention, self.attention_encoder(planes), mask, return_offset)
+            attended, offset = _attend(self.attention, self.attention_encoder(planes), mask, return_offset)
             features = torch.cat([features, self.attended(attended)], dim=1)
         elif return_offset:
             raise ValueError("return_offset needs an attention layer, got attention=None; build one with attention")
         output = self.decoder(features)
-        return _add(image, output) if self.residual else output, offset
-
-    def _attend(
-        self, attention: ContextualAttention, features: Tensor, mask: Tensor, return_offset: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        h, w = features.shape[-2:]
-        small_mask = resize_nearest(mask.to(features.dtype), (h, w))
-        if return_offset:
-            return attention(features, mask=small_mask, return_offset=True)
-        return attention(features, mask=small_mask), None
+        return F.hardtanh(image + output) if self.residual else output, offset
 
 
 class Generator(StoredNetwork):
@@ -149,7 +138,7 @@ class Generator(StoredNetwork):
         width: Channels at full size, even; the paper's is 32.
         attention: Contextual attention of the second stage; None is the paper's baseline without attention.
         padding: "zeros", or "mirror" for the released option SYMMETRIC.
-        residual: Whether each stage adds to the image it gets, the first one to a smooth filling of the hole, instead
+        residual: Whether each stage adds to the image it gets, the first one to a harmonic filling of the hole, instead
             of making an image; easier to learn from few images.
 
     Shape:
@@ -179,7 +168,7 @@ class Generator(StoredNetwork):
         padding: str = "zeros",
         residual: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(width=width, attention=attention, padding=padding, residual=residual)
         self.coarse_network = CoarseNetwork(width, padding, residual)
         self.refinement_network = RefinementNetwork(width, attention, padding, residual)
 
@@ -191,27 +180,22 @@ class Generator(StoredNetwork):
 
 
 class CoarseGenerator(StoredNetwork):
-    """The coarse network alone, with a generator's signature.
+    """The coarse network alone, called as a generator; returns a `Completion` without refined image and offset.
 
     Args:
         width: Channels at full size, even; the paper's is 32.
-        padding: "zeros", or "mirror" for the released option SYMMETRIC.
+        padding: As for `CoarseNetwork`.
         residual: As for `CoarseNetwork`.
 
-    Shape:
-        - masked: (B, 3, H, W), [-1, 1], the hole set to 0; H and W multiples of 8
-        - mask: (B or 1, 1, H, W), {0, 1}
-        - returned: `Completion` without refined image and offset
-
     Raises:
-        ValueError: If shapes, types or values differ from that, or an offset is asked for.
+        ValueError: As for `CoarseNetwork`, or if an offset is asked for.
 
     Source:
         Released code, option PRETRAIN_COARSE_NETWORK.
     """
 
     def __init__(self, width: int = 32, padding: str = "zeros", residual: bool = False) -> None:
-        super().__init__()
+        super().__init__(width=width, padding=padding, residual=residual)
         self.coarse_network = CoarseNetwork(width, padding, residual)
 
     def forward(self, masked: Tensor, mask: Tensor, return_offset: bool = False) -> Completion:
@@ -221,8 +205,14 @@ class CoarseGenerator(StoredNetwork):
         return Completion(self.coarse_network(masked, mask), None, None)
 
 
-def _add(image: Tensor, difference: Tensor) -> Tensor:
-    return F.hardtanh(image + difference)  # clips to [-1, 1]
+def _attend(
+    attention: ContextualAttention, features: Tensor, mask: Tensor, return_offset: bool
+) -> tuple[Tensor, Tensor | None]:
+    h, w = features.shape[-2:]
+    small_mask = resize_nearest(mask.to(features.dtype), (h, w))
+    if return_offset:
+        return attention(features, mask=small_mask, return_offset=True)
+    return attention(features, mask=small_mask), None
 
 
 def _with_planes(image: Tensor, mask: Tensor) -> Tensor:

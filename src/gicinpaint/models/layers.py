@@ -1,4 +1,4 @@
-"""The pieces the paper's networks repeat: padded convolutions and the nearest resize of the released code."""
+"""The layers of the paper's networks: padded convolutions, upsampling, the encoder and decoder of each stage."""
 
 from collections.abc import Sequence
 
@@ -8,19 +8,18 @@ from torch.nn import functional as F
 
 
 class Convolution(nn.Conv2d):
-    """A convolution with bias, padded as TensorFlow pads it, and its activation.
+    """A convolution with bias and activation, padded as TensorFlow does it.
 
-    With zeros the padding is TensorFlow's 'SAME': the output has ceil(size / stride) cells and, where the padding
-    is odd, the smaller half goes to the top and left. With mirror the edge pixel is repeated and all four sides
-    get the same padding whatever the stride, so that a stride of 2 samples a grid shifted by one against 'SAME'.
-    Weights start Glorot uniform, biases at zero.
+    With "zeros" the padding is TensorFlow's 'SAME': where it is odd, the smaller half goes to the top and left. With
+    "mirror" the edge pixel is repeated and all four sides get the same padding whatever the stride, so that a stride
+    of 2 samples a grid shifted by one against 'SAME'. Weights start Glorot uniform, biases at zero.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Height and width of the kernel, odd.
-        stride: Step of the kernel.
-        dilation: Spacing of the kernel's cells.
+        stride: Stride of the kernel.
+        dilation: Dilation of the kernel.
         padding: "zeros", or "mirror" for the released option SYMMETRIC.
         activation: Module applied to the output, if any.
 
@@ -47,11 +46,9 @@ class Convolution(nn.Conv2d):
     ) -> None:
         if padding not in ("zeros", "mirror"):
             raise ValueError(f"padding must be 'zeros' or 'mirror', got {padding!r}; 'mirror' is SYMMETRIC")
-        reach = dilation * (kernel_size - 1)  # cells that the kernel spans beyond its first
         symmetric = padding == "zeros" and stride == 1
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding=reach // 2 if symmetric else 0, dilation=dilation
-        )
+        amount = dilation * (kernel_size - 1) // 2 if symmetric else 0
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding=amount, dilation=dilation)
         self.pads_itself = symmetric
         self.mirror = padding == "mirror"
         self.activation = activation
@@ -64,40 +61,43 @@ class Convolution(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activated convolution of x."""
-        if not self.pads_itself:
-            x = self._mirrored(x) if self.mirror else self._same_padded(x)
-        x = super().forward(x)
+        return self.activate(super().forward(x if self.pads_itself else self.pad(x)))
+
+    def activate(self, x: Tensor) -> Tensor:
+        """Return the activation of the convolution's result."""
         return x if self.activation is None else self.activation(x)
 
-    def take_back(self, gradient: Tensor, size: Sequence[int]) -> Tensor:
-        """Take a gradient to the convolution's result, before its activation, back to its input.
+    def pad(self, x: Tensor) -> Tensor:
+        """Return x with the padding that the kernel needs."""
+        if self.mirror:
+            return mirror_pad(x, [self.dilation[0] * (self.kernel_size[0] - 1) // 2] * 4)
+        return F.pad(x, (*self._amounts(x.shape[-1]), *self._amounts(x.shape[-2])))
+
+    def input_gradient(self, gradient: Tensor, size: Sequence[int]) -> Tensor:
+        """Return the gradient to the input from the gradient to the result before its activation.
 
         Args:
-            gradient: Gradient to the result.
+            gradient: Gradient to the result, (B, out_channels, ceil(H / stride), ceil(W / stride)).
             size: Height and width of the input.
 
-        Shape:
-            - gradient: (B, out_channels, ceil(H / stride), ceil(W / stride))
-            - returned: (B, in_channels, H, W)
+        Returns:
+            (B, in_channels, H, W).
 
         Raises:
-            ValueError: If the padding is "mirror", or the stride is larger than what the kernel spans.
+            ValueError: If the padding is "mirror", or the stride is larger than the dilated kernel.
 
         Source:
             Ours: the gradient of a convolution is a transposed convolution with the same weights.
         """
         if self.mirror:
-            raise ValueError("take_back needs a convolution padded with 'zeros', got 'mirror'; use autograd there")
+            raise ValueError("input_gradient needs a convolution padded with 'zeros', got 'mirror'; use autograd there")
         if self.stride[0] > (self.kernel_size[0] - 1) * self.dilation[0] + 1:
             raise ValueError(
-                f"take_back needs a stride within the kernel's span, got {self.stride[0]}; use autograd there"
+                f"input_gradient needs a stride within the kernel's span, got {self.stride[0]}; use autograd there"
             )
         (top, _), (left, _) = self._amounts(size[0]), self._amounts(size[1])
         padded = F.conv_transpose2d(gradient, self.weight, stride=self.stride, dilation=self.dilation)
         return padded[..., top : top + size[0], left : left + size[1]]
-
-    def _same_padded(self, x: Tensor) -> Tensor:
-        return F.pad(x, (*self._amounts(x.shape[-1]), *self._amounts(x.shape[-2])))
 
     def _amounts(self, size: int) -> tuple[int, int]:
         """Return the zeros before and after an axis."""
@@ -105,10 +105,6 @@ class Convolution(nn.Conv2d):
         last = size % stride or stride  # cells of the last step; a plain number where the size is a known multiple
         total = max((kernel - 1) * dilation + 1 - last, 0)
         return total // 2, total - total // 2
-
-    def _mirrored(self, x: Tensor) -> Tensor:
-        amount = self.dilation[0] * (self.kernel_size[0] - 1) // 2
-        return mirror_pad(x, (amount, amount, amount, amount))
 
 
 class Upsample(nn.Module):
@@ -139,25 +135,103 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution of x at twice its size."""
-        weight, bias, activation = self.convolution.weight, self.convolution.bias, self.convolution.activation
-        weight = _summed_for_copies(_summed_for_copies(weight, 2), 3).transpose(0, 1)
+        weight = _summed_for_copies(_summed_for_copies(self.convolution.weight, 2), 3).transpose(0, 1)
         outside = 1  # cells of the output that belong to neighbours outside the image
         if self.convolution.mirror:
             x, outside = mirror_pad(x, (1, 1, 1, 1)), 3
-        x = F.conv_transpose2d(x, weight, bias, stride=2, padding=outside)
-        return x if activation is None else activation(x)
+        x = F.conv_transpose2d(x, weight, self.convolution.bias, stride=2, padding=outside)
+        return self.convolution.activate(x)
+
+
+class Encoder(nn.Sequential):
+    """Six convolutions that reduce the input planes to a quarter of the image's size.
+
+    Args:
+        widths: Output channels of the six convolutions; the second and the fourth halve the size.
+        padding: "zeros" or "mirror".
+        last_activation: Activation of the last convolution.
+
+    Shape:
+        - planes: (B, 5, H, W)
+        - returned: (B, widths[5], H/4, W/4)
+
+    Source:
+        Released code, `conv1` to `conv6`, `xconv1` to `xconv6` and `pmconv1` to `pmconv6`.
+    """
+
+    def __init__(self, widths: Sequence[int], padding: str, last_activation: nn.Module | None = None) -> None:
+        stem, half_in, half, quarter_in, quarter, last = widths
+        super().__init__()
+        self.stem = Convolution(5, stem, kernel_size=5, padding=padding, activation=elu())
+        self.downsample_half = Convolution(stem, half_in, stride=2, padding=padding, activation=elu())
+        self.half_size = Convolution(half_in, half, padding=padding, activation=elu())
+        self.downsample_quarter = Convolution(half, quarter_in, stride=2, padding=padding, activation=elu())
+        self.quarter_size = Convolution(quarter_in, quarter, padding=padding, activation=elu())
+        self.features = Convolution(quarter, last, padding=padding, activation=last_activation or elu())
+
+
+class DilatedConvolutions(nn.Sequential):
+    """Four convolutions with dilations 2, 4, 8 and 16 that widen the receptive field; (B, channels, H, W) to the same.
+
+    Args:
+        channels: Channels of the input and of the output.
+        padding: "zeros" or "mirror".
+
+    Source:
+        Released code, `conv7_atrous` to `conv10_atrous`.
+    """
+
+    def __init__(self, channels: int, padding: str) -> None:
+        super().__init__(
+            *(Convolution(channels, channels, dilation=d, padding=padding, activation=elu()) for d in (2, 4, 8, 16))
+        )
+
+
+class Decoder(nn.Sequential):
+    """Two convolutions, two upsamplings and a projection to an image in [-1, 1] or to a residual.
+
+    Args:
+        in_channels: Channels of the input.
+        width: Channels at full size.
+        padding: "zeros" or "mirror".
+        residual: Whether the result is a residual, small at first and unbounded, instead of clipped to [-1, 1].
+
+    Shape:
+        - x: (B, in_channels, H, W)
+        - returned: (B, 3, 4 * H, 4 * W), [-1, 1], or unbounded for a residual
+
+    Source:
+        Released code, `conv11` to `conv17` and `allconv11` to `allconv17`.
+    """
+
+    def __init__(self, in_channels: int, width: int, padding: str, residual: bool = False) -> None:
+        super().__init__()
+        self.merge = Convolution(in_channels, 4 * width, padding=padding, activation=elu())
+        self.quarter_size = Convolution(4 * width, 4 * width, padding=padding, activation=elu())
+        self.upsample_half = Upsample(4 * width, 2 * width, padding=padding, activation=elu())
+        self.half_size = Convolution(2 * width, 2 * width, padding=padding, activation=elu())
+        self.upsample_full = Upsample(2 * width, width, padding=padding, activation=elu())
+        self.full_size = Convolution(width, width // 2, padding=padding, activation=elu())
+        self.image = Convolution(width // 2, 3, padding=padding, activation=None if residual else nn.Hardtanh())
+        if residual:
+            # Near 0, so that the start is near the input; at 0 the layers below learn from noise and die.
+            nn.init.xavier_uniform_(self.image.weight, gain=0.1)
+
+
+def elu() -> nn.ELU:
+    """Return the activation of the paper's generator."""
+    return nn.ELU(inplace=True)  # the convolution before does not need its output, and fresh memory costs time
 
 
 def mirror_pad(x: Tensor, amounts: Sequence[int]) -> Tensor:
     """Pad by mirroring, the edge pixel included, by any amount.
 
     Args:
-        x: Images or features.
+        x: Images or features, (B, C, H, W).
         amounts: Pixels to add at the left, right, top and bottom.
 
-    Shape:
-        - x: (B, C, H, W)
-        - returned: (B, C, top + H + bottom, left + W + right)
+    Returns:
+        (B, C, top + H + bottom, left + W + right).
 
     Source:
         Released code, padding SYMMETRIC. PyTorch's "reflect" leaves the edge pixel out.

@@ -1,17 +1,25 @@
-"""Networks that write themselves to a folder or a hub repository, and come back from it."""
+"""Networks as folders or hub repositories: model.safetensors with its SHA-256, and config.json with the settings."""
 
+import hashlib
+import inspect
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from gicinpaint.attention import ContextualAttention
-from gicinpaint.models.model_folder import CONFIG_FILE, DIGEST_FILE, WEIGHTS_FILE, read_folder, write_folder
+from gicinpaint.config.atomic_files import atomic_file, write_text
 
-_ATTENTION_SETTINGS = ("patch_size", "rate", "propagation_size", "softmax_scale", "propagate")
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+DIGEST_FILE = f"{WEIGHTS_FILE}.sha256"  # as sha256sum writes and checks it: safetensors has no checksum of its own
+_LARGEST_CONFIG = 2**20  # bytes; real ones have a few hundred
 _CARD: dict[str, Any] = {"library_name": "gicinpaint", "pipeline_tag": "image-to-image", "tags": ["inpainting"]}
+_ATTENTION_SETTINGS = [name for name in inspect.signature(ContextualAttention).parameters if name != "backend"]
 
 if TYPE_CHECKING:
     HubModel: Any = object
@@ -35,38 +43,36 @@ else:
 
 
 class StoredNetwork(nn.Module, HubModel, **_CARD):
-    """A network of two stages or one that keeps its settings in its layers.
+    """A network that records its constructor's arguments and can be stored with them.
 
     `save_pretrained(folder)`, `from_pretrained(folder_or_repository)` and `push_to_hub(repository)` are those of
-    huggingface_hub's model mixin; a folder holds model.safetensors with its SHA-256, and config.json.
+    huggingface_hub's model mixin.
+
+    Args:
+        arguments: The subclass's constructor arguments by name: plain data, or a `ContextualAttention`.
     """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__()
+        self._arguments = arguments
 
     @property
     def settings(self) -> dict[str, Any]:
         """Plain data from which `build` builds a network like this one."""
-        coarse: Any = self.coarse_network
-        refinement = getattr(self, "refinement_network", None)
-        stem = coarse.encoder.stem
-        settings: dict[str, Any] = {
-            "network": type(self).__name__,
-            "width": stem.out_channels,
-            "padding": "mirror" if stem.mirror else "zeros",
-            "residual": coarse.residual,
+        plain = {
+            name: {key: getattr(value, key) for key in _ATTENTION_SETTINGS} if isinstance(value, nn.Module) else value
+            for name, value in self._arguments.items()
         }
-        if refinement is not None:
-            attention = refinement.attention
-            settings["attention"] = attention and {name: getattr(attention, name) for name in _ATTENTION_SETTINGS}
-        return settings
+        return {"network": type(self).__name__, **plain}
 
     @classmethod
     def build(cls, settings: Mapping[str, Any], state: Mapping[str, Tensor], name: str) -> Self:
-        """Return the network that settings describe with its weights, for evaluation; the attention's backend is ours.
+        """Return the network that settings describe with its weights, in float32 and for evaluation.
 
-        It is sized without memory first, so settings that do not fit the weights cost nothing. Weights that are stored
-        in another type, such as float16, become float32.
+        Settings are checked against the weights before memory is allocated. The attention gets the default backend.
 
         Args:
-            settings: As the property of that name; other keys of an attention, such as its backend, are left out.
+            settings: As the property of that name; an attention's backend is ignored.
             state: State dict.
             name: What to call the model in messages.
 
@@ -102,12 +108,12 @@ class StoredNetwork(nn.Module, HubModel, **_CARD):
 
 
 def fetch(model_id: str, **download: Any) -> Path:
-    """Return the folder of a model: itself, or a copy of a hub repository's files.
+    """Return the folder of a model; a hub repository's files are downloaded first.
 
     Args:
         model_id: A folder, or the name of a repository.
         download: Options of huggingface_hub's mixin, such as `revision`, `cache_dir` and `local_files_only`; others
-            are left out.
+            are ignored.
     """
     if Path(model_id).is_dir():
         return Path(model_id)
@@ -116,6 +122,62 @@ def fetch(model_id: str, **download: Any) -> Path:
     names = ("revision", "cache_dir", "force_download", "local_files_only", "token")
     options = {name: download[name] for name in names if name in download}
     return Path(snapshot_download(model_id, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, DIGEST_FILE], **options))
+
+
+def write_folder(folder: Path, settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """Write a network's settings and weights, and the SHA-256 of the weights file.
+
+    Args:
+        folder: Where to; made if absent.
+        settings: Plain data.
+        state: Tensors by name, stored in their own type.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = save({name: value.detach().cpu().contiguous() for name, value in state.items()}, {"format": "pt"})
+    (folder / DIGEST_FILE).unlink(missing_ok=True)  # a kill leaves weights without a digest, never with another's
+    with atomic_file(folder / WEIGHTS_FILE) as partial:
+        partial.write_bytes(weights)
+    write_text(folder / CONFIG_FILE, json.dumps(settings, indent=2) + "\n")
+    write_text(folder / DIGEST_FILE, f"{hashlib.sha256(weights).hexdigest()}  {WEIGHTS_FILE}\n")
+
+
+def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return settings and weights, after checking the weights' SHA-256 if the folder has one.
+
+    Raises:
+        ValueError: If a file is absent, damaged or something else.
+    """
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} must hold {CONFIG_FILE} and {WEIGHTS_FILE}, got no {name}; copy both files")
+    try:
+        if (folder / CONFIG_FILE).stat().st_size > _LARGEST_CONFIG:
+            raise ValueError("it is over 1 MB")
+        settings = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
+            raise ValueError("it is no JSON object")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{folder / CONFIG_FILE} must be a small JSON object: {error}; copy it again") from None
+    _check_digest(folder)
+    try:
+        return settings, load_file(folder / WEIGHTS_FILE)
+    except Exception as error:  # the reader has its own kinds of error
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{folder / WEIGHTS_FILE} cannot be read as safetensors: {reason}; copy it again") from None
+
+
+def _check_digest(folder: Path) -> None:
+    if not (folder / DIGEST_FILE).is_file():
+        return  # of another tool
+    with (folder / DIGEST_FILE).open("rb") as file:
+        recorded = file.read(64).decode(errors="replace").lower()
+    with (folder / WEIGHTS_FILE).open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != recorded:
+        raise ValueError(
+            f"{folder / WEIGHTS_FILE} must have the SHA-256 that {DIGEST_FILE} records, {recorded[:12]}..., got "
+            f"{found[:12]}...; it is damaged or another model's: copy both again"
+        )
 
 
 def _check_shapes(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], name: str) -> None:

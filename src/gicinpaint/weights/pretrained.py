@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from gicinpaint.config.aliases import modernize
 from gicinpaint.models.generator import CoarseGenerator, Generator
-from gicinpaint.models.model_folder import CONFIG_FILE, WEIGHTS_FILE, read_folder, write_folder
-from gicinpaint.models.stored import StoredNetwork
+from gicinpaint.models.stored import CONFIG_FILE, WEIGHTS_FILE, StoredNetwork, read_folder, write_folder
 from gicinpaint.weights.channels import swap_image_channels
 from gicinpaint.weights.tf_convert import load_weights
 
