@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from gicinpaint import cli
-from gicinpaint.benchmark import AttentionBenchmark, Case, Limits, Measuring, list_cases
-from gicinpaint.benchmark.memory import peak_extra_memory
-from gicinpaint.benchmark.timing import time_in_turns
+from gicinpaint.benchmark import AttentionBenchmark, BenchmarkLimits, Case, Measuring, list_cases
+from gicinpaint.benchmark.measure import peak_extra_memory, time_in_turns
 from gicinpaint.benchmark.training_step import TrainingWork
 from gicinpaint.models.layers import Convolution
 
@@ -20,7 +19,7 @@ FOLDER = Path(__file__).parents[2] / "conf" / "benchmark"
 OPTIONS = sorted({path.stem for path in FOLDER.glob("*.yaml")} - {"data"})  # data has figures instead of cases
 TINY = {
     "attention": ["backends=[reference,tiled]", "benchmark.sizes=[8,[16,8]]", "benchmark.channels=4"],
-    "generator": ["backends=[tiled,none]", "benchmark.basis='tiled contiguous'", "benchmark.sizes=[32]"],
+    "generator": ["backends=[tiled,baseline]", "benchmark.basis='tiled contiguous'", "benchmark.sizes=[32]"],
     "training_step": ["benchmark.sizes=[32]", "benchmark.batch_sizes=[2]", "benchmark.dtypes=[float32,bfloat16]"],
 }
 NARROW = {"attention": [], "generator": ["benchmark.width=4"], "training_step": ["benchmark.width=4"]}
@@ -75,14 +74,16 @@ def test_the_time_limit_leaves_three_rounds():
 
 def test_ratios_divide_the_time_of_the_basis():
     cases = [CASE, replace(CASE, variant="fast", work=Sleep(0.02))]
-    slow, fast = Measuring("slow", Limits(rounds=3), with_memory=False).results(cases)
+    slow, fast = Measuring("slow", BenchmarkLimits(rounds=3), with_memory=False).results(cases)
     assert slow.ratio == 1
     assert fast.ratio == pytest.approx(3, rel=0.2)
 
 
 def test_sizes_that_would_take_too_long_are_left_out_with_the_reason():
     cases = [replace(CASE, height=size, work=Sleep(0.01)) for size in (2, 4, 8)]
-    limits = Limits(rounds=1, step_seconds=0.1)  # 2 pixels 0.02 s; 4 pixels at most 0.08; 8 pixels at most 0.16
+    limits = BenchmarkLimits(
+        rounds=1, step_seconds=0.1
+    )  # 2 pixels 0.02 s; 4 pixels at most 0.08; 8 pixels at most 0.16
     results = list(Measuring("slow", limits, with_memory=False).results(cases))
     assert [bool(result.seconds) for result in results] == [True, True, False]
     assert results[2].left_out.startswith("may take")

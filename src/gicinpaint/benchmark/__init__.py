@@ -6,22 +6,22 @@ To add a benchmark, write a class that is a `Benchmark` or a `FigureBenchmark`, 
 from gicinpaint.benchmark.attention import AttentionBenchmark
 from gicinpaint.benchmark.cases import Benchmark, Case, Work, list_cases
 from gicinpaint.benchmark.data import DataBenchmark
-from gicinpaint.benchmark.figures import Figure, FigureBenchmark
 from gicinpaint.benchmark.generator import GeneratorBenchmark
-from gicinpaint.benchmark.measuring import Limits, Measuring, Result
+from gicinpaint.benchmark.measure import BenchmarkLimits, CaseResult, Measuring
+from gicinpaint.benchmark.report import Figure, FigureBenchmark
 from gicinpaint.benchmark.training_step import TrainingStepBenchmark
 
 __all__ = [
     "AttentionBenchmark",
     "Benchmark",
+    "BenchmarkLimits",
     "Case",
+    "CaseResult",
     "DataBenchmark",
     "Figure",
     "FigureBenchmark",
     "GeneratorBenchmark",
-    "Limits",
     "Measuring",
-    "Result",
     "TrainingStepBenchmark",
     "Work",
     "list_cases",

@@ -1,4 +1,4 @@
-"""Reading of training data: images per second, holes and batches, memory, a large index, a large folder."""
+"""Reading of training data: images per second, holes and batches, memory."""
 
 import itertools
 import multiprocessing
@@ -7,22 +7,23 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
 from gicinpaint.benchmark.cases import check_parts
-from gicinpaint.benchmark.data_files import make_empty_files, make_photographs
-from gicinpaint.benchmark.data_memory import index_memory, resident
-from gicinpaint.benchmark.figures import Figure
+from gicinpaint.benchmark.measure import resident_memory
+from gicinpaint.benchmark.report import Figure
 from gicinpaint.data import ImageFiles, InpaintingDataModule, InpaintingDataset, Packing, RandomCrop, TarShards, prepare
 from gicinpaint.data.dataset import collate
-from gicinpaint.data.listing import list_folder
-from gicinpaint.data.order import random_order
 from gicinpaint.data.sources import ImageSource
 from gicinpaint.masks.sampler import MaskSampler
 
-PARTS = ("speed", "memory", "index", "start")
+PARTS = ("speed", "memory")
 IMAGES_PER_SECOND = 150.0  # of a worker process; the goals are those of docs/data.md
-_SETTLED = 2.5  # seconds after which the listing of a new folder is kept
+WIDTH, HEIGHT = 500, 375
+_QUALITY = 92  # with the spectrum below a file has about 58 KB, the average of Places2
+_ROUGHNESS = 1.48  # amplitudes fall with this power of the frequency; those of photographs with about 1
 
 
 class DataBenchmark:
@@ -31,16 +32,12 @@ class DataBenchmark:
     Args:
         mask: Draws the holes.
         parts: "speed": images/s of one worker from a folder of JPEGs of 500 x 375 and from shards, and what holes and
-            batches add; "memory": growth of a worker; "index": names held by many processes; "start": the listing of
-            a large folder. Processor time where one process works alone, which other programs disturb least.
+            batches add; "memory": growth of a worker. Processor time where one process works alone, which other
+            programs disturb least.
         images: Number of JPEGs.
         image_size: Height and width of the crops.
         batch_size: Images per batch.
         items: Images that a worker reads while its memory is watched, from a tenth of them on; at least two batches.
-        names: File names in the index.
-        workers: Processes that share the index.
-        files: Empty files of the large folder.
-        folders: Number of its folders.
         scratch: Folder for the files; they are deleted at the end. None: where the system keeps temporary files.
 
     Raises:
@@ -55,15 +52,10 @@ class DataBenchmark:
         image_size: int = 256,
         batch_size: int = 16,
         items: int = 10_000,
-        names: int = 8_000_000,
-        workers: int = 16,
-        files: int = 1_800_000,
-        folders: int = 365,
         scratch: str | None = None,
     ) -> None:
         check_parts(parts, PARTS)
-        sizes = (image_size, batch_size, names, workers, files, folders)
-        if min(sizes) < 1 or images < batch_size or items < 2 * batch_size:
+        if min(image_size, batch_size) < 1 or images < batch_size or items < 2 * batch_size:
             raise ValueError(
                 "numbers must be at least 1, images at least batch_size and items at least twice that, got "
                 f"images={images}, batch_size={batch_size} and items={items}; choose larger ones"
@@ -74,10 +66,6 @@ class DataBenchmark:
         self.image_size = image_size
         self.batch_size = batch_size
         self.items = items
-        self.names = names
-        self.workers = workers
-        self.files = files
-        self.folders = folders
         self.scratch = scratch
 
     def figures(self, rounds: int) -> Iterator[Figure]:
@@ -85,16 +73,11 @@ class DataBenchmark:
         torch.set_num_threads(1)  # as in a worker process
         with tempfile.TemporaryDirectory(dir=self.scratch) as scratch:
             folder = Path(scratch)
-            if {"speed", "memory"} & set(self.parts):
-                sources = self._make_sources(folder)
+            sources = self._make_sources(folder)
             if "speed" in self.parts:
                 yield from self._speed(sources, rounds)
             if "memory" in self.parts:
                 yield from self._memory(sources["folder"])
-            if "index" in self.parts:
-                yield from self._index()
-            if "start" in self.parts:
-                yield from self._start(folder)
 
     def _make_sources(self, folder: Path) -> dict[str, ImageSource]:
         make_photographs(folder / "photographs", self.images)
@@ -163,7 +146,7 @@ class DataBenchmark:
             next(batches)
             if number in (first, count):
                 (worker,) = multiprocessing.active_children()
-                before, after = after, resident(worker.pid)
+                before, after = after, resident_memory(str(worker.pid)) or 0
         yield Figure("memory", f"a worker after {first * self.batch_size:,} images", before / 1e6, "MB")
         yield Figure("memory", f"the same after {count * self.batch_size:,} images", after / 1e6, "MB")
         yield Figure("memory", "growth", 100 * (after / before - 1), "%", most=1)
@@ -173,27 +156,19 @@ class DataBenchmark:
             source, source, self.mask, image_size=self.image_size, batch_size=self.batch_size, workers=1
         )
 
-    def _index(self) -> Iterator[Figure]:
-        seconds, held, more = index_memory(self.names, self.workers)
-        yield Figure("index", f"{self.names:,} names: time to make them", seconds, "s")
-        yield Figure("index", "held by the main process", held / 1e6, "MB")
-        yield Figure("index", f"more in {self.workers} workers together", more / 1e6, "MB")
-        yield Figure("index", "in total", (held + more) / 1e6, "MB", most=1500)
 
-    def _start(self, folder: Path) -> Iterator[Figure]:
-        large = folder / "large"
-        make_empty_files(large, self.files, self.folders)
-        time.sleep(_SETTLED)
-        for what, most in (("first start", None), ("second start", 5.0)):
-            start = time.perf_counter()
-            names = list_folder(large, cache_dir=folder / "cache")
-            random_order(len(names), 0, 0)
-            seconds = time.perf_counter() - start
-            if len(names) != self.files:
-                raise RuntimeError(f"listed {len(names)} files of {self.files}; did another program change {large}?")
-            yield Figure(
-                "start", f"{what} with {self.files:,} files in {self.folders} folders", seconds, "s", most=most
-            )
+def make_photographs(folder: Path, count: int) -> None:
+    """Write JPEGs of 500 x 375 whose spectrum and size are those of photographs."""
+    folder.mkdir(parents=True)
+    rows, columns = np.fft.fftfreq(HEIGHT)[:, None], np.fft.rfftfreq(WIDTH)[None]
+    amplitude = 1 / np.maximum(np.hypot(rows, columns), 1 / WIDTH) ** _ROUGHNESS
+    for number in range(count):
+        noise = np.random.default_rng(number).standard_normal((4, HEIGHT, WIDTH))
+        planes = np.fft.irfft2(np.fft.rfft2(noise) * amplitude, (HEIGHT, WIDTH))
+        planes /= planes.std((1, 2), keepdims=True)
+        colour = 128 + 45 * planes[0] + 12 * planes[1:]  # mostly light and dark
+        pixels = colour.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+        Image.fromarray(pixels).save(folder / f"{number:06d}.jpg", quality=_QUALITY)
 
 
 def _processor_seconds(step: Callable[[], object]) -> float:

@@ -12,9 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from gicinpaint.benchmark.cases import Case, list_cases
-from gicinpaint.benchmark.figures import Figure, FigureBenchmark, figure_table, write_figures
-from gicinpaint.benchmark.measuring import Limits, Measuring, Result, load
-from gicinpaint.benchmark.report import plot, table, write_csv
+from gicinpaint.benchmark.measure import BenchmarkLimits, CaseResult, Measuring, load
+from gicinpaint.benchmark.report import Figure, FigureBenchmark, figure_table, plot, table, write_csv, write_figures
 from gicinpaint.config.validation import JobError, build, check_configuration, load_option
 
 READS = {
@@ -30,7 +29,7 @@ BUSY = 0.5  # processes that want a core besides this one
 _LOG = logging.getLogger(__name__)
 
 
-def run_benchmark(config: DictConfig) -> Sequence[Result | Figure]:
+def run_benchmark(config: DictConfig) -> Sequence[CaseResult | Figure]:
     """Measure what a configuration describes and return the results: of cases, or figures with a goal each.
 
     Args:
@@ -45,7 +44,7 @@ def run_benchmark(config: DictConfig) -> Sequence[Result | Figure]:
     check_configuration(config, READS)
     device = _device(config.device)
     benchmark = build(config.benchmark)
-    limits: Limits = build(config.limits)
+    limits: BenchmarkLimits = build(config.limits)
     before = load()
     try:
         cases = [] if isinstance(benchmark, FigureBenchmark) else list(list_cases(benchmark, config.threads, device))
@@ -85,10 +84,11 @@ def _layers(config: DictConfig) -> dict[str, Any]:
     if config.get("attention") is not None:
         choice = str(HydraConfig.get().runtime.choices["attention"])
         names, chosen = ["reference", choice], {choice: config.attention}
+    chosen["baseline"] = None
     return {name: chosen[name] if name in chosen else load_option("attention", name) for name in names}
 
 
-def _measure(cases: list[Case], measuring: Measuring) -> list[Result]:
+def _measure(cases: list[Case], measuring: Measuring) -> list[CaseResult]:
     total = len(cases) * (measuring.limits.rounds + measuring.with_memory)
     results = []
     with tqdm(total=total, desc="measuring", unit="run", leave=False, dynamic_ncols=True) as bar:

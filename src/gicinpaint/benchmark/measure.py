@@ -1,0 +1,231 @@
+"""Measure the cases of a benchmark: times interleaved, so that a disturbance meets all alike, and peak memory."""
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from gicinpaint.benchmark.cases import Case, Step
+
+SHORTEST = 0.05  # seconds of one measurement; shorter steps are repeated within it
+FEWEST = 3  # rounds, whatever the time limit
+_SMALL = 32  # pixels: runs the same code once, so that loading it does not count
+
+
+@dataclass(frozen=True)
+class BenchmarkLimits:
+    """How much a benchmark may take.
+
+    Args:
+        rounds: Measurements of each case.
+        seconds: Time of a comparison after which no further round starts; three take place in any case.
+        step_seconds: Longest step that is tried; from the next smaller size, by the square of the pixels.
+        step_gigabytes: Largest peak memory that is tried, likewise.
+    """
+
+    rounds: int = 7
+    seconds: float = 60.0
+    step_seconds: float = 60.0
+    step_gigabytes: float = 8.0
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """What was measured of a case.
+
+    Attributes:
+        case: The case.
+        seconds: Time of a step, one number for each round; empty where it was left out.
+        memory: Peak bytes beyond inputs and weights, or None if not measured.
+        ratio: The basis's median time divided by this one's: above 1 is faster; None without both.
+        left_out: Why it was left out, or an empty string.
+    """
+
+    case: Case
+    seconds: Sequence[float] = ()
+    memory: int | None = None
+    ratio: float | None = None
+    left_out: str = ""
+
+    @property
+    def median(self) -> float:
+        """Median time of a step, seconds."""
+        return statistics.median(self.seconds)
+
+
+@dataclass
+class Measuring:
+    """Measures cases and remembers, for each curve, what the last size took.
+
+    Args:
+        basis: Variant that the others are compared with.
+        limits: How much it may take.
+        with_memory: Whether to measure memory too.
+        after_each: Called with a case after each of its measurements.
+    """
+
+    basis: str
+    limits: BenchmarkLimits
+    with_memory: bool
+    after_each: Callable[[Case], object] = lambda case: None
+    _last: dict[tuple[object, ...], CaseResult] = field(default_factory=dict)
+
+    def results(self, cases: Sequence[Case]) -> Iterator[CaseResult]:
+        """Return the results one comparison after the other."""
+        for _, group in groupby(cases, key=lambda case: case.comparison):
+            yield from self._compare(list(group))
+
+    def _compare(self, cases: list[Case]) -> list[CaseResult]:
+        reasons = {case: self._reason(case) for case in cases}
+        tried = [case for case in cases if not reasons[case]]
+        memory: dict[Case, int] = {}
+        for case in tried if self.with_memory else ():
+            memory[case] = peak_extra_memory(case)
+            self.after_each(case)
+        by_name = {case.variant: case for case in tried}
+        times = time_in_turns(
+            {name: case.set_up() for name, case in by_name.items()},
+            self.limits.rounds,
+            self.limits.seconds,
+            lambda name: self.after_each(by_name[name]),
+        )
+        ground = statistics.median(times[self.basis]) if self.basis in times else None
+        results = []
+        for case in cases:
+            if case.variant not in times:
+                results.append(CaseResult(case, left_out=reasons[case]))
+                continue
+            seconds = times[case.variant]
+            ratio = ground / statistics.median(seconds) if ground else None
+            results.append(CaseResult(case, seconds, memory.get(case), ratio))
+            self._last[case.curve] = results[-1]
+        return results
+
+    def _reason(self, case: Case) -> str:
+        """Return why a case is left out, judged by the last size of its curve, or an empty string."""
+        last = self._last.get(case.curve)
+        if last is None:
+            return ""
+        growth = (case.pixels / last.case.pixels) ** 2
+        if last.median * growth > self.limits.step_seconds:
+            return f"may take {last.median * growth:,.0f} s"
+        if last.memory is not None and last.memory * growth > self.limits.step_gigabytes * 1e9:
+            return f"may take {last.memory * growth / 1e9:,.0f} GB"
+        return ""
+
+
+def time_in_turns(
+    steps: Mapping[str, Step], rounds: int, seconds: float, after_each: Callable[[str], object] = lambda name: None
+) -> dict[str, list[float]]:
+    """Return the seconds per step of every round, by name.
+
+    Each step runs once before, unmeasured. In every round each is measured once, a different one first. The timer of
+    torch.utils.benchmark would warm up twice before each of these measurements, three times the cost of long steps.
+
+    Args:
+        steps: What to time, by name.
+        rounds: Measurements of each.
+        seconds: No further round starts after this long, once there were three.
+        after_each: Called with the name after each measurement.
+    """
+    repeats, names = {}, list(steps)
+    for name, step in steps.items():
+        step()
+        repeats[name] = max(1, round(SHORTEST / max(_time(step, 1), 1e-9)))
+    found: dict[str, list[float]] = {name: [] for name in names}
+    spent = 0.0
+    for turn in range(rounds if names else 0):
+        if turn >= FEWEST and spent > seconds:
+            break
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            found[name].append(_time(steps[name], repeats[name]))
+            spent += found[name][-1] * repeats[name]
+            after_each(name)
+    return found
+
+
+def _time(step: Step, repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        step()
+    return (time.perf_counter() - start) / repeats
+
+
+def peak_extra_memory(case: Case) -> int:
+    """Return the bytes that a case's first step takes at its peak, results included.
+
+    On a processor: the growth of the process's resident memory; on an accelerator: what the allocator gave out.
+
+    Raises:
+        MemoryError: If the process ended without an answer, as it does when the machine has no memory left.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_measure, args=(case, sender))
+    process.start()
+    sender.close()
+    try:
+        found = receiver.recv()
+    except EOFError:
+        process.join()
+        raise MemoryError(f"{case}: its process ended with code {process.exitcode} before it could measure") from None
+    process.join()
+    if isinstance(found, Exception):
+        raise found
+    return int(found)
+
+
+def _measure(case: Case, sender: Connection) -> None:
+    try:
+        replace(case, height=_SMALL, width=_SMALL, batch_size=1).set_up()()
+        step = case.set_up()
+        gc.collect()
+        before = _start(case.device)
+        step()
+        sender.send(max(0, _peak(case.device) - before))
+    except Exception as error:
+        sender.send(error)
+
+
+def resident_memory(process: int | str = "self", field: str = "VmRSS") -> int | None:
+    """Return the bytes that a process has in memory now (VmRSS) or had at most (VmHWM); None where nobody tells."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def _start(device: str) -> int:
+    """Forget earlier peaks and return what is held now."""
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    with contextlib.suppress(OSError):  # only Linux forgets peaks; elsewhere the earlier one is the ground
+        Path("/proc/self/clear_refs").write_text("5")
+    return resident_memory() or _peak(device)
+
+
+def _peak(device: str) -> int:
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated()
+    if (found := resident_memory(field="VmHWM")) is not None:
+        return found
+    import resource  # absent on Windows, which has no other way here
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def load() -> float:
+    """Return how many processes wanted a core during the last minute, on average; 0 where nobody counts."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
