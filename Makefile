@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 RUN := .venv/bin/python
+SEED ?= 2018
+TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist worksteal --randomly-seed=$(SEED)
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation
 
 .DEFAULT_GOAL := help
@@ -11,7 +13,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constrain
 
 help:  ## Show these commands
 	@echo "make train      Train on the sample photographs: 5 minutes on two CPU cores"
-	@echo "make test       Run the tests"
+	@echo "make test       Run the tests in two processes and in random order; SEED=7 gives another order"
 	@echo "make test-all   Run the tests, the slow ones too"
 	@echo "make test-browser  Test the web page in headless Chromium, which is installed if apt-get may"
 	@echo "make test-faults  Kill, break and fill up: 13 minutes on two CPU cores"
@@ -22,10 +24,12 @@ train: .venv/core.stamp
 	@$(RUN) train.py experiment=quickstart
 
 test: .venv/dev.stamp
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -m "not slow and not browser"
+	@echo "Two processes, in the random order of SEED=$(SEED)"
+	@$(TEST) -m "not slow and not browser"
 
 test-all: .venv/dev.stamp
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -m "not faults and not browser"
+	@echo "Two processes, in the random order of SEED=$(SEED)"
+	@$(TEST) -m "not faults and not browser"
 
 test-browser: .venv/dev.stamp
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
@@ -35,7 +39,7 @@ test-browser: .venv/dev.stamp
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -m browser tests/demo/test_demo_browser.py
 
 test-faults: .venv/dev.stamp
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist worksteal --durations=0 tests/test_faults.py tests/training/test_ddp.py
+	@$(TEST) --durations=0 tests/test_faults.py tests/training/test_ddp.py
 
 lint: .venv/dev.stamp
 	@$(RUN) -m ruff check .

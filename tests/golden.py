@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 DATA = Path(__file__).parent / "golden_files"
+READ: set[str] = set()  # names of the files that this run opened
 SHARED = Path(__file__).parents[2] / "shared" / "golden"  # the full set, where a checkout lies beside it
 SHARED_V2 = SHARED.with_name("golden_v2")  # of the second paper's code; copies have the prefix v2_
 
@@ -32,7 +33,9 @@ def paths_v2(pattern: str) -> list[Path]:
 
 def load(path: Path | str) -> dict[str, Any]:
     """Return a golden file's arrays as tensors and its meta data as a dictionary under "meta"."""
-    with np.load(DATA / path if isinstance(path, str) else path) as archive:
+    path = DATA / path
+    READ.add(path.name)
+    with np.load(path) as archive:
         values: dict[str, Any] = {}
         for name in archive.files:
             array = archive[name]

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_module
-from torch import nn
+from torch import Tensor, nn
 
 from gicinpaint.training.train import build_module
 
@@ -27,3 +27,16 @@ def checkpoint(path: Path, *overrides: str, **extra: Any) -> nn.Module:
         module = build_module(compose("train", overrides=["model.generator.width=4", *overrides]))
     torch.save({"state_dict": module.state_dict(), "config": module.config, **extra}, path)
     return module.generator
+
+
+class TinyInception(nn.Module):
+    """Features are the means of four quarters of each channel, in [0, 1]."""
+
+    def forward(self, images: Tensor, return_features: bool = False) -> Tensor:
+        pooled = torch.nn.functional.adaptive_avg_pool2d(images.float() / 255, 2).flatten(1)
+        return pooled if return_features else pooled[:, :2]
+
+
+def save_inception(folder: Path) -> Path:
+    torch.jit.script(TinyInception()).save(str(folder / "inception.pt"))
+    return folder / "inception.pt"

@@ -1,4 +1,4 @@
-"""Training in this process: networks of width 2 on images of 16 x 16."""
+"""Training: in this process with networks of width 2 on images of 16 x 16, and the settings of a small job."""
 
 from __future__ import annotations
 
@@ -19,6 +19,21 @@ from gicinpaint.models.critics import GlobalCritic, LocalCritic
 from gicinpaint.models.generator import Generator
 from gicinpaint.training.callbacks import StopAtUpdates
 from gicinpaint.training.module import InpaintingModule
+
+ROOT = Path(__file__).parents[1]
+SMALL = (  # for a train job in a process of its own
+    "experiment=quickstart",
+    "dataset.image_size=32",
+    "dataset.batch_size=4",
+    "dataset.workers=0",
+    "mask.box=[16,16]",
+    "mask.inset=[2,2]",
+    "model.generator.width=4",
+    "model.warmup_steps=1",
+    "model.critic_steps=2",
+    "updates=3",
+    "trainer.val_check_interval=2",
+)
 
 
 def batches(count: int, b: int = 2) -> list[Batch]:

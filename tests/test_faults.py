@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_checkpoints import assert_damage_is_found, assert_kills_leave_whole_files
 
+from checkpoint_faults import assert_damage_is_found, assert_kills_leave_whole_files
 from faults import digest, end, fault, log_of, run, start, wait_for
 from gicinpaint.training.checkpoint import find_newest, read_checkpoint
 

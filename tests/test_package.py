@@ -7,6 +7,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -33,7 +35,7 @@ def test_the_wheel_holds_the_package_and_composes(tmp_path: Path) -> None:
     expected.add(Path("gicinpaint/py.typed"))
     found = {path.relative_to(unpacked) for path in unpacked.rglob("*")}
     assert expected <= found
-    assert not [path for path in found if path.suffix == ".safetensors" or "a model" in path.parts]
+    assert not [path for path in found if path.suffix == ".safetensors" or path.parts[0] == "weights"]
     program = (
         "import gicinpaint, gicinpaint.conf\n"
         f"assert gicinpaint.__file__.startswith({str(unpacked)!r}), gicinpaint.__file__\n"
@@ -63,4 +65,6 @@ def test_every_public_name_is_there() -> None:
     import gicinpaint
 
     assert all(getattr(gicinpaint, name) is not None for name in gicinpaint.__all__)
-    assert set(gicinpaint._ROOMS) <= set(gicinpaint.__all__)
+    assert set(gicinpaint.__all__) <= set(dir(gicinpaint))
+    with pytest.raises(AttributeError, match="module 'gicinpaint' has no attribute 'Generators'"):
+        _ = gicinpaint.Generators

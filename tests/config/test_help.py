@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
-from test_conf import CONF
 
 from gicinpaint.cli import JOBS, main
+
+CONF = Path(__file__).parents[2] / "conf"
 
 
 def page(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:

@@ -100,6 +100,16 @@ def test_an_epoch_has_every_image_once_and_reads_each_shard_from_front_to_back(p
     assert shards.order(4, 5).tolist() != shards.order(3, 5).tolist()
 
 
+@pytest.mark.parametrize("window", [1, 16])
+def test_every_image_of_a_shard_comes_first_in_some_epoch(packed, window):
+    shards = TarShards(packed, window=window)
+    firsts = set()
+    for epoch in range(64):  # an image that is the first of 4 by chance is never it with probability 0.75**64 = 1e-8
+        order = shards.order(0, epoch)
+        firsts |= {int(order[(order >= first) & (order < last)][0]) for first, last in shards.starts.unfold(0, 2, 1)}
+    assert firsts == set(range(COUNT))
+
+
 def make_data(shards, workers, context=None):
     return InpaintingDataModule(
         shards,

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_metrics_perceptual import save_inception
 
 from gicinpaint.cli import main
 from gicinpaint.masks import paper_center
 from gicinpaint.models.generator import Generator
+from models import save_inception
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # the published network has this format
 ROOT = Path(__file__).parents[2]

@@ -9,48 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning import Fabric
 from PIL import Image
-from test_metrics_perceptual import save_inception
 from torch import Tensor
 
 from gicinpaint.config.validation import JobError
-from gicinpaint.data import CenterCropResize, ImageError, ImageFiles
-from gicinpaint.evaluation import EvaluationImages, MaskFiles, Measurement, Result, Table
+from gicinpaint.data import CenterCropResize, ImageError
+from gicinpaint.evaluation import MaskFiles, Measurement, Result, Table
 from gicinpaint.evaluation import measuring as measuring_module
 from gicinpaint.evaluation.baselines import mean_colour
 from gicinpaint.evaluation.images import spread
 from gicinpaint.evaluation.methods import try_method
-from gicinpaint.masks import paper_center, paper_random
+from gicinpaint.masks import paper_center
 from gicinpaint.metrics import evaluation_metrics
-
-SIZE = 32
-
-
-def save_photographs(folder: Path, count: int = 7, size: int = 40) -> Path:
-    random = np.random.default_rng(0)
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in range(count):
-        levels = random.integers(0, 256, (size, size + number, 3), dtype=np.uint8)
-        Image.fromarray(levels).save(folder / f"photograph {number}.png")
-    return folder
-
-
-def images(folder: Path, count: int | None = None) -> EvaluationImages:
-    return EvaluationImages(ImageFiles(save_photographs(folder)), CenterCropResize(), SIZE, SIZE, count)
-
-
-def measurement(folder: Path, **changes: Any) -> Measurement:
-    parts: dict[str, Any] = {
-        "images": images(folder / "photographs"),
-        "masks": paper_random((16, 16)),
-        "metrics": evaluation_metrics(),
-        "folder": folder / "out",
-        "pictured": [1, 4],
-        "fabric": Fabric(accelerator="cpu", devices=1),
-        "batch_size": 3,
-    }
-    return Measurement(**{**parts, **changes})
+from measurements import SIZE, images, measurement
+from models import save_inception
 
 
 def slow_hole_l1(work: Measurement) -> float:
@@ -94,6 +66,13 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "photograph 3.png").write_text("text")
     with pytest.raises(ImageError, match=r"photograph 3\.png"):
         broken.manifest()
+
+
+def test_peak_memory_is_what_a_method_takes_beyond_what_was_held(tmp_path: Path) -> None:
+    def hungry(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return image + torch.ones(200, 2**18)[0, 0] - 1  # 200 MiB
+
+    assert 195 < measurement(tmp_path).run("hungry", lambda: hungry, {}).peak_memory_mib < 230
 
 
 def test_a_method_is_measured_over_all_images_and_its_pictures_are_kept(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_evaluation import measurement
 
 from gicinpaint.cli import main
 from gicinpaint.config.validation import JobError
@@ -18,6 +17,7 @@ from gicinpaint.evaluation import measuring as measuring_module
 from gicinpaint.evaluation.baselines import mean_colour
 from gicinpaint.evaluation.groups import group_images, write_groups, write_images
 from gicinpaint.evaluation.measuring import Result
+from measurements import measurement
 
 SIZE = 32
 NAMES = ["../data/faces/val/1.jpg", "../data/faces/val/2.jpg", "../data/scenes/val/1.jpg", "../data/textures/val/1.jpg"]

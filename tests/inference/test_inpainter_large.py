@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gicinpaint import Generator, Inpainter
 from gicinpaint.inference.box import Box
+from gicinpaint.inference.coarse_to_fine import fill_reduced
 from gicinpaint.inference.regions import Method, divide, group, most_pixels, tiles
 from gicinpaint.models.generator import CoarseGenerator
 from pictures_of_every_kind import draw
@@ -92,6 +93,28 @@ def test_tiles_cover_and_overlap(height: int, width: int) -> None:
     assert covered.min() >= 1
     rows = sorted({(box.top, box.bottom) for box in found})
     assert all(one[1] - two[0] >= 64 for one, two in pairwise(rows))
+
+
+class Counting(torch.nn.Module):
+    """A second stage that answers -1 for the reduced image, 0 for the first tile and 1 for the second."""
+
+    calls = -2
+
+    def forward(self, image: torch.Tensor, *_: object) -> tuple[torch.Tensor, None]:
+        self.calls += 1
+        return torch.full_like(image, self.calls), None
+
+
+def test_neighbouring_tiles_are_mixed_along_a_straight_ramp() -> None:
+    network = Generator(2)
+    network.refinement_network = Counting()
+    image, hole = torch.zeros(1, 3, 64, 144), torch.zeros(1, 1, 64, 144)
+    hole[..., 8:56, 8:136] = 1
+    refined = fill_reduced(network, image, hole, pixels=104 * 104, progress=False)[1]
+    # two tiles, of columns 0..103 with the value 0 and 40..143 with 1; both weigh 1/64, 2/64, ... from their inner side
+    overlap = torch.arange(1, 65) / 65
+    expected = torch.cat([torch.zeros(40), overlap, torch.ones(40)]).expand(1, 3, 64, 144)
+    torch.testing.assert_close(refined, expected)
 
 
 def test_the_reduced_filling_is_enlarged_where_there_is_no_second_stage() -> None:

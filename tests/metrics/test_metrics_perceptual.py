@@ -8,9 +8,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.linalg import sqrtm
 from scipy.signal import correlate2d
-from torch import Tensor, nn
+from torch import Tensor
 
 from gicinpaint.metrics import FID, LPIPS, evaluation_metrics
+from models import save_inception
 
 Array = NDArray[np.float64]
 ALEX = {"0": (3, 4, 11), "3": (4, 6, 5), "6": (6, 5, 3), "8": (5, 4, 3), "10": (4, 4, 3)}
@@ -113,19 +114,6 @@ def test_the_published_heads_come_with_torchmetrics(tmp_path: Path) -> None:
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # the published network has this format
-
-
-class TinyInception(nn.Module):
-    """Features are the means of four quarters of each channel, in [0, 1]."""
-
-    def forward(self, images: Tensor, return_features: bool = False) -> Tensor:
-        pooled = torch.nn.functional.adaptive_avg_pool2d(images.float() / 255, 2).flatten(1)
-        return pooled if return_features else pooled[:, :2]
-
-
-def save_inception(folder: Path) -> Path:
-    torch.jit.script(TinyInception()).save(str(folder / "inception.pt"))
-    return folder / "inception.pt"
 
 
 def slow_features_of_sets(images: Tensor) -> Array:

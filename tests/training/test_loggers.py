@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_training import ROOT, SMALL
 
 from gicinpaint.evaluation.compare import PANELS
 from gicinpaint.evaluation.runs import Run
+from runs import ROOT, SMALL
 from wandb_files import OfflineRun, read_offline_run
 
 CRITIC = {

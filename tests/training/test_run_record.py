@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from omegaconf import OmegaConf
 
 from faults import ROOT, log_of, run
 from gicinpaint.data import SamplePhotographs
-from gicinpaint.training.run_record import hash_names, recorded_output
+from gicinpaint.training.run_record import hash_names, recorded_output, uncommitted_changes, write_record
 
 
 def test_a_run_tells_everything(tmp_path: Path) -> None:
@@ -34,6 +35,35 @@ def test_a_run_tells_everything(tmp_path: Path) -> None:
     log = (output / "output.log").read_text()
     assert log.count("everything goes to") == log.count("completed  ") == 2
     assert "\r" not in log
+
+
+def test_the_diff_holds_uncommitted_changes_of_package_and_configuration_alone(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True, timeout=60)
+
+    package = tmp_path / "src" / "package"
+    files = [package / "code.py", tmp_path / "conf" / "train.yaml", tmp_path / "notes.txt"]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("before\n")
+    assert uncommitted_changes(package) == ""  # no repository
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    assert uncommitted_changes(package) == ""
+    for file in files:
+        file.write_text("after\n")
+    found = uncommitted_changes(package)
+    assert found.count("-before\n+after\n") == 2
+    assert "src/package/code.py" in found
+    assert "conf/train.yaml" in found
+
+
+def test_the_diff_is_written_to_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gicinpaint.training.run_record.uncommitted_changes", lambda: "-before\n+after\n")
+    write_record(tmp_path, OmegaConf.create({"seed": 1}), [], {})
+    assert (tmp_path / "git.diff").read_text() == "-before\n+after\n"
 
 
 def test_images_are_hashed_by_name_in_order() -> None:

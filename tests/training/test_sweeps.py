@@ -14,7 +14,6 @@ import torch
 from hydra import compose, initialize_config_module
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
-from test_training import ROOT, SMALL
 
 from gicinpaint.cli import main
 from gicinpaint.config.validation import build, check_configuration
@@ -24,6 +23,7 @@ from gicinpaint.losses import Hinge, HoleReconstruction, LeastSquares, NonSatura
 from gicinpaint.models.generator import CoarseGenerator
 from gicinpaint.training.module import InpaintingModule
 from gicinpaint.training.train import READS, build_module
+from runs import ROOT, SMALL
 from wandb_files import read_offline_run
 
 CONF = ROOT / "conf"

@@ -10,20 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
-SMALL = (
-    "experiment=quickstart",
-    "dataset.image_size=32",
-    "dataset.batch_size=4",
-    "dataset.workers=0",
-    "mask.box=[16,16]",
-    "mask.inset=[2,2]",
-    "model.generator.width=4",
-    "model.warmup_steps=1",
-    "model.critic_steps=2",
-    "updates=3",
-    "trainer.val_check_interval=2",
-)
+from runs import ROOT, SMALL
 
 
 def train(*overrides: str, folder: Path) -> subprocess.CompletedProcess[str]:
