@@ -26,7 +26,7 @@ from() { # NAME ...: the override that starts from these steps
 
 images=model.generator.residual=false
 first=(model=coarse_only repeated_crop.probability=0 optimizer.lr=1e-3)
-second=("model.frozen=[coarse_network]") # trained alone
+second=("model.freeze=[coarse_network]") # trained alone
 step coarse_64 experiment=demo_model_64 "${first[@]}" $images
 step coarse_128 experiment=demo_model_128 "${first[@]}" $images updates=3000 "$(from coarse_64)"
 step coarse_256 experiment=demo_model "${first[@]}" $images updates=3600 "$(from coarse_128)"

@@ -49,11 +49,11 @@ def batches(count: int, b: int = 2) -> list[Batch]:
 
 def small_module(adversary: bool = True, **arguments: Any) -> InpaintingModule:
     torch.manual_seed(0)
-    critics = (GlobalCritic(2, (16, 16)), LocalCritic(2, (8, 8))) if adversary else ()
+    critics = {"global": GlobalCritic(2, (16, 16)), "local": LocalCritic(2, (8, 8))} if adversary else {}
     loss = InpaintingLoss() if adversary else InpaintingLoss(None)
     factory = partial(Adam, lr=1e-3, betas=(0.5, 0.9))
     optimizers = {"generator_optimizer": factory, "critic_optimizer": factory}
-    return InpaintingModule(Generator(2), *critics, **{"loss": loss, **optimizers, **arguments})
+    return InpaintingModule(Generator(2), **{"critics": critics, "loss": loss, **optimizers, **arguments})
 
 
 def loader(drawn: list[Batch]) -> DataLoader:

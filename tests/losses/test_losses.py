@@ -9,11 +9,13 @@ from torch import Tensor
 
 import golden
 from gicinpaint.losses import (
-    CriticScores,
-    CriticTerms,
+    CriticLoss,
+    Hinge,
     InpaintingLoss,
+    LeastSquares,
+    Terms,
     Wasserstein,
-    gradient_penalty,
+    gradient_norm,
     known_l1,
 )
 from gicinpaint.models.compositing import Box, composite, crop_box
@@ -56,15 +58,16 @@ class Case:
     def alpha(self, part: str) -> Tensor:
         return self.values[f"alpha_{part}"].reshape(-1, 1, 1, 1)
 
-    def critic_terms(self) -> CriticTerms:
+    def critic_terms(self) -> Terms:
         loss, completed = InpaintingLoss(), self.completed.detach()
         mask = self.mask.expand(len(self.image), -1, -1, -1)
-        losses, penalties = [], []
+        terms: Terms = {"total": torch.zeros(())}
         for part in PARTS:
             critic, real, fake = self.critics[part], self.seen(part, self.image), self.seen(part, completed)
-            losses.append(loss.critic(critic(real), critic(fake)))
-            penalties.append(gradient_penalty(critic, real, fake, self.seen(part, mask), self.alpha(part)))
-        return loss.critics(*losses, *penalties)
+            norm = gradient_norm(critic, real, fake, self.seen(part, mask), self.alpha(part))
+            found = loss.critic(part, critic(real), critic(fake), norm)
+            terms = {**terms, **found, "total": terms["total"] + found["total"]}
+        return terms
 
     def assert_gradients(self, loss: Tensor, name: str) -> None:
         expected = golden.tensorflow_gradients(self.values, name)
@@ -90,38 +93,36 @@ def test_both_kinds_of_golden_files_are_there() -> None:
 
 def test_critic_losses_and_penalties_equal_the_golden_ones(case: Case) -> None:
     terms = case.critic_terms()
-    for name, actual in (
-        ("d_loss_global", terms.global_critic),
-        ("d_loss_local", terms.local_critic),
-        ("penalty_global", terms.global_penalty),
-        ("penalty_local", terms.local_penalty),
-        ("d_loss", terms.total),
+    for name, ours in (
+        ("d_loss_global", "global_critic"),
+        ("d_loss_local", "local_critic"),
+        ("penalty_global", "global_penalty"),
+        ("penalty_local", "local_penalty"),
+        ("d_loss", "total"),
     ):
-        _close(actual, case.values[name])
+        _close(terms[ours], case.values[name])
 
 
 def test_gradients_of_the_critics_loss_equal_the_golden_ones(case: Case) -> None:
-    case.assert_gradients(case.critic_terms().total, "d_loss")
+    case.assert_gradients(case.critic_terms()["total"], "d_loss")
 
 
 def test_gradients_of_the_penalty_equal_the_golden_ones(case: Case) -> None:
     terms = case.critic_terms()
-    assert terms.global_penalty is not None
-    assert terms.local_penalty is not None
-    penalty = 10 * (terms.global_penalty + terms.local_penalty)
+    penalty = 10 * (terms["global_penalty"] + terms["local_penalty"])
     _close(penalty, case.values["gp_loss"])
     case.assert_gradients(penalty, "gp_loss")
 
 
 def test_generator_losses_and_gradients_equal_the_golden_ones(case: Case) -> None:
-    scores = [case.critics[part](case.seen(part, case.completed)) for part in PARTS]
-    for part, score in zip(PARTS, scores, strict=True):
+    scores = {part: case.critics[part](case.seen(part, case.completed)) for part in PARTS}
+    for part, score in scores.items():
         _close(Wasserstein().generator_loss(score), case.values[f"g_loss_{part}"])
-    given = [] if case.coarse_only else scores  # the released pretraining has no adversarial term
-    terms = InpaintingLoss().generator(case.coarse, case.refined, case.image, case.mask, case.box, *given)
-    for name, actual in (("l1_loss", terms.reconstruction), ("ae_loss", terms.known), ("g_loss", terms.total)):
-        _close(actual, case.values[name])
-    terms.total.backward()
+    given = {} if case.coarse_only else scores  # the released pretraining has no adversarial term
+    terms = InpaintingLoss().generator(case.coarse, case.refined, case.image, case.mask, case.box, given)
+    for name, ours in (("l1_loss", "reconstruction"), ("ae_loss", "known"), ("g_loss", "total")):
+        _close(terms[ours], case.values[name])
+    terms["total"].backward()
     assert golden.relative_norm(case.coarse.grad, case.values["grad_g_loss_x_stage1"]) < 1e-3
     if case.refined is not None:
         assert golden.relative_norm(case.refined.grad, case.values["grad_g_loss_x_stage2"]) < 1e-3
@@ -136,44 +137,66 @@ def test_weights_join_the_generators_terms() -> None:
     mask = torch.zeros(2, 1, 8, 8, dtype=torch.float64)
     mask[..., 2:5, 2:5] = 1
     box = Box(torch.tensor([1, 2]), torch.tensor([2, 1]), 5, 5)
-    scores = torch.tensor([[1.0], [3.0]], dtype=torch.float64), torch.tensor([[-1.0], [0.0]], dtype=torch.float64)
+    double = torch.float64
+    scores = {
+        "global": torch.tensor([[1.0], [3.0]], dtype=double),
+        "local": torch.tensor([[-1.0], [0.0]], dtype=double),
+    }
     loss = InpaintingLoss(
         Wasserstein(), coarse_weight=2, reconstruction_weight=3, known_weight=5, adversarial_weight=7, global_weight=11
     )
-    terms = loss.generator(coarse, refined, image, mask, box, *scores)
+    terms = loss.generator(coarse, refined, image, mask, box, scores)
     hole = 2 * loss.reconstruction(coarse, image, mask, box) + loss.reconstruction(refined, image, mask, box)
     known = 2 * known_l1(coarse, image, mask) + known_l1(refined, image, mask)
-    torch.testing.assert_close(terms.total, 3 * hole + 5 * known + 7 * (11 * -2.0 + 0.5))
+    torch.testing.assert_close(terms["total"], 3 * hole + 5 * known + 7 * (11 * -2.0 + 0.5))
     alone = loss.generator(coarse, None, image, mask, box)
-    assert alone.global_adversarial is alone.local_adversarial is None
+    assert set(alone) == {"total", "reconstruction", "known"}
     torch.testing.assert_close(
-        alone.total, 6 * loss.reconstruction(coarse, image, mask, box) + 10 * known_l1(coarse, image, mask)
+        alone["total"], 6 * loss.reconstruction(coarse, image, mask, box) + 10 * known_l1(coarse, image, mask)
     )
-    assert InpaintingLoss(None).generator(coarse, None, image, mask, box, *scores).global_adversarial is None
 
 
-def test_weights_join_the_critics_terms() -> None:
-    loss = InpaintingLoss(penalty_weight=4)
-    one, two, three, five = (torch.tensor(float(n)) for n in (1, 2, 3, 5))
-    assert loss.critics(one, two, three, five).total.item() == 1 + 2 + 4 * (3 + 5)
-    assert loss.critics(None, two, None, five).total.item() == 2 + 4 * 5
-    assert loss.critics(one, None).total.item() == 1
+def test_a_critics_own_loss_replaces_the_common_one() -> None:
+    """By hand: scores 3 and -1; least squares halve the squared distances, hinge losses stop at 1 and -1."""
+    own = {"patch": CriticLoss(LeastSquares(), weight=0.5), "local": None}
+    loss = InpaintingLoss(Hinge(), penalty_weight=0, adversarial_weight=2, critics=own)
+    real, completed = torch.tensor([[3.0]]), torch.tensor([[-1.0]])
+    assert loss.critic("patch", real, completed)["total"].item() == 0.5 * (2**2 + 1)
+    assert loss.critic("local", real, completed)["total"].item() == 0
+    image, mask, box = torch.zeros(1, 3, 4, 4), torch.ones(1, 1, 4, 4), Box(torch.tensor([0]), torch.tensor([0]), 4, 4)
+    terms = loss.generator(image, None, image, mask, box, {"patch": completed, "local": completed})
+    assert terms["patch_adversarial"].item() == 0.5 * 2**2
+    assert terms["total"].item() == 0.5 * 2 + 2 * 1
+
+
+def test_a_critics_terms_are_its_loss_its_penalty_and_what_it_said() -> None:
+    """By hand: means 2 and -1 of the scores, 3 apart; norms 1 and 2, so a penalty of 0.5, of weight 4."""
+    real, completed = torch.tensor([[1.0], [3.0]], requires_grad=True), torch.tensor([[-2.0], [0.0]])
+    norm = torch.tensor([1.0, 2.0], requires_grad=True)
+    terms = InpaintingLoss(penalty_weight=4).critic("global", real, completed, norm)
+    assert {name: term.item() for name, term in terms.items()} == {
+        "total": -3 + 4 * 0.5,
+        "global_critic": -3,
+        "global_penalty": 0.5,
+        "global_scores/real": 2,
+        "global_scores/completed": -1,
+        "global_scores/wasserstein": 3,
+        "global_scores/gradient_norm": 1.5,
+    }
+    assert {name for name, term in terms.items() if term.requires_grad} == {"total", "global_critic", "global_penalty"}
+
+
+def test_without_a_penalty_there_is_no_norm_to_tell() -> None:
+    terms = InpaintingLoss(penalty_weight=0).critic("local", torch.ones(2, 1), torch.zeros(2, 1))
+    assert terms["total"].item() == -1
+    assert not [name for name in terms if "penalty" in name or "norm" in name]
+
+
+def test_a_penalty_without_norms_is_reported() -> None:
+    with pytest.raises(ValueError, match="a gradient penalty needs gradient_norm, got None; pass the norms"):
+        InpaintingLoss().critic("local", torch.ones(2, 1), torch.zeros(2, 1))
 
 
 def test_a_critics_loss_without_adversary_is_reported() -> None:
     with pytest.raises(ValueError, match="a critic's loss needs an adversary, got None; pass one"):
-        InpaintingLoss(None).critic(torch.zeros(1, 1), torch.zeros(1, 1))
-
-
-def test_critics_without_any_part_are_reported() -> None:
-    with pytest.raises(ValueError, match="the critics' loss needs at least one part, got None for all; pass a critic"):
-        InpaintingLoss().critics(None, None)
-
-
-def test_a_critics_scores_are_logged_as_detached_means() -> None:
-    """By hand: means 2 and -1 of the scores, 3 apart; the norms' mean is 1.5."""
-    real, completed = torch.tensor([[1.0], [3.0]], requires_grad=True), torch.tensor([[-2.0], [0.0]])
-    scores = CriticScores.of(real, completed, torch.tensor([1.0, 2.0]))
-    assert [score.item() for score in scores] == [2, -1, 3, 1.5]
-    assert not any(score.requires_grad for score in scores)
-    assert CriticScores.of(real, completed, None).gradient_norm is None
+        InpaintingLoss(None).critic("global", torch.zeros(1, 1), torch.zeros(1, 1))

@@ -78,7 +78,7 @@ def test_an_infinite_loss_with_finite_gradients_is_skipped_too() -> None:
     class Offset(InpaintingLoss):
         def generator(self, *arguments: Any, **named: Any) -> Any:
             terms = super().generator(*arguments, **named)
-            return terms._replace(total=terms.total + torch.inf)
+            return {**terms, "total": terms["total"] + torch.inf}
 
     module = small_module(adversary=False, loss=Offset(None))
     before = {name: value.clone() for name, value in module.state_dict().items()}
@@ -87,12 +87,12 @@ def test_an_infinite_loss_with_finite_gradients_is_skipped_too() -> None:
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
-@pytest.mark.parametrize(("clip", "expected"), [(None, 5.0), (10.0, 5.0), (2.0, 2.0)])
-def test_a_gradient_longer_than_the_limit_is_scaled_down_to_it(clip: float | None, expected: float) -> None:
+@pytest.mark.parametrize(("limit", "expected"), [(None, 5.0), (10.0, 5.0), (2.0, 2.0)])
+def test_a_gradient_longer_than_the_limit_is_scaled_down_to_it(limit: float | None, expected: float) -> None:
     """The gradient (3, 4) has norm 5."""
     network = torch.nn.Linear(2, 1, bias=False)
     network.weight.grad = torch.tensor([[3.0, 4.0]])
-    assert GradientGuard(clip).admit("generator", network, {}, "batch 0")
+    assert GradientGuard(limit).admit("generator", network, {}, "batch 0")
     torch.testing.assert_close(network.weight.grad, torch.tensor([[3.0, 4.0]]) * expected / 5, rtol=1e-5, atol=0)
 
 
@@ -120,5 +120,5 @@ def test_overflow_of_scaled_gradients_does_not_count() -> None:
 
 
 def test_a_limit_that_is_not_positive_is_reported() -> None:
-    with pytest.raises(ValueError, match=r"clip must be positive, got 0; use e.g. 10, or null for no limit"):
-        small_module(clip=0)
+    with pytest.raises(ValueError, match=r"grad_clip_norm must be positive, got 0; use e.g. 10, or null"):
+        small_module(grad_clip_norm=0)

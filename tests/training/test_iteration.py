@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
 import golden
 from gicinpaint.attention import ContextualAttention, ReferenceAttention, UnfoldAttention
 from gicinpaint.data import Batch
+from gicinpaint.losses import Terms
 from gicinpaint.models.compositing import Box, composite, mask_out
 from gicinpaint.models.critics import GlobalCritic, LocalCritic
 from gicinpaint.models.generator import Generator
@@ -29,20 +29,22 @@ class Iteration:
         self.batch = Batch(image, values["mask"].expand(b, -1, -1, -1), box)
         generator = Generator(meta["cnum_generator"], ContextualAttention(backend=BACKENDS[backend]))
         width = meta["cnum_critics"]
-        critics = GlobalCritic(width, image.shape[-2:]), LocalCritic(width, (box.height, box.width))
+        local_size = (box.height, box.width)
+        critics = {"global": GlobalCritic(width, image.shape[-2:]), "local": LocalCritic(width, local_size)}
         weights = convert(golden.tensorflow_variables(values))
-        for part, network in zip(("generator", "global_critic", "local_critic"), (generator, *critics), strict=True):
-            network.load_state_dict(weights[part])
-        self.module = InpaintingModule(generator, *critics)
+        generator.load_state_dict(weights["generator"])
+        for part, critic in critics.items():
+            critic.load_state_dict(weights[f"{part}_critic"])
+        self.module = InpaintingModule(generator, critics)
         places = torch.stack([values[f"alpha_{part}"].reshape(b, 1, 1, 1) for part in PARTS])
         monkeypatch.setattr(self.module, "_penalty_places", lambda images: places)
         masked = mask_out(image, self.batch.mask)
         self.completion = generator(masked, self.batch.mask)
         self.completed = composite(image, self.completion.prediction, self.batch.mask)
 
-    def assert_equal(self, terms: dict[str, Tensor | None]) -> None:
-        for name, actual in terms.items():
-            assert actual is not None
+    def assert_equal(self, terms: Terms, names: dict[str, str]) -> None:
+        for name, ours in names.items():
+            actual = terms[ours]
             torch.testing.assert_close(actual, self.values[name], rtol=1e-4, atol=0)
 
 
@@ -53,9 +55,11 @@ def iteration(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_critics_side_of_an_iteration_equals_the_golden_one(iteration: Iteration) -> None:
     terms = iteration.module.critic_terms(iteration.batch, iteration.completed.detach())
-    parts = {"d_loss_global": terms.global_critic, "d_loss_local": terms.local_critic, "d_loss": terms.total}
-    iteration.assert_equal(parts | {"penalty_global": terms.global_penalty, "penalty_local": terms.local_penalty})
-    terms.total.backward()
+    names = {"d_loss": "total"}
+    for part in PARTS:
+        names |= {f"d_loss_{part}": f"{part}_critic", f"penalty_{part}": f"{part}_penalty"}
+    iteration.assert_equal(terms, names)
+    terms["total"].backward()
     expected = convert(golden.tensorflow_gradients(iteration.values, "d_loss"))
     for part in PARTS:
         actual = {name: weight.grad for name, weight in iteration.module.critics[part].named_parameters()}
@@ -65,9 +69,9 @@ def test_the_critics_side_of_an_iteration_equals_the_golden_one(iteration: Itera
 
 def test_the_generators_side_of_an_iteration_equals_the_golden_one(iteration: Iteration) -> None:
     terms = iteration.module.generator_terms(iteration.batch, iteration.completion, iteration.completed)
-    parts = {"l1_loss": terms.reconstruction, "ae_loss": terms.known, "g_loss": terms.total}
-    iteration.assert_equal(parts | {"g_loss_global": terms.global_adversarial, "g_loss_local": terms.local_adversarial})
-    terms.total.backward()
+    names = {"l1_loss": "reconstruction", "ae_loss": "known", "g_loss": "total"}
+    iteration.assert_equal(terms, names | {f"g_loss_{part}": f"{part}_adversarial" for part in PARTS})
+    terms["total"].backward()
     expected = convert(golden.tensorflow_gradients(iteration.values, "g_loss"))["generator"]
     actual = {name: weight.grad for name, weight in iteration.module.generator.named_parameters()}
     golden.assert_gradients_equal(actual, expected)

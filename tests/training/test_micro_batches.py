@@ -1,4 +1,4 @@
-"""Batches in pieces: the same gradients, critics' penalty included, for less memory."""
+"""Micro-batches: the same gradients, critics' penalty included, for less memory."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 9])
-def test_pieces_train_as_the_whole_batch(count: int) -> None:
+def test_micro_batches_train_as_the_whole_batch(count: int) -> None:
     """In float64, where the order of sums does not show; the batch of 5 does not divide evenly into 2 or 3."""
     runs = []
-    for pieces in (1, count):
+    for parts in (1, count):
         sgd = partial(SGD, lr=0.1)
-        module = small_module(critic_steps=2, pieces=pieces, generator_optimizer=sgd, critic_optimizer=sgd)
+        module = small_module(critic_steps=2, micro_batches=parts, generator_optimizer=sgd, critic_optimizer=sgd)
         trainer = fit(module, updates=2, data=loader(batches(4, b=5)), precision="64-true")
         runs.append((module.state_dict(), trainer.callback_metrics))
     for name, value in runs[0][0].items():
@@ -32,15 +32,15 @@ def test_pieces_train_as_the_whole_batch(count: int) -> None:
     assert any("penalty" in name for name in runs[0][1])
 
 
-def test_pieces_are_the_batch_in_order() -> None:
+def test_micro_batches_are_the_batch_in_order() -> None:
     (batch,) = batches(1, b=5)
-    pieces = split(batch, 3)
-    assert torch.equal(torch.cat([piece.batch.image for piece in pieces]), batch.image)
-    assert torch.equal(torch.cat([piece.batch.box.left for piece in pieces]), batch.box.left)
-    assert [len(piece.batch.mask) for piece in pieces] == [1, 2, 2]
-    assert sum(piece.share for piece in pieces) == pytest.approx(1)
+    micro_batches = split(batch, 3)
+    assert torch.equal(torch.cat([micro_batch.batch.image for micro_batch in micro_batches]), batch.image)
+    assert torch.equal(torch.cat([micro_batch.batch.box.left for micro_batch in micro_batches]), batch.box.left)
+    assert [len(micro_batch.batch.mask) for micro_batch in micro_batches] == [1, 2, 2]
+    assert sum(micro_batch.share for micro_batch in micro_batches) == pytest.approx(1)
 
 
-def test_a_count_of_pieces_out_of_range_is_reported() -> None:
-    with pytest.raises(ValueError, match="pieces must be at least 1, got 0; 1 takes each batch as a whole"):
-        small_module(pieces=0)
+def test_a_count_of_micro_batches_out_of_range_is_reported() -> None:
+    with pytest.raises(ValueError, match="micro_batches must be at least 1, got 0; 1 takes each batch as a whole"):
+        small_module(micro_batches=0)

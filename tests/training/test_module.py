@@ -170,8 +170,8 @@ def test_without_adversary_every_batch_updates_the_generator(generator: nn.Modul
 def test_frozen_parts_keep_their_weights_and_the_rest_takes_the_step_it_would_have_taken() -> None:
     """With SGD a step depends on the parameter's own gradient alone, which freezing others does not change."""
     whole, part = (
-        small_module(adversary=False, generator_optimizer=partial(SGD, lr=0.1), frozen=frozen)
-        for frozen in ([], ["coarse_network", "refinement_network.decoder.image"])
+        small_module(adversary=False, generator_optimizer=partial(SGD, lr=0.1), freeze=freeze)
+        for freeze in ([], ["coarse_network", "refinement_network.decoder.image"])
     )
     before = {name: value.clone() for name, value in part.generator.state_dict().items()}
     for module in (whole, part):
@@ -184,7 +184,7 @@ def test_frozen_parts_keep_their_weights_and_the_rest_takes_the_step_it_would_ha
 
 
 def test_critics_train_beside_a_frozen_first_stage() -> None:
-    module, watch = small_module(critic_steps=2, frozen=["coarse_network"]), Watch()
+    module, watch = small_module(critic_steps=2, freeze=["coarse_network"]), Watch()
     before = _weights(module.generator.coarse_network)
     _fit(module, watch, updates=2)
     assert watch.moves("critics") == [True] * 4
@@ -194,10 +194,8 @@ def test_critics_train_beside_a_frozen_first_stage() -> None:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_one_critic_is_enough(part: str) -> None:
-    critic = (
-        {"global_critic": GlobalCritic(2, (16, 16))} if part == "global" else {"local_critic": LocalCritic(2, (8, 8))}
-    )
-    module, watch = InpaintingModule(Generator(2), **critic, critic_steps=2), Watch()
+    critic = GlobalCritic(2, (16, 16)) if part == "global" else LocalCritic(2, (8, 8))
+    module, watch = small_module(critics={part: critic}, critic_steps=2), Watch()
     trainer = _fit(module, watch)
     assert watch.moves("critics") == [True, True]
     assert watch.moves("generator") == [False, True]
@@ -257,7 +255,7 @@ def test_validation_measures_both_stages_in_the_hole() -> None:
     for stage, metric in stages.items():
         assert figures[f"validation/{stage}/hole/l1"] == pytest.approx(metric.compute().item())
     columns = {name.rsplit("/", 1)[1] for name in figures if name.startswith("validation/completed/hole/")}
-    assert columns == {"l1", "l2", "psnr", "tv"}
+    assert columns == {"l1", "l2", "psnr", "tv", "patch_distance"}
     assert all(math.isfinite(value) for value in figures.values())
 
 
@@ -291,9 +289,9 @@ def test_a_checkpoint_carries_counters_and_configuration_and_opens_safely(tmp_pa
 
 def test_a_frozen_part_outside_a_list_is_reported() -> None:
     with pytest.raises(
-        TypeError, match=r"frozen must be a list of parts, got 'coarse_network'; write \[coarse_network\]"
+        TypeError, match=r"freeze must be a list of parts, got 'coarse_network'; write \[coarse_network\]"
     ):
-        small_module(frozen="coarse_network")
+        small_module(freeze="coarse_network")
 
 
 def test_an_adversary_without_critic_is_reported() -> None:
@@ -306,8 +304,8 @@ def test_an_adversary_without_critic_is_reported() -> None:
     [
         ({"critic_steps": 0}, "critic_steps must be at least 1, got 0; the paper's is 5"),
         ({"warmup_steps": -1}, "warmup_steps must not be negative, got -1; 0 switches the warm-up off"),
-        ({"frozen": ["coarse"]}, "parts of the generator, such as coarse_network, refinement_network, got 'coarse'"),
-        ({"frozen": ["coarse_network", "refinement_network"]}, "frozen must leave something to train, got coarse_ne"),
+        ({"freeze": ["coarse"]}, "parts of the generator, such as coarse_network, refinement_network, got 'coarse'"),
+        ({"freeze": ["coarse_network", "refinement_network"]}, "freeze must leave something to train, got coarse_ne"),
     ],
 )
 def test_a_setting_out_of_range_is_reported(arguments: dict[str, Any], message: str) -> None:

@@ -59,7 +59,7 @@ def test_weights_after_training_with_fused_optimizers_are_those_of_plain_ones() 
 
 def test_fused_optimizers_are_refused_where_they_would_clip_scaled_gradients() -> None:
     factory = partial(Adam, fused=True)
-    module = small_module(generator_optimizer=factory, critic_optimizer=factory, clip=1.0)
+    module = small_module(generator_optimizer=factory, critic_optimizer=factory, grad_clip_norm=1.0)
     with pytest.raises(ValueError, match=r"optimizer\.fused must be false with trainer\.precision=16-mixed"):
         fit(module, plugins=[MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))])
 

@@ -24,16 +24,16 @@ class GradientGuard:
     Under DDP the gradients are averages over all processes by then, so all of them see the same norm and skip alike.
 
     Args:
-        clip: Largest norm of a network's whole gradient; a larger one is scaled down to it. None: no limit.
+        grad_clip_norm: Largest norm of a network's whole gradient; a larger one is scaled down to it. None: no limit.
 
     Raises:
         ValueError: If the limit is not positive.
     """
 
-    def __init__(self, clip: float | None = None) -> None:
-        if clip is not None and not clip > 0:
-            raise ValueError(f"clip must be positive, got {clip}; use e.g. 10, or null for no limit")
-        self.clip = clip
+    def __init__(self, grad_clip_norm: float | None = None) -> None:
+        if grad_clip_norm is not None and not grad_clip_norm > 0:
+            raise ValueError(f"grad_clip_norm must be positive, got {grad_clip_norm}; use e.g. 10, or null")
+        self.grad_clip_norm = grad_clip_norm
         self._skipped: Counter[str] = Counter()  # of each network, in a row
 
     def mark(self, loss: Tensor) -> Tensor:
@@ -61,8 +61,8 @@ class GradientGuard:
         norm = get_total_norm(gradients)
         if norm.isfinite():
             self._skipped[name] = 0
-            if self.clip is not None:
-                clip_grads_with_norm_(parameters, self.clip, norm)
+            if self.grad_clip_norm is not None:
+                clip_grads_with_norm_(parameters, self.grad_clip_norm, norm)
             return True
         losses = _not_finite_anywhere(terms)
         cause = _list(losses or _not_finite_gradients(network))
@@ -75,7 +75,8 @@ class GradientGuard:
         if self._skipped[name] >= ALLOWED:
             raise NonFiniteError(
                 f"{ALLOWED} steps of the {name} in a row were skipped, the last at {where}: {cause} not finite; the "
-                "weights are those before; lower optimizer.lr, set model.clip, or resume from an older checkpoint"
+                "weights are those before; lower optimizer.lr, set model.grad_clip_norm, or resume from an older"
+                " checkpoint"
             )
         return False
 

@@ -1,4 +1,4 @@
-"""A batch in pieces whose gradients are added up, for batches that do not fit into memory, and losses by name."""
+"""Gradient accumulation: a batch in micro-batches, and losses by name."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -10,14 +10,14 @@ from gicinpaint.data import Batch
 from gicinpaint.models.compositing import Box
 
 
-class Piece(NamedTuple):
+class MicroBatch(NamedTuple):
     """Consecutive images of a batch.
 
     Attributes:
         batch: The images.
         images: Where they lie in the batch.
-        share: Their share of the batch; losses are means over images, so shares of the pieces' losses add up to the
-            batch's loss.
+        share: Their share of the batch; losses are means over images, so the weighted losses of the micro-batches add
+            up to the batch's loss.
     """
 
     batch: Batch
@@ -25,21 +25,21 @@ class Piece(NamedTuple):
     share: float
 
 
-def split(batch: Batch, count: int) -> list[Piece]:
-    """Cut a batch into pieces of as equal size as possible.
+def split(batch: Batch, count: int) -> list[MicroBatch]:
+    """Split a batch into micro-batches of as equal size as possible.
 
     Args:
         batch: At least one image.
-        count: Number of pieces; no more than there are images.
+        count: Number of micro-batches; no more than there are images.
     """
     b = len(batch.image)
-    edges = [b * piece // min(count, b) for piece in range(min(count, b) + 1)]
-    pieces = []
+    edges = [b * part // min(count, b) for part in range(min(count, b) + 1)]
+    micro_batches = []
     for images in map(slice, edges, edges[1:]):
         box = Box(batch.box.top[images], batch.box.left[images], batch.box.height, batch.box.width)
         share = (images.stop - images.start) / b
-        pieces.append(Piece(Batch(batch.image[images], batch.mask[images], box), images, share))
-    return pieces
+        micro_batches.append(MicroBatch(Batch(batch.image[images], batch.mask[images], box), images, share))
+    return micro_batches
 
 
 def detached(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -47,12 +47,12 @@ def detached(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: term.detach() for name, term in terms.items()}
 
 
-def average(pieces: Sequence[Piece], terms: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the batch's losses from those of its pieces."""
+def average(micro_batches: Sequence[MicroBatch], terms: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the batch's losses from those of its micro-batches."""
     if len(terms) == 1:
         return terms[0]
     batch: dict[str, Tensor] = {}
-    for piece, named in zip(pieces, terms, strict=True):
+    for micro_batch, named in zip(micro_batches, terms, strict=True):
         for name, term in named.items():
-            batch[name] = batch.get(name, torch.zeros_like(term)) + piece.share * term
+            batch[name] = batch.get(name, torch.zeros_like(term)) + micro_batch.share * term
     return batch

@@ -18,7 +18,7 @@ from gicinpaint.metrics import hole_metrics
 from gicinpaint.models.compositing import composite, fill_with_mean, mask_out
 from gicinpaint.models.generator import Completion
 from gicinpaint.training.gradient_guard import GradientGuard
-from gicinpaint.training.micro_batches import Piece, average, detached, split
+from gicinpaint.training.micro_batches import MicroBatch, average, detached, split
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
@@ -44,11 +44,11 @@ class InpaintingModule(LightningModule):
         generator_schedule: Makes the schedule of the generator's learning rate, in generator updates; None keeps it.
         critic_steps: Critic updates per generator update.
         warmup_steps: Generator updates on reconstruction alone, before the critics start.
-        clip: Largest norm of a network's gradient; None: no limit.
-        pieces: Pieces that a batch is cut into, for less memory and more time. All losses are means over images, and no
-            layer mixes images, so gradients add up to the batch's, the penalty's included.
+        grad_clip_norm: Largest norm of a network's gradient; None: no clipping.
+        micro_batches: Parts of a batch whose gradients are accumulated, for less memory and more time. Losses are means
+            over images and no layer mixes images, so gradients add up to the batch's, the penalty's included.
         metrics: What validation measures in the hole, for the mean colour, the coarse and the completed image.
-        frozen: Parts of the generator that keep their weights, such as coarse_network: the others are trained alone.
+        freeze: Parts of the generator that keep their weights, such as coarse_network: the others are trained alone.
         seed: The run's seed; the places of the gradient penalty depend on it and on the batch's number alone.
 
     Attributes:
@@ -74,17 +74,17 @@ class InpaintingModule(LightningModule):
         generator_schedule: ScheduleFactory | None = None,
         critic_steps: int = 5,
         warmup_steps: int = 0,
-        clip: float | None = None,
-        pieces: int = 1,
+        grad_clip_norm: float | None = None,
+        micro_batches: int = 1,
         metrics: MetricCollection | None = None,
-        frozen: Sequence[str] = (),
+        freeze: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _check_counts(critic_steps, warmup_steps, pieces)
+        _check_counts(critic_steps, warmup_steps, micro_batches)
         self.automatic_optimization = False
         self.generator = generator
-        _freeze(generator, frozen)
+        _freeze(generator, freeze)
         self.critics = nn.ModuleDict()
         if loss.adversary is not None:
             self.critics.update({name: critic for name, critic in (critics or {}).items() if critic is not None})
@@ -98,8 +98,8 @@ class InpaintingModule(LightningModule):
         self.generator_schedule = generator_schedule
         self.critic_steps = critic_steps
         self.warmup_steps = warmup_steps
-        self.guard = GradientGuard(clip)
-        self.pieces = pieces
+        self.guard = GradientGuard(grad_clip_norm)
+        self.micro_batches = micro_batches
         columns = hole_metrics() if metrics is None else metrics
         rows = ("mean_colour", "coarse", "completed")
         self.validation_metrics = nn.ModuleDict({r: columns.clone(prefix=f"validation/{r}/hole/") for r in rows})
@@ -124,15 +124,17 @@ class InpaintingModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the critics, the generator or both from one batch."""
-        pieces = split(batch, self.pieces)
-        completion = None  # of a whole batch: it serves both updates; a piece is completed again, which saves memory
-        if len(pieces) == 1:
+        micro_batches = split(batch, self.micro_batches)
+        completion = (
+            None  # of a whole batch: it serves both updates; a micro-batch is completed again, which saves memory
+        )
+        if len(micro_batches) == 1:
             with torch.set_grad_enabled(self.updates_generator):
                 completion = self._complete(batch)
         if self.updates_critics:
-            self._update_critics(pieces, completion, self._penalty_places(batch.image))
+            self._update_critics(micro_batches, completion, self._penalty_places(batch.image))
         if self.updates_generator:
-            self._update_generator(pieces, completion)
+            self._update_generator(micro_batches, completion)
         self.batches_seen += 1
         self.log("step", float(self.generator_updates))  # the loggers' axis
 
@@ -222,27 +224,27 @@ class InpaintingModule(LightningModule):
         completion = self.generator(mask_out(batch.image, batch.mask), batch.mask)
         return completion, composite(batch.image, completion.prediction, batch.mask)
 
-    def _update_critics(self, pieces: list[Piece], completion: Completed | None, places: Tensor) -> None:
+    def _update_critics(self, micro_batches: list[MicroBatch], completion: Completed | None, places: Tensor) -> None:
         optimizer, terms = self._optimizers()[1], []
         optimizer.zero_grad(set_to_none=True)
-        for piece in pieces:
+        for micro_batch in micro_batches:
             with torch.no_grad():
-                _, completed = completion or self._complete(piece.batch)
-            found = self.critic_terms(piece.batch, completed.detach(), places[:, piece.images])
-            self.manual_backward(self.guard.mark(piece.share * found["total"]))
+                _, completed = completion or self._complete(micro_batch.batch)
+            found = self.critic_terms(micro_batch.batch, completed.detach(), places[:, micro_batch.images])
+            self.manual_backward(self.guard.mark(micro_batch.share * found["total"]))
             terms.append(detached(found))
-        self._step("critics", optimizer, average(pieces, terms))
+        self._step("critics", optimizer, average(micro_batches, terms))
 
-    def _update_generator(self, pieces: list[Piece], completion: Completed | None) -> None:
+    def _update_generator(self, micro_batches: list[MicroBatch], completion: Completed | None) -> None:
         optimizer, terms = self._optimizers()[0], []
         optimizer.zero_grad(set_to_none=True)
         self.critics.requires_grad_(False)  # the generator's loss passes through them and must not reach them
-        for piece in pieces:
-            found = self.generator_terms(piece.batch, *(completion or self._complete(piece.batch)))
-            self.manual_backward(self.guard.mark(piece.share * found["total"]))
+        for micro_batch in micro_batches:
+            found = self.generator_terms(micro_batch.batch, *(completion or self._complete(micro_batch.batch)))
+            self.manual_backward(self.guard.mark(micro_batch.share * found["total"]))
             terms.append(detached(found))
         self.critics.requires_grad_(True)
-        if self._step("generator", optimizer, average(pieces, terms)):
+        if self._step("generator", optimizer, average(micro_batches, terms)):
             if self.generator_schedule is not None:
                 self.lr_schedulers().step()  # type: ignore[union-attr]
             self.generator_updates += 1
@@ -282,20 +284,20 @@ class InpaintingModule(LightningModule):
 
 def _freeze(generator: nn.Module, parts: Sequence[str]) -> None:
     if isinstance(parts, str):
-        raise TypeError(f"frozen must be a list of parts, got {parts!r}; write [{parts}]")
+        raise TypeError(f"freeze must be a list of parts, got {parts!r}; write [{parts}]")
     names = [name for name, part in generator.named_modules() if name and any(True for _ in part.parameters())]
     for part in parts:
         if part not in names:
             offered = ", ".join(name for name in names if "." not in name)
-            raise ValueError(f"frozen must name parts of the generator, such as {offered}, got {part!r}")
+            raise ValueError(f"freeze must name parts of the generator, such as {offered}, got {part!r}")
         generator.get_submodule(part).requires_grad_(False)
     if not any(parameter.requires_grad for parameter in generator.parameters()):
-        raise ValueError(f"frozen must leave something to train, got {', '.join(parts)}; leave a part out")
+        raise ValueError(f"freeze must leave something to train, got {', '.join(parts)}; leave a part out")
 
 
-def _check_counts(critic_steps: int, warmup_steps: int, pieces: int) -> None:
-    if pieces < 1:
-        raise ValueError(f"pieces must be at least 1, got {pieces}; 1 takes each batch as a whole")
+def _check_counts(critic_steps: int, warmup_steps: int, micro_batches: int) -> None:
+    if micro_batches < 1:
+        raise ValueError(f"micro_batches must be at least 1, got {micro_batches}; 1 takes each batch as a whole")
     if critic_steps < 1:
         raise ValueError(f"critic_steps must be at least 1, got {critic_steps}; the paper's is 5")
     if warmup_steps < 0:

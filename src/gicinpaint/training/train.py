@@ -165,7 +165,7 @@ def opening(
     if data.batch_size < _SMALL_BATCH and module.critics and isinstance(module.loss.adversary, Wasserstein):
         _log.warning(
             "batches of %d images: Wasserstein critics are known to fail below %d; set dataset.batch_size=%d, and "
-            "model.pieces=2 or more if memory is short",
+            "model.micro_batches=2 or more if memory is short",
             *(data.batch_size, _SMALL_BATCH, 2 * _SMALL_BATCH),
         )
     return (
