@@ -98,7 +98,7 @@ def test_a_bad_image_stops_packing_with_its_name(photographs: Path, capsys: pyte
 
 @pytest.mark.parametrize("preset", ["paper_center", "paper_random", "free_form"])
 def test_a_preset_gives_validation_the_holes_of_its_manifest(photographs: Path, preset: str) -> None:
-    overrides = [f"preset@dataset.validation_mask={preset}", "dataset=folder", f"data_dir={photographs}", "seed=4"]
+    overrides = [f"eval_mask@dataset.validation_mask={preset}", "dataset=folder", f"data_dir={photographs}", "seed=4"]
     small = ["mask.box=16", "mask.inset=2", "dataset.validation_mask.box=16", "dataset.image_size=48"]
     with initialize_config_module("gicinpaint.conf", version_base="1.3"):
         config = compose("train", overrides=[*overrides, *small, f"output={photographs}", "dataset.workers=0"])

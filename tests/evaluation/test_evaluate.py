@@ -25,7 +25,7 @@ SIZE = 32
 
 
 SMALL = ("dataset=folder", f"dataset.image_size={SIZE}", "accelerator=cpu")
-BOX = "preset.box=[16,16]"
+BOX = "eval_mask.box=[16,16]"
 
 
 def evaluate(*overrides: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -135,7 +135,7 @@ def test_the_record_holds_everything_needed_to_repeat_it(
     assert record["masks"] == paper_center((16, 16)).manifest(7, SIZE, SIZE)
     assert record["methods"]["net"]["sha256"]
     assert record["seed"] == 0
-    assert record["config"]["preset"]["box"] == [16, 16]
+    assert record["config"]["eval_mask"]["box"] == [16, 16]
     assert record["versions"]["torch"] == torch.__version__
     assert record["device"]["type"] == "cpu"
     assert "dataset.validation.path=val" in record["command"]
@@ -203,15 +203,15 @@ MISTAKES = [
     (["dataset.validation.path=empty"], 1, "found none"),
     (["+checkpoints.net=absent.ckpt"], 1, "net: absent.ckpt must be a model's file or folder"),
     (["+checkpoints.net=val/0.png"], 1, "net: val/0.png"),
-    (["preset=files", "preset.path=masks"], 1, "must have the images' size, 32x32, got 12x16"),
-    (["preset.box=[64,64]"], 1, "preset: box 64x64 must fit the image 32x32"),
+    (["eval_mask=files", "eval_mask.path=masks"], 1, "must have the images' size, 32x32, got 12x16"),
+    (["eval_mask.box=[64,64]"], 1, "eval_mask: box 64x64 must fit the image 32x32"),
     (["count=0"], 1, "count must lie in 1..7"),
     (["count=8"], 1, "count must lie in 1..7"),
     (["method=none"], 1, "there is no method to evaluate"),
     (["metrics.lpips=absent.pth"], 1, "absent.pth must hold weights of AlexNet or VGG16"),
     (["metrics.fid=net.ckpt"], 1, "net.ckpt must hold a TorchScript network"),
     (
-        ["dataset.image_size=8", "preset.box=[4,4]"],
+        ["dataset.image_size=8", "eval_mask.box=[4,4]"],
         1,
         "dataset.image_size: SSIM needs images of at least 11x11, got 8x8",
     ),
@@ -245,7 +245,7 @@ def test_a_mistake_is_one_line_and_a_non_zero_exit(
     (work / "masks").mkdir(exist_ok=True)
     Image.fromarray(np.zeros((12, 16), np.uint8)).save(work / "masks" / "mask.png")
     monkeypatch.chdir(work)
-    box = [] if "preset=files" in overrides else [BOX]
+    box = [] if "eval_mask=files" in overrides else [BOX]
     assert main(["evaluate", *SMALL, *box, "dataset.validation.path=val", f"output={tmp_path}", *overrides]) == code
     complaint = capsys.readouterr().err
     assert expected in complaint

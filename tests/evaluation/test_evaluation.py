@@ -14,13 +14,13 @@ from torch import Tensor
 
 from gicinpaint.config.validation import JobError
 from gicinpaint.data import CenterCropResize, ImageError
-from gicinpaint.evaluation import MaskFiles, Measurement, Result, Table
+from gicinpaint.evaluation import MaskFiles, Measurement, MethodResult, Table
 from gicinpaint.evaluation import measuring as measuring_module
-from gicinpaint.evaluation.baselines import mean_colour
 from gicinpaint.evaluation.images import spread
 from gicinpaint.evaluation.methods import try_method
 from gicinpaint.masks import paper_center
 from gicinpaint.metrics import evaluation_metrics
+from gicinpaint.models.compositing import fill_with_mean as mean_colour
 from measurements import SIZE, images, measurement
 from models import save_inception
 
@@ -193,7 +193,7 @@ def test_mask_files_belong_to_images_by_number_and_are_taken_as_they_are(tmp_pat
 
 
 def test_mask_files_that_cannot_be_meant_are_reported(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"looked for mask files .* found none; set preset\.path"):
+    with pytest.raises(ValueError, match=r"looked for mask files .* found none; set eval_mask\.path"):
         MaskFiles(tmp_path)
     Image.fromarray(np.zeros((12, 16), np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="hole must be 255 or 0, got 1;"):
@@ -223,15 +223,16 @@ def test_methods_that_cannot_work_are_reported_before_the_start() -> None:
 
 def test_the_table_is_written_alike_for_terminal_markdown_and_csv() -> None:
     values = {"hole/l1": 12.345, "hole/psnr": 15.0, "image/ssim": 0.87654, "target/hole/tv": 9.876}
-    table = Table({"mean_colour": Result(values, 5, 0.0123, 7.8)}, with_published=True)
+    values |= {"hole/tv_ratio": 0.34567, "hole/patch_distance": 0.012345}
+    table = Table({"mean_colour": MethodResult(values, 5, 0.0123, 7.8)}, with_published=True)
     lines = table.markdown().splitlines()
-    assert lines[0] == "| method | L1 % | PSNR dB | image SSIM | s/image | memory MiB |"
-    assert lines[2] == "| mean colour | 12.35 | 15.00 | 0.8765 | 0.012 | 8 |"
-    assert "| full model (published) | 8.60 | 18.91 |  |  |  |" in lines
+    assert lines[0] == "| method | L1 % | PSNR dB | TV ratio | patch distance | image SSIM | s/image | memory MiB |"
+    assert lines[2] == "| mean colour | 12.35 | 15.00 | 0.35 | 0.0123 | 0.8765 | 0.012 | 8 |"
+    assert "| full model (published) | 8.60 | 18.91 |  |  |  |  |  |" in lines
     assert "protocol not published" in table.markdown()
     assert "The ground truth's own TV in the holes is 9.88 %" in table.text()
     assert "published" not in Table(table.results).markdown()
     header, first, *_ = table.csv().splitlines()
-    assert header == "method,images,hole/l1,hole/psnr,image/ssim,target/hole/tv"
-    assert first == "mean_colour,5,12.345,15.0,0.87654,9.876"
+    assert header == "method,images,hole/l1,hole/psnr,image/ssim,target/hole/tv,hole/tv_ratio,hole/patch_distance"
+    assert first == "mean_colour,5,12.345,15.0,0.87654,9.876,0.34567,0.012345"
     assert table.costs_csv().splitlines()[1] == "mean_colour,0.012300,7.8"

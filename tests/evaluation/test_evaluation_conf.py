@@ -1,4 +1,4 @@
-"""Every mask preset and every set of methods composes into the evaluate job; options are found, not listed."""
+"""All evaluation masks and methods compose into the evaluate job; options are found, not listed."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from gicinpaint.evaluation.methods import try_method
 from gicinpaint.metrics import evaluation_metrics
 
 CONF = Path(__file__).parents[2] / "conf"
-PRESETS, METHODS = (sorted(path.stem for path in (CONF / group).glob("*.yaml")) for group in ("preset", "method"))
+EVAL_MASKS, METHODS = (sorted(path.stem for path in (CONF / group).glob("*.yaml")) for group in ("eval_mask", "method"))
 
 
 @pytest.fixture(autouse=True)
@@ -26,28 +26,28 @@ def _hydra() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_is_the_same_masks_again(preset: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("eval_mask", EVAL_MASKS)
+def test_every_evaluation_set_is_the_same_masks_again(eval_mask: str, tmp_path: Path) -> None:
     needed = []
-    if preset == "files":  # the one that cannot know its files
+    if eval_mask == "files":  # the one that cannot know its files
         levels = np.zeros((256, 256), np.uint8)
         levels[30:60, 40:90] = 255
         Image.fromarray(levels).save(tmp_path / "mask.png")
-        needed = [f"preset.path={tmp_path}"]
-    config = compose("evaluate", overrides=[f"preset={preset}", *needed, f"output={tmp_path}"])
+        needed = [f"eval_mask.path={tmp_path}"]
+    config = compose("evaluate", overrides=[f"eval_mask={eval_mask}", *needed, f"output={tmp_path}"])
     check_configuration(config, READS)
-    masks = build(config.preset)
+    masks = build(config.eval_mask)
     together, _ = masks([0, 1, 2], 256, 256)
     assert set(together.unique().tolist()) == {0.0, 1.0}
-    assert torch.equal(together, torch.cat([build(config.preset)([i], 256, 256)[0] for i in range(3)]))
+    assert torch.equal(together, torch.cat([build(config.eval_mask)([i], 256, 256)[0] for i in range(3)]))
     assert masks.manifest(3)["count"] == 3
 
 
-def test_presets_follow_the_seed_of_the_job(tmp_path: Path) -> None:
+def test_evaluation_masks_follow_the_seed_of_the_job(tmp_path: Path) -> None:
     hashes = []
     for seed in (0, 1):
-        config = compose("evaluate", overrides=["preset=paper_random", f"seed={seed}", f"output={tmp_path}"])
-        hashes.append(build(config.preset).manifest(3)["sha256"])
+        config = compose("evaluate", overrides=["eval_mask=paper_random", f"seed={seed}", f"output={tmp_path}"])
+        hashes.append(build(config.eval_mask).manifest(3)["sha256"])
     assert hashes[0] != hashes[1]
 
 
@@ -64,10 +64,10 @@ def test_every_method_completes_an_image(methods: str, tmp_path: Path) -> None:
 
 def test_options_and_settings_that_the_page_names_exist() -> None:
     page = (CONF.parent / "docs" / "evaluation.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"(?<![.\w])(dataset|preset|method)=([a-z]\w*)", page))
+    named = set(re.findall(r"(?<![.\w])(dataset|eval_mask|method)=([a-z]\w*)", page))
     assert {group for group, _ in named} == {"dataset", "method"}
     for group, option in named:
         assert (CONF / group / f"{option}.yaml").is_file(), f"{group}={option}"
-    assert {match[1] for match in re.finditer(r"^\| `(\w+)` \|", page, re.MULTILINE)} >= set(PRESETS)
+    assert {match[1] for match in re.finditer(r"^\| `(\w+)` \|", page, re.MULTILINE)} >= set(EVAL_MASKS)
     columns = evaluation_metrics().keys()
     assert all(f"`{column}`" in page for column in columns)

@@ -14,9 +14,9 @@ from PIL import Image
 from gicinpaint.cli import main
 from gicinpaint.config.validation import JobError
 from gicinpaint.evaluation import measuring as measuring_module
-from gicinpaint.evaluation.baselines import mean_colour
-from gicinpaint.evaluation.groups import group_images, write_groups, write_images
-from gicinpaint.evaluation.measuring import Result
+from gicinpaint.evaluation.measuring import MethodResult
+from gicinpaint.evaluation.tables import group_images, write_groups, write_images
+from gicinpaint.models.compositing import fill_with_mean as mean_colour
 from measurements import measurement
 
 SIZE = 32
@@ -45,11 +45,11 @@ def test_groups_that_cannot_be_are_reported() -> None:
         group_images(NAMES, {"faces": "*/faces/*", "people": ["*man*"]})
 
 
-def results() -> dict[str, Result]:
+def results() -> dict[str, MethodResult]:
     """Two methods, three images; the second image has no relative error, the third is perfect."""
     each = {"hole/l1": [10.0, 20.0, 0.0], "hole/psnr": [12.0, 14.0, math.inf], "relative/l1": [1.0, None, 3.0]}
     other = {column: [None if v is None else v + 1 for v in values] for column, values in each.items()}
-    return {"mean_colour": Result({}, 3, 0.1, 1.0, each), "telea": Result({"fid": 5.0}, 3, 0.1, 1.0, other)}
+    return {"mean_colour": MethodResult({}, 3, 0.1, 1.0, each), "telea": MethodResult({"fid": 5.0}, 3, 0.1, 1.0, other)}
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -75,6 +75,22 @@ def test_a_groups_row_is_the_average_over_its_images(tmp_path: Path) -> None:
     assert any(line.split() == ["telea", "16.00", "14.00", "2.00"] for line in text)
 
 
+def test_a_group_has_the_tv_ratio_and_the_patch_distance_of_its_images_alone(tmp_path: Path) -> None:
+    groups = {"some": [0, 3, 5], "all": range(7)}
+    result = measurement(tmp_path, groups=groups).run("mean", lambda: mean_colour, {})
+    write_groups(groups, {"mean": result}, tmp_path)
+    some, everything = read(tmp_path / "groups.csv")
+    work = measurement(tmp_path)
+    alone = work.metrics.clone()
+    for index in groups["some"]:
+        image, mask = work.images[index][None], work.masks([index], SIZE, SIZE)[0]
+        alone.update(mean_colour(image, mask), image, mask)
+    for column in ("hole/tv_ratio", "hole/patch_distance", "hole/patch_distance_15", "hole/l1"):
+        assert float(some[column]) == pytest.approx(alone[column].compute().item(), rel=1e-5), column
+        assert float(everything[column]) == pytest.approx(result.values[column], rel=1e-12), column
+        assert 0 < float(some[column]) != float(everything[column])
+
+
 def test_every_image_has_a_row_for_each_method(tmp_path: Path) -> None:
     write_images(["1.png", "2.png", "3, of 3.png"], {"a": [0, 1], "b": [1]}, results(), tmp_path)
     rows = read(tmp_path / "images.csv")
@@ -94,10 +110,12 @@ def test_every_image_has_a_row_for_each_method(tmp_path: Path) -> None:
 @pytest.mark.parametrize("batch_size", [1, 3, 50])
 def test_the_numbers_of_the_images_average_to_the_table(batch_size: int, tmp_path: Path) -> None:
     result = measurement(tmp_path, batch_size=batch_size).run("mean", lambda: mean_colour, {})
-    assert result.each.keys() == result.values.keys()
+    assert result.each.keys() == result.values.keys() - {"hole/patch_distance", "hole/patch_distance_15"}  # of sets
+    targets = result.each["target/hole/tv"]
     for column, values in result.each.items():
         assert len(values) == 7
-        assert np.mean(values) == pytest.approx(result.values[column], rel=1e-12), column
+        weights = targets if column == "hole/tv_ratio" else None  # a ratio of averages
+        assert np.average(values, weights=weights) == pytest.approx(result.values[column], rel=1e-12), column
 
 
 def test_an_image_has_the_number_that_it_has_alone(tmp_path: Path) -> None:
@@ -108,6 +126,9 @@ def test_an_image_has_the_number_that_it_has_alone(tmp_path: Path) -> None:
         alone = work.metrics.clone()
         alone.update(mean_colour(image, mask), image, mask)
         for column, value in alone.compute().items():
+            if "patch_distance" in column:
+                assert column not in result.each
+                continue
             assert result.each[column][index] == pytest.approx(value.item(), rel=1e-5), column
 
 
@@ -121,7 +142,8 @@ def test_a_black_image_without_a_relative_error_has_none(tmp_path: Path) -> None
 
 def test_an_interruption_loses_no_images_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring_module, "_SECONDS_BETWEEN_SAVES", 0.0)
-    work, calls = measurement(tmp_path / "a"), []
+    groups = {"some": [0, 3, 5]}
+    work, calls = measurement(tmp_path / "a", groups=groups), []
 
     def stops_at_the_second(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         calls.append(1)
@@ -132,7 +154,8 @@ def test_an_interruption_loses_no_images_numbers(tmp_path: Path, monkeypatch: py
     with pytest.raises(KeyboardInterrupt):
         work.run("mean", lambda: stops_at_the_second, {})
     result = work.run("mean", lambda: mean_colour, {})
-    assert result.each == measurement(tmp_path / "b").run("mean", lambda: mean_colour, {}).each
+    other = measurement(tmp_path / "b", groups=groups).run("mean", lambda: mean_colour, {})
+    assert (result.each, result.groups) == (other.each, other.groups)
     kept = json.loads((tmp_path / "a" / "out" / "methods" / "mean.json").read_text())
     assert kept["each"] == result.each
 
@@ -147,7 +170,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             levels = random.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
             Image.fromarray(levels).save(tmp_path / "val" / folder / f"{number}.png")
     monkeypatch.chdir(tmp_path)
-    small = ["dataset=folder", "dataset.validation.path=val", f"dataset.image_size={SIZE}", "preset.box=[16,16]"]
+    small = ["dataset=folder", "dataset.validation.path=val", f"dataset.image_size={SIZE}", "eval_mask.box=[16,16]"]
     few = ["accelerator=cpu", "pictures=0", "method.biharmonic=null", "method.patchmatch=null", "output=out"]
     return lambda *overrides: main(["evaluate", *small, *few, *overrides])
 

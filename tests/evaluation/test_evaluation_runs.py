@@ -13,8 +13,7 @@ from PIL import Image
 
 from gicinpaint.cli import main
 from gicinpaint.config.validation import JobError
-from gicinpaint.evaluation.compare import PANELS, band, draw_curves, figure_class
-from gicinpaint.evaluation.runs import by_setting, find_runs
+from gicinpaint.evaluation.compare import PANELS, band, by_setting, draw_curves, figure_class, find_runs
 from gicinpaint.models.generator import CoarseGenerator
 
 SIZE = 32
@@ -138,7 +137,7 @@ def test_the_job_measures_all_runs_and_writes_one_comparison(
         levels = random.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
         Image.fromarray(levels).save(tmp_path / "val" / f"{number}.png")
     monkeypatch.chdir(tmp_path)
-    small = ["dataset=folder", "dataset.validation.path=val", f"dataset.image_size={SIZE}", "preset.box=[16,16]"]
+    small = ["dataset=folder", "dataset.validation.path=val", f"dataset.image_size={SIZE}", "eval_mask.box=[16,16]"]
     arguments = ["evaluate", *small, "method=none", f"runs={multirun}", "output=out", "accelerator=cpu"]
     assert main(arguments) == 0
     with (tmp_path / "out" / "results.csv").open(newline="") as file:

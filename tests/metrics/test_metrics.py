@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gicinpaint.metrics import RegionL1, RegionL2, RegionMetric, RegionPSNR, RegionTV, hole_metrics
+from gicinpaint.metrics import RegionL1, RegionL2, RegionMetric, RegionPSNR, RegionTV, RelativeTV, hole_metrics
 
 Slow = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]], float]
 Array = NDArray[np.float64]
@@ -168,12 +168,26 @@ def test_half_precision_inputs_are_averaged_in_float64() -> None:
 
 
 def test_the_papers_columns_are_there_under_their_prefix() -> None:
-    columns, case = hole_metrics("validation/"), _case()
+    columns, case = hole_metrics("validation/"), _case(h=9)
     columns.update(*case)
+    found = {name: value.item() for name, value in columns.compute().items()}
     expected = {"l1": RegionL1, "l2": RegionL2, "psnr": RegionPSNR, "tv": RegionTV}
-    assert {name: value.item() for name, value in columns.compute().items()} == pytest.approx(
-        {f"validation/{name}": _expected(kind, *case) for name, kind in expected.items()}
-    )
+    assert set(found) == {f"validation/{name}" for name in (*expected, "tv_ratio", "patch_distance")}
+    for name, kind in expected.items():
+        assert found[f"validation/{name}"] == pytest.approx(_expected(kind, *case))
+
+
+def test_relative_tv_is_the_ratio_of_the_averages_and_flat_images_do_not_count() -> None:
+    prediction, image, region = _case()
+    image[1] = 0.5  # its ratio would be infinite
+    images = [((x.double() + 1) / 2).numpy() for x in (prediction, image)]
+    pairs = [(_slow_tv(p, i, r), _slow_tv(i, i, r)) for p, i, r in zip(*images, region.double().numpy(), strict=True)]
+    metric = RelativeTV()
+    for batch in zip(*(x.split([3, 2]) for x in (prediction, image, region)), strict=True):
+        metric.update(*batch)
+    ratio = (sum(tv for tv, _ in pairs) - pairs[1][0]) / sum(target for _, target in pairs)
+    assert metric.compute().item() == pytest.approx(ratio)
+    assert metric.latest.tolist() == pytest.approx(np.array([[tv / target, 1] for tv, target in pairs[3:]]))
 
 
 @every_metric

@@ -15,8 +15,7 @@ import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gicinpaint.evaluation.compare import PANELS
-from gicinpaint.evaluation.runs import Run
+from gicinpaint.evaluation.compare import PANELS, Run
 from runs import ROOT, SMALL
 from wandb_files import OfflineRun, read_offline_run
 

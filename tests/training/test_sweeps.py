@@ -17,8 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gicinpaint.cli import main
 from gicinpaint.config.validation import build, check_configuration
-from gicinpaint.evaluation.compare import PANELS, draw_curves
-from gicinpaint.evaluation.runs import find_runs
+from gicinpaint.evaluation.compare import PANELS, draw_curves, find_runs
 from gicinpaint.losses import Hinge, HoleReconstruction, LeastSquares, NonSaturating
 from gicinpaint.models.generator import CoarseGenerator
 from gicinpaint.training.module import InpaintingModule
@@ -135,7 +134,7 @@ def test_two_runs_of_an_ablation_work_side_by_side_share_a_group_and_are_compare
         assert f"variant={variant}" in found.run.display_name
         assert ("train/critic/local_critic" in found.keys) == (variant == "baseline")
     monkeypatch.chdir(tmp_path)
-    small = ["dataset.image_size=32", "preset.box=[16,16]", "dataset.validation.repeat=1", "pictures=1"]
+    small = ["dataset.image_size=32", "eval_mask.box=[16,16]", "dataset.validation.repeat=1", "pictures=1"]
     assert main(["evaluate", "method=none", "runs=sweeps/one", *small, "output=compared", "accelerator=cpu"]) == 0
     with (tmp_path / "compared" / "settings.csv").open(newline="") as file:
         rows = [(row["setting"], row["seeds"], row["updates"]) for row in csv.DictReader(file)]

@@ -1,27 +1,157 @@
-"""A multirun as one comparison: a row for each setting, and curves over generator updates with seeds as bands."""
+"""Compare the runs of a multirun: a row for each setting, curves over generator updates with seeds as bands."""
 
+import csv
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from gicinpaint.config.atomic_files import write_text
 from gicinpaint.config.validation import JobError
-from gicinpaint.evaluation.measuring import Result
-from gicinpaint.evaluation.runs import Run, by_setting
+from gicinpaint.evaluation.measuring import MethodResult
 from gicinpaint.evaluation.tables import SHOWN, csv_text, markdown_lines, text_lines
-from gicinpaint.evaluation.writing import write_text
 
 PANELS = {  # logged value: title
     "validation/completed/hole/l1": "L1 in the hole, validation, %",
     "validation/completed/hole/psnr": "PSNR in the hole, validation, dB",
+    "validation/completed/hole/tv_ratio": "TV in the hole over the ground truth's, validation",
+    "validation/completed/hole/patch_distance": "patch distance in the hole, validation",
     "train/generator/total": "generator loss",
     "train/critic/global_scores/wasserstein": "global critic's Wasserstein estimate",
     "train/critic/local_scores/wasserstein": "local critic's Wasserstein estimate",
 }
+_SEED = "seed"
+_LONGEST = 60  # characters of a setting that still serve as a title and a file's name
 
 
-def write_comparison(runs: Sequence[Run], results: Mapping[str, Result], folder: Path) -> list[str]:
+@dataclass(frozen=True)
+class Run:
+    """A training run that has ended or can be looked at.
+
+    Attributes:
+        folder: Its output folder.
+        setting: What tells it from the other runs, its seed left out, e.g. "baseline".
+        seed: Its seed.
+        checkpoint: Its newest checkpoint.
+        image_size: Height and width that it was trained on; None where its configuration does not say.
+        mark: What tells it from runs of the same setting and seed; empty where there are none.
+    """
+
+    folder: Path
+    setting: str
+    seed: int
+    checkpoint: Path
+    image_size: tuple[int, int] | None
+    mark: str = ""
+
+    @property
+    def name(self) -> str:
+        """Setting and seed, fit for a file name."""
+        return f"{self.setting} seed {self.seed}{self.mark}".replace("/", "_").replace("\\", "_")
+
+    def logged(self, column: str) -> list[tuple[float, float]]:
+        """Return a logged value by generator updates, as (updates, value); empty if it was not logged."""
+        path = self.folder / "csv" / "metrics.csv"
+        if not path.is_file():
+            return []
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [(row.get("step"), row.get(column)) for row in csv.DictReader(file)]
+        points = [(float(step), float(value)) for step, value in rows if step and value]
+        return [point for point in points if math.isfinite(point[1])]
+
+
+def find_runs(folder: Path) -> list[Run]:
+    """Return the runs below a folder, in the order of their numbers.
+
+    A run is a folder with `.hydra/overrides.yaml` and `checkpoints/last.ckpt`, as the train job leaves it.
+
+    Raises:
+        JobError: If there is none.
+    """
+    if folder.is_file():
+        raise JobError(
+            f"runs must be a multirun's folder, got the file {folder}; a checkpoint is +checkpoints.NAME=FILE"
+        )
+    if not folder.is_dir():
+        raise JobError(f"runs: looked for training runs in {folder}, which does not exist; name a multirun's folder")
+    records = sorted(folder.rglob(".hydra/overrides.yaml"), key=lambda path: _natural(path.parents[1]))
+    found = [path.parents[1] for path in records if (path.parents[1] / "checkpoints" / "last.ckpt").is_file()]
+    if not found:
+        raise JobError(
+            f"runs: looked for training runs in {folder}: found {len(records)} with .hydra/overrides.yaml, none of "
+            "them with checkpoints/last.ckpt; name the folder of a multirun that has saved something"
+        )
+    overrides = [_overrides(run) for run in found]
+    settings = _shortened(_settings(overrides), [str(run.relative_to(folder)) for run in found])
+    runs = [
+        Run(run, setting, *_read_config(run, given))
+        for run, setting, given in zip(found, settings, overrides, strict=True)
+    ]
+    counts = Counter(run.name for run in runs)
+    alike = (counts[run.name] > 1 for run in runs)
+    return [replace(r, mark=f" {r.folder.relative_to(folder)}") if a else r for r, a in zip(runs, alike, strict=True)]
+
+
+def by_setting(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Return the runs of each setting, one for each seed."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.setting, []).append(run)
+    return groups
+
+
+def _settings(overrides: Sequence[Mapping[str, str]]) -> list[str]:
+    """Name each run by the overrides in which runs differ: the value alone if it is one, else key=value."""
+    keys = list(dict.fromkeys(key for given in overrides for key in given if key != _SEED))
+    varied = [key for key in keys if len({given.get(key) for given in overrides}) > 1]
+    names = []
+    for given in overrides:
+        parts = [(key, given[key]) for key in varied if key in given]
+        if not parts:
+            names.append("default")
+        elif len(varied) == 1:
+            names.append(parts[0][1])
+        else:
+            names.append(" ".join(f"{key}={value}" for key, value in parts))
+    return names
+
+
+def _shortened(settings: Sequence[str], folders: Sequence[str]) -> list[str]:
+    """Name every setting by the folder of its first run instead, if one has a description that is too long."""
+    if max(map(len, settings)) <= _LONGEST:
+        return list(settings)
+    first: dict[str, str] = {}
+    for setting, folder in zip(settings, folders, strict=True):
+        first.setdefault(setting, folder)
+    return [first[setting] for setting in settings]
+
+
+def _overrides(run: Path) -> dict[str, str]:
+    listed = yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text(encoding="utf-8")) or []
+    pairs = [str(text).lstrip("+~").partition("=") for text in listed]
+    return {key: value for key, _, value in pairs if key != "output"}
+
+
+def _read_config(run: Path, overrides: Mapping[str, str]) -> tuple[int, Path, tuple[int, int] | None]:
+    path = run / ".hydra" / "config.yaml"
+    config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    size = (config.get("dataset") or {}).get("image_size")
+    if isinstance(size, int):
+        size = (size, size)
+    seed = config.get("seed", overrides.get(_SEED, 0))
+    return int(seed), run / "checkpoints" / "last.ckpt", tuple(size) if isinstance(size, list | tuple) else None
+
+
+def _natural(path: Path) -> list[tuple[int, int | str]]:
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in path.parts]
+
+
+def write_comparison(runs: Sequence[Run], results: Mapping[str, MethodResult], folder: Path) -> list[str]:
     """Write settings.csv, settings.md and curves.png; return what to tell the user.
 
     Args:
@@ -99,7 +229,7 @@ def band(curves: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, f
     return [(u, statistics.fmean(v), min(v), max(v)) for u, v in sorted(points.items())]
 
 
-def _settings_table(runs: Sequence[Run], results: Mapping[str, Result]) -> tuple[list[str], list[list[str]]]:
+def _settings_table(runs: Sequence[Run], results: Mapping[str, MethodResult]) -> tuple[list[str], list[list[str]]]:
     groups = by_setting(runs)
     columns = [column for column in SHOWN if all(column in results[run.name].values for run in runs)]
     header = ["setting", "seeds", "updates", *(SHOWN[column][0] for column in columns)]

@@ -16,14 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from gicinpaint.config.validation import ConfigurationError, JobError, build, check_configuration
 from gicinpaint.data import CenterCropResize, ImageError
-from gicinpaint.evaluation.compare import figure_class, write_comparison
-from gicinpaint.evaluation.groups import BY_FOLDER, Groups, group_images, write_groups, write_images
+from gicinpaint.evaluation.compare import Run, figure_class, find_runs, write_comparison
 from gicinpaint.evaluation.images import EvaluationImages, spread
-from gicinpaint.evaluation.measuring import Measurement, Result
+from gicinpaint.evaluation.measuring import Measurement, MethodResult
 from gicinpaint.evaluation.methods import Checkpoint, Method, try_columns, try_method
 from gicinpaint.evaluation.record import write_record
-from gicinpaint.evaluation.runs import Run, find_runs
-from gicinpaint.evaluation.tables import Table
+from gicinpaint.evaluation.tables import BY_FOLDER, Groups, Table, group_images, write_groups, write_images
 
 READS = {
     "seed": int,
@@ -71,13 +69,13 @@ def evaluate(config: DictConfig) -> None:
     images = build_images(config)
     plain: Any = OmegaConf.to_container(config, resolve=True)
     groups = group_images(images.names(), plain["groups"] or {})
-    masks = build(config.preset)
+    masks = build(config.eval_mask)
     fabric = _fabric(config)
     candidates = _candidates(config, runs, fabric.device)
     try:
         mask_manifest = masks.manifest(len(images), images.height, images.width)
     except ValueError as error:
-        raise JobError(f"preset: {error}") from error
+        raise JobError(f"eval_mask: {error}") from error
     for name, candidate in candidates.items():
         try_method(name, candidate.make(), fabric.device)
     metrics = build(config.metrics)
@@ -93,6 +91,7 @@ def evaluate(config: DictConfig) -> None:
         fabric,
         config.batch_size,
         config.workers,
+        groups,
     )
     try:
         results, identities = _measure_all(measurement, candidates, mask_manifest)
@@ -163,8 +162,8 @@ def _checkpoint_candidate(name: str, path: Path, device: torch.device) -> Candid
 
 def _measure_all(
     measurement: Measurement, candidates: Mapping[str, Candidate], mask_manifest: Mapping[str, Any]
-) -> tuple[dict[str, Result], dict[str, Any]]:
-    fabric = measurement.fabric
+) -> tuple[dict[str, MethodResult], dict[str, Any]]:
+    fabric, groups = measurement.fabric, measurement.groups
     image_manifest = measurement.images.manifest(progress=True) if fabric.is_global_zero else None
     manifests = {"images": fabric.broadcast(image_manifest), "masks": dict(mask_manifest)}
     results = {}
@@ -175,6 +174,7 @@ def _measure_all(
             "columns": {column: repr(metric) for column, metric in measurement.metrics.items()},
             "pictured": list(measurement.pictured),
             "device": fabric.device.type,
+            **({"groups": {group: list(indices) for group, indices in groups.items()}} if groups else {}),
         }
         results[name] = measurement.run(name, candidate.make, identity)
     return results, {**manifests, "methods": {name: candidate.identity for name, candidate in candidates.items()}}

@@ -1,9 +1,15 @@
-"""One method over all images: exact sums that can be interrupted and continued, by one process or several."""
+"""Measure a method on all images: exact sums that can be interrupted and resumed, in one process or several."""
 
+import contextlib
+import ctypes
+import gc
 import hashlib
 import json
+import resource
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,32 +18,32 @@ import torch
 from lightning import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 from tqdm import tqdm
 
 from gicinpaint.attention.image_grid import to_image
-from gicinpaint.evaluation.cost import Cost
+from gicinpaint.config.atomic_files import write_text
 from gicinpaint.evaluation.images import EvaluationImages
-from gicinpaint.evaluation.masks import NumberedMasks
 from gicinpaint.evaluation.methods import Method
-from gicinpaint.evaluation.writing import write_text
-from gicinpaint.metrics import RegionMetric
+from gicinpaint.masks.sampler import NumberedMasks
+from gicinpaint.metrics import PatchDistance, RegionMetric
 from gicinpaint.training.checkpoint import AtomicCheckpointIO
 
 _SECONDS_BETWEEN_SAVES = 15.0
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a method reached.
+class MethodResult:
+    """Result of one method.
 
     Attributes:
-        values: Averages over all images, by column.
+        values: Value of each column over all images.
         images: Number of images.
         seconds_per_image: Time of the method alone, without reading and measuring.
-        peak_memory_mib: Memory that it took beyond what the process held, in MiB.
-        each: Numbers of the images one by one, by column, None where an image has none; a column that measures the
-            images as a set, such as FID, is not among them.
+        peak_memory_mib: Peak memory beyond what the process held before, in MiB.
+        each: Value of each image by column, None where an image has none; without columns that measure the images as
+            a set, such as FID.
+        groups: Patch distances of each group, by column.
     """
 
     values: dict[str, float]
@@ -45,21 +51,23 @@ class Result:
     seconds_per_image: float
     peak_memory_mib: float
     each: dict[str, list[float | None]] = field(default_factory=dict, repr=False)
+    groups: dict[str, dict[str, float]] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """All that methods are measured with, the same for every method.
+    """Everything that is the same for all methods.
 
     Args:
         images: The images.
         masks: Mask i belongs to image i.
         metrics: Columns of the table.
-        folder: Where results and interrupted work are kept.
-        pictured: Numbers of the images of which the completions are kept.
+        folder: Folder of results and of interrupted work.
+        pictured: Indices of the images whose completions are saved.
         fabric: The processes and their devices; it must be launched.
         batch_size: Images per call of a method, in each process.
         workers: Processes that read images, for each process.
+        groups: Indices of the images of each group that gets patch distances of its own.
     """
 
     images: EvaluationImages
@@ -70,12 +78,13 @@ class Measurement:
     fabric: Fabric
     batch_size: int = 8
     workers: int = 0
+    groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
-    def run(self, name: str, make: Callable[[], Method], identity: dict[str, Any]) -> Result:
+    def run(self, name: str, make: Callable[[], Method], identity: dict[str, Any]) -> MethodResult:
         """Measure a method, or return its result if the folder has it.
 
         Args:
-            name: What to call the method.
+            name: Name of the method.
             make: Builds it; not called if the folder has the result.
             identity: Plain data that tells it from every other method, images and masks included.
 
@@ -94,10 +103,10 @@ class Measurement:
         return result
 
     def picture(self, name: str, index: int) -> Path:
-        """Return where a method's completion of an image is kept."""
+        """Return the path of a method's completion of an image."""
         return self.folder / "completed" / name / f"{index:06d}.png"
 
-    def _measure(self, name: str, method: Method, key: str) -> Result:
+    def _measure(self, name: str, method: Method, key: str) -> MethodResult:
         fabric, progress = self.fabric, _Progress(self, name, key)
         mine = range(fabric.global_rank, len(self.images), fabric.world_size)
         progress.load()
@@ -111,23 +120,29 @@ class Measurement:
         )
         with bar:
             for indices, image in self._batches(mine[progress.done :]):
-                image, mask = image.to(fabric.device), self._mask(indices)
+                image = image.to(fabric.device)
+                mask = self.masks(indices, self.images.height, self.images.width)[0].to(fabric.device)
                 with progress.cost.running():
                     completed = method(image, mask)
                 progress.add(indices, completed, image, mask)
-                self._keep_pictures(name, indices, completed)
-                progress.save_now_and_then()
+                self._save_pictures(name, indices, completed)
+                progress.save_if_due()
                 bar.update(len(indices))
         progress.save()
-        values = {column: float(value) for column, value in progress.metrics.compute().items()}
         spent = torch.tensor([progress.cost.seconds, progress.cost.peak], dtype=torch.float64, device=fabric.device)
         everyones = torch.as_tensor(fabric.all_gather(spent)).reshape(-1, 2)  # (processes, 2)
-        seconds, peak = everyones[:, 0].sum(), everyones[:, 1].max()
-        count, each = len(self.images), self._each(progress)
-        return Result(values, count, float(seconds) / count, float(peak) / 2**20, each)
+        seconds, peak, count = everyones[:, 0].sum(), everyones[:, 1].max(), len(self.images)
+        return MethodResult(
+            _computed(progress.metrics),
+            count,
+            float(seconds) / count,
+            float(peak) / 2**20,
+            self._each(progress),
+            {group: _computed(metrics) for group, metrics in progress.of_groups.items()},
+        )
 
     def _each(self, progress: "_Progress") -> dict[str, list[float | None]]:
-        """Join what the processes noted of their images; each left zeros where the images were another's."""
+        """Join the processes' values of their images; each left zeros for the others' images."""
         everyones = self.fabric.all_reduce(progress.each.to(self.fabric.device), reduce_op="sum")
         columns = torch.as_tensor(everyones).unbind(1)  # of (images, 2)
         return {
@@ -140,10 +155,7 @@ class Measurement:
         loader = DataLoader(self.images, batch_sampler=batches, num_workers=self.workers)
         return zip(batches, loader, strict=True)
 
-    def _mask(self, indices: Sequence[int]) -> Tensor:
-        return self.masks(indices, self.images.height, self.images.width)[0].to(self.fabric.device)
-
-    def _keep_pictures(self, name: str, indices: Sequence[int], completed: Tensor) -> None:
+    def _save_pictures(self, name: str, indices: Sequence[int], completed: Tensor) -> None:
         for index, image in zip(indices, completed, strict=True):
             if index in self.pictured:
                 path = self.picture(name, index)
@@ -151,31 +163,85 @@ class Measurement:
                 to_image(image).save(path)
 
 
+class Cost:
+    """Seconds and peak memory of the work done inside `with cost.running():`.
+
+    On a processor the memory is the growth of the process's resident memory, on an accelerator what the allocator gave
+    out beyond what was held.
+
+    Args:
+        device: Where the work runs.
+        seconds: Seconds of earlier work.
+        peak: Peak of earlier work, in bytes.
+    """
+
+    def __init__(self, device: torch.device, seconds: float = 0.0, peak: int = 0) -> None:
+        self.device = device
+        self.seconds = seconds
+        self.peak = peak
+        gc.collect()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the work inside."""
+        cuda = self.device.type == "cuda"
+        if cuda:
+            torch.cuda.synchronize(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+            before = torch.cuda.memory_allocated(self.device)
+        else:
+            with contextlib.suppress(OSError, AttributeError):  # returns memory that was freed but kept for reuse
+                ctypes.CDLL(None).malloc_trim(0)
+            with contextlib.suppress(OSError):  # only Linux forgets peaks; elsewhere the earlier peak is the start
+                Path("/proc/self/clear_refs").write_text("5")
+            before = _resident("VmRSS")
+        started = time.perf_counter()
+        yield
+        if cuda:
+            torch.cuda.synchronize(self.device)
+        self.seconds += time.perf_counter() - started
+        peak = torch.cuda.max_memory_allocated(self.device) if cuda else _resident("VmHWM")
+        self.peak = max(self.peak, peak - before)
+
+
+def _resident(key: str) -> int:
+    """Return the process's resident memory (VmRSS) or its peak (VmHWM) in bytes; always the peak except on Linux."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(f"{key}:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 class _Progress:
-    """How far one process has come with one method; written now and then, so that an interruption costs seconds."""
+    """State of one process and method, saved every few seconds so that an interruption costs little."""
 
     def __init__(self, measurement: Measurement, name: str, key: str) -> None:
         fabric = measurement.fabric
-        place = f"{fabric.global_rank}-of-{fabric.world_size}"
-        self.path = measurement.folder / "methods" / f"{name}.{place}.partial"
+        rank = f"{fabric.global_rank}-of-{fabric.world_size}"
+        self.path = measurement.folder / "methods" / f"{name}.{rank}.partial"
         self.key = key
         self.metrics = measurement.metrics.clone().to(fabric.device)
         self.metrics.reset()
         self.columns = [column for column, metric in self.metrics.items() if isinstance(metric, RegionMetric)]
+        of_sets: dict[str, Metric | MetricCollection] = {
+            column: metric for column, metric in self.metrics.items() if isinstance(metric, PatchDistance)
+        }
+        self.members = {group: set(indices) for group, indices in measurement.groups.items() if of_sets}
+        self.of_groups = {g: MetricCollection(of_sets, compute_groups=False).clone() for g in self.members}
         self.each = torch.zeros(len(measurement.images), len(self.columns), 2, dtype=torch.float64)
         self.cost = Cost(fabric.device)
         self.done = 0
         self._saved = time.monotonic()
 
     def load(self) -> None:
-        """Continue where an earlier run of the same work stopped, if there was one."""
+        """Resume an interrupted run of the same work, if there was one."""
         if not self.path.is_file():
             return
         kept = AtomicCheckpointIO().load_checkpoint(self.path, map_location=self.cost.device)
         if kept["key"] == self.key:
-            for name, metric in self.metrics.items():
+            for name, metric in self._all_metrics().items():
                 metric.merge_state(kept["states"][name])
-                metric._update_count = 1  # merging does not count, and computing would warn
             self.cost = Cost(self.cost.device, kept["seconds"], kept["peak"])
             self.each = kept["each"].cpu()
             self.done = kept["done"]
@@ -183,26 +249,40 @@ class _Progress:
     def add(self, indices: list[int], completed: Tensor, image: Tensor, mask: Tensor) -> None:
         """Measure a batch."""
         self.metrics.update(completed, image, mask)
+        for group, metrics in self.of_groups.items():
+            for i, index in enumerate(indices):
+                if index in self.members[group]:
+                    metrics.update(completed[i, None], image[i, None], mask[i, None])
         for place, column in enumerate(self.columns):
             self.each[indices, place] = torch.as_tensor(self.metrics[column].latest).cpu()
         self.done += len(indices)
 
-    def save_now_and_then(self) -> None:
-        """Save if the last time was a while ago."""
+    def save_if_due(self) -> None:
+        """Save if the last save was long enough ago."""
         if time.monotonic() - self._saved >= _SECONDS_BETWEEN_SAVES:
             self.save()
 
     def save(self) -> None:
         """Save the sums so far."""
-        states = {name: metric.metric_state for name, metric in self.metrics.items()}
+        states = {name: metric.metric_state for name, metric in self._all_metrics().items()}
         kept = {"key": self.key, "done": self.done, "seconds": self.cost.seconds, "peak": self.cost.peak}
         AtomicCheckpointIO().save_checkpoint({**kept, "states": states, "each": self.each}, self.path)
         self._saved = time.monotonic()
 
+    def _all_metrics(self) -> dict[str, Any]:
+        collections = {"": self.metrics, **{f"{group}: ": metrics for group, metrics in self.of_groups.items()}}
+        return {prefix + name: metric for prefix, found in collections.items() for name, metric in found.items()}
 
-def _read_result(path: Path, key: str) -> Result | None:
+
+def _computed(metrics: MetricCollection) -> dict[str, float]:
+    with warnings.catch_warnings():  # merged states do not count as an update, and an empty metric is NaN
+        warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
+        return {column: float(value) for column, value in metrics.compute().items()}
+
+
+def _read_result(path: Path, key: str) -> MethodResult | None:
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        return Result(**{k: v for k, v in kept.items() if k != "key"}) if kept["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError):  # absent, or not whole
+        return MethodResult(**{k: v for k, v in kept.items() if k != "key"}) if kept["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):  # absent, or cut off
         return None

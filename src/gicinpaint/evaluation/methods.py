@@ -1,4 +1,4 @@
-"""What can be evaluated: anything that completes a batch of images, and trained checkpoints."""
+"""Methods that can be evaluated: any function that completes a batch of images, and trained checkpoints."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ class Checkpoint:
 
     @torch.inference_mode()
     def __call__(self, image: Tensor, mask: Tensor) -> Tensor:
-        """Return the completed images; shapes as in `gicinpaint.evaluation.baselines.mean_colour`."""
+        """Return the completed images; shapes as in `gicinpaint.evaluation.baselines`."""
         return composite(image, complete(self.generator, mask_out(image, mask), mask).prediction, mask)
 
     def sha256(self) -> str:

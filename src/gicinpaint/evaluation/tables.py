@@ -1,25 +1,44 @@
-"""The table of results: for the terminal, as CSV, as Markdown."""
+"""Tables of results as text, CSV and Markdown: of all images, of each image, and of groups of images."""
 
 import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePath
+from statistics import fmean
 
-from gicinpaint.evaluation import published
-from gicinpaint.evaluation.measuring import Result
+from gicinpaint.config.atomic_files import write_text
+from gicinpaint.config.validation import JobError
+from gicinpaint.evaluation.measuring import MethodResult
 
+BY_FOLDER = "folders"
+Groups = Mapping[str, Sequence[int]]
 SHOWN = {  # column: heading, digits
     "hole/l1": ("L1 %", 2),
     "hole/l2": ("L2 %", 2),
     "hole/psnr": ("PSNR dB", 2),
     "hole/tv": ("TV %", 2),
+    "hole/tv_ratio": ("TV ratio", 2),
+    "hole/patch_distance": ("patch distance", 4),
+    "hole/patch_distance_15": ("at 15 px", 4),
     "image/psnr": ("image PSNR dB", 2),
     "image/ssim": ("image SSIM", 4),
     "relative/l1": ("relative L1 %", 2),
     "lpips": ("LPIPS", 4),
     "fid": ("FID", 2),
 }
+OVERVIEWS = {"hole/l1": "L1 % in the hole, by group", "hole/patch_distance": "patch distance in the hole, by group"}
+PUBLISHED = {
+    "PatchMatch (published)": {"hole/l1": 16.1, "hole/l2": 3.9, "hole/psnr": 16.62, "hole/tv": 25.0},
+    "without attention (published)": {"hole/l1": 9.4, "hole/l2": 2.4, "hole/psnr": 18.15, "hole/tv": 25.7},
+    "full model (published)": {"hole/l1": 8.6, "hole/l2": 2.1, "hole/psnr": 18.91, "hole/tv": 25.3},
+}
+PUBLISHED_NOTE = (
+    "Published numbers: Yu et al. 2018, table 1, Places2 validation images; protocol not published. Mean errors inside "
+    "the hole with values in [0, 1] fit them; what their TV measures is not known."
+)
 
 
 @dataclass(frozen=True)
@@ -27,17 +46,17 @@ class Table:
     """Results by method, in the order of the rows.
 
     Args:
-        results: What each method reached.
-        with_published: Whether the paper's numbers stand below them.
-        with_costs: Whether seconds and memory stand beside them.
+        results: Result of each method.
+        with_published: Whether the paper's numbers are added below.
+        with_costs: Whether seconds and memory are shown.
     """
 
-    results: Mapping[str, Result]
+    results: Mapping[str, MethodResult]
     with_published: bool = False
     with_costs: bool = True
 
     def csv(self) -> str:
-        """Return every column with all digits; equal runs give equal text."""
+        """Return all columns with all digits; two equal runs give the same text."""
         columns = self._columns()
         rows = [[name, str(r.images), *(exact(r.values.get(c)) for c in columns)] for name, r in self.results.items()]
         for name, values in self._published().items():
@@ -50,34 +69,31 @@ class Table:
         return csv_text(["method", "seconds_per_image", "peak_memory_mib"], rows)
 
     def markdown(self) -> str:
-        """Return the columns that matter, as a Markdown table with its notes."""
+        """Return the main columns as a Markdown table with notes."""
         return "\n".join([*markdown_lines(self.cells()), "", *self.notes()])
 
     def text(self) -> str:
-        """Return the same for a terminal."""
+        """Return the main columns for a terminal, with notes."""
         return "\n".join([*text_lines(self.cells()), "", *self.notes()])
 
     def notes(self) -> list[str]:
         """Return what a reader of the table must know."""
         notes = ["L1, L2, PSNR and TV are measured in the hole, values in [0, 1], averaged over images."]
         notes += self.target_note()
-        return [*notes, published.NOTE] if self.with_published else notes
+        return [*notes, PUBLISHED_NOTE] if self.with_published else notes
 
     def target_note(self) -> list[str]:
-        """Return what the methods' TV is to be compared with, if it was measured."""
-        target = next(iter(self.results.values())).values.get("target/hole/tv") if self.results else None
-        if target is None:
-            return []
-        return [f"The ground truth's own TV in the holes is {target:.2f} %: closer to it is better."]
-
-    def _columns(self) -> list[str]:
-        return list(dict.fromkeys(column for result in self.results.values() for column in result.values))
-
-    def _published(self) -> Mapping[str, Mapping[str, float]]:
-        return published.ROWS if self.with_published else {}
+        """Return how to read TV and patch distance, if they were measured."""
+        values = next(iter(self.results.values())).values if self.results else {}
+        target, notes = values.get("target/hole/tv"), []
+        if target is not None:
+            notes.append(f"The ground truth's own TV in the holes is {target:.2f} %: closer to it is better.")
+        if "hole/patch_distance" in values:
+            notes.append("Patch distance compares the texture of all holes with the ground truth's: lower is better.")
+        return notes
 
     def cells(self) -> list[list[str]]:
-        """Return the columns that matter, rounded, as a header and rows."""
+        """Return the main columns, rounded, as a header and rows."""
         shown = [column for column in SHOWN if column in self._columns()]
         costs = ["s/image", "memory MiB"] * self.with_costs
         cells = [["method", *(SHOWN[column][0] for column in shown), *costs]]
@@ -87,18 +103,89 @@ class Table:
         cells += [[name, *_rounded(values, shown), *[""] * len(costs)] for name, values in self._published().items()]
         return cells
 
+    def _columns(self) -> list[str]:
+        return list(dict.fromkeys(column for result in self.results.values() for column in result.values))
+
+    def _published(self) -> Mapping[str, Mapping[str, float]]:
+        return PUBLISHED if self.with_published else {}
+
+
+def group_images(names: Sequence[str], wanted: str | Mapping[str, str | Sequence[str]]) -> dict[str, list[int]]:
+    """Return the indices of each group's images.
+
+    Args:
+        names: Names of the images, usually their paths.
+        wanted: "folders" makes a group of each folder at the first level where the paths differ; otherwise one or
+            several shell patterns for each group, where `*` also matches slashes.
+
+    Raises:
+        JobError: If all images lie in one folder, or a group's patterns match none.
+
+    Example:
+        >>> group_images(["data/faces/val/1.jpg", "data/scenes/val/1.jpg"], "folders")
+        {'faces': [0], 'scenes': [1]}
+        >>> group_images(["data/faces/val/1.jpg", "data/scenes/val/1.jpg"], {"people": "*/faces/*"})
+        {'people': [0]}
+    """
+    if isinstance(wanted, str):
+        return _by_folder(names)
+    groups = {}
+    for group, patterns in wanted.items():
+        patterns = [patterns] if isinstance(patterns, str) else patterns
+        groups[group] = [i for i, name in enumerate(names) if any(fnmatchcase(name, p) for p in patterns)]
+        if not groups[group]:
+            raise JobError(
+                f"groups.{group}: expected a pattern that fits images, got {', '.join(patterns)}, which fits none of "
+                f"{len(names)}; the first is called {names[0]}"
+            )
+    return groups
+
+
+def write_groups(groups: Groups, results: Mapping[str, MethodResult], folder: Path) -> list[str]:
+    """Write groups.csv and groups.md; return the tables as text.
+
+    Args:
+        groups: Indices of each group's images.
+        results: Result of each method.
+        folder: Where to write.
+    """
+    tables = {group: _group_table(results, group, indices) for group, indices in groups.items()}
+    columns = list(dict.fromkeys(c for table in tables.values() for r in table.results.values() for c in r.values))
+    rows = [
+        [group, name, str(result.images), *(exact(result.values.get(column)) for column in columns)]
+        for group, table in tables.items()
+        for name, result in table.results.items()
+    ]
+    write_text(folder / "groups.csv", csv_text(["group", "method", "images", *columns], rows))
+    sections = [
+        (title, _overview(tables, column), list[str]()) for column, title in OVERVIEWS.items() if column in columns
+    ]
+    sections += [(f"{g}, images: {len(groups[g])}", table.cells(), table.target_note()) for g, table in tables.items()]
+    pages = [["### " + title, "", *markdown_lines(cells), "", *notes, ""] for title, cells, notes in sections]
+    write_text(folder / "groups.md", "\n".join([line for page in pages for line in page][:-1]) + "\n")
+    return [line for title, cells, notes in sections for line in ("", title, *text_lines(cells), *notes)]
+
+
+def write_images(names: Sequence[str], groups: Groups, results: Mapping[str, MethodResult], folder: Path) -> None:
+    """Write images.csv: a row for each method and image with all digits; two equal runs give the same text."""
+    columns = list(dict.fromkeys(column for result in results.values() for column in result.each))
+    members = {group: set(indices) for group, indices in groups.items()}
+    rows = [
+        [method, str(i), name, " ".join(group for group in groups if i in members[group])]
+        + [exact(result.each[column][i]) if column in result.each else "" for column in columns]
+        for method, result in results.items()
+        for i, name in enumerate(names)
+    ]
+    write_text(folder / "images.csv", csv_text(["method", "image", "name", "groups", *columns], rows))
+
 
 def finite(value: float) -> float | str | None:
-    """Return a number as JSON can hold it: text for an infinite one, None for one that is missing."""
+    """Return a number as JSON can hold it: text for an infinite one, None for NaN."""
     return None if math.isnan(value) else value if math.isfinite(value) else str(value)
 
 
-def _rounded(values: Mapping[str, float], columns: Sequence[str]) -> list[str]:
-    return [f"{values[column]:.{SHOWN[column][1]}f}" if column in values else "" for column in columns]
-
-
 def exact(value: float | None) -> str:
-    """Return a number with all its digits, nothing for one that is missing."""
+    """Return a number with all its digits, an empty text for None."""
     return "" if value is None else repr(value)
 
 
@@ -116,9 +203,50 @@ def markdown_lines(cells: Sequence[Sequence[str]]) -> list[str]:
 
 
 def text_lines(cells: Sequence[Sequence[str]]) -> list[str]:
-    """Return the same in columns for a terminal."""
+    """Return a header and rows as aligned columns for a terminal."""
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in cells]
+
+
+def _by_folder(names: Sequence[str]) -> dict[str, list[int]]:
+    parents = [PurePath(name).parent.parts for name in names]
+    shared = 0
+    while all(len(parts) > shared for parts in parents) and len({parts[shared] for parts in parents}) == 1:
+        shared += 1
+    groups: dict[str, list[int]] = {}
+    for index, parts in enumerate(parents):
+        groups.setdefault(parts[shared] if len(parts) > shared else ".", []).append(index)
+    if len(groups) < 2:
+        raise JobError(
+            f"groups=folders: expected images in several folders, got all {len(names)} in "
+            f"{PurePath(*parents[0]) if parents[0] else 'one'}; name patterns, e.g. '+groups.faces=*face*'"
+        )
+    return dict(sorted(groups.items()))
+
+
+def _group_table(results: Mapping[str, MethodResult], group: str, indices: Sequence[int]) -> Table:
+    """Average over a group's images, as for the whole table; measures of a set, such as FID, have no such average."""
+    rows = {}
+    for name, result in results.items():
+        found = {c: [v for i in indices if (v := each[i]) is not None] for c, each in result.each.items()}
+        means = {column: fmean(values) for column, values in found.items() if values}
+        if means.get("target/hole/tv") and "hole/tv_ratio" in means:
+            means["hole/tv_ratio"] = means["hole/tv"] / means["target/hole/tv"]
+        rows[name] = MethodResult({**means, **result.groups.get(group, {})}, len(indices), 0.0, 0.0)
+    return Table(rows, with_costs=False)
+
+
+def _overview(tables: Mapping[str, Table], column: str) -> list[list[str]]:
+    """Return one column of all methods and groups."""
+    methods = next(iter(tables.values())).results
+    rows = [
+        [m.replace("_", " "), *(_rounded(t.results[m].values, [column])[0] for t in tables.values())] for m in methods
+    ]
+    return [["method", *tables], *rows]
+
+
+def _rounded(values: Mapping[str, float], columns: Sequence[str]) -> list[str]:
+    return [f"{values[column]:.{SHOWN[column][1]}f}" if column in values else "" for column in columns]
 
 
 def _pipes(cells: Sequence[str]) -> str:

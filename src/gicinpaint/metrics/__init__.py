@@ -4,7 +4,7 @@ from gicinpaint.metrics.columns import evaluation_metrics, hole_metrics
 from gicinpaint.metrics.fid import FID
 from gicinpaint.metrics.lpips import LPIPS
 from gicinpaint.metrics.patch_distance import PatchDistance
-from gicinpaint.metrics.region import ImageTV, RegionL1, RegionL2, RegionMetric, RegionPSNR, RegionTV
+from gicinpaint.metrics.region import ImageTV, RegionL1, RegionL2, RegionMetric, RegionPSNR, RegionTV, RelativeTV
 from gicinpaint.metrics.whole import SSIM, RelativeL1, RelativeL2
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "RegionTV",
     "RelativeL1",
     "RelativeL2",
+    "RelativeTV",
     "evaluation_metrics",
     "hole_metrics",
 ]

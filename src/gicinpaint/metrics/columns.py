@@ -7,12 +7,12 @@ from torchmetrics import Metric, MetricCollection
 from gicinpaint.metrics.fid import FID
 from gicinpaint.metrics.lpips import LPIPS
 from gicinpaint.metrics.patch_distance import PatchDistance
-from gicinpaint.metrics.region import ImageTV, RegionL1, RegionL2, RegionPSNR, RegionTV
+from gicinpaint.metrics.region import ImageTV, RegionL1, RegionL2, RegionPSNR, RegionTV, RelativeTV
 from gicinpaint.metrics.whole import SSIM, RelativeL1, RelativeL2
 
 
 def hole_metrics(prefix: str = "") -> MetricCollection:
-    """Return the four columns of the paper's table, `l1`, `l2`, `psnr` and `tv`, and the `patch_distance`.
+    """Return the paper's columns `l1`, `l2`, `psnr` and `tv`, and `tv_ratio` and `patch_distance`.
 
     Args:
         prefix: Text before each name.
@@ -22,6 +22,7 @@ def hole_metrics(prefix: str = "") -> MetricCollection:
         "l2": RegionL2(),
         "psnr": RegionPSNR(),
         "tv": RegionTV(),
+        "tv_ratio": RelativeTV(),
         "patch_distance": PatchDistance(),
     }
     return MetricCollection(columns, prefix=prefix, compute_groups=False)
@@ -43,6 +44,7 @@ def evaluation_metrics(lpips: str | Path | None = None, fid: str | Path | None =
         "hole/l2": RegionL2(),
         "hole/psnr": RegionPSNR(),
         "hole/tv": RegionTV(),
+        "hole/tv_ratio": RelativeTV(),
         "target/hole/tv": ImageTV(),
         "hole/patch_distance": PatchDistance(7),
         "hole/patch_distance_15": PatchDistance(15),

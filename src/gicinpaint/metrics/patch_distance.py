@@ -13,11 +13,11 @@ _BINS = 4096  # per projection, over the whole range of its values: a thousandth
 class PatchDistance(Metric):
     """Sliced Wasserstein distance between patches of completed and of true images; 0 where they look alike.
 
-    Every patch whose centre lies in the hole is projected onto fixed random directions of length 1. For each direction
-    the Wasserstein-1 distance between the projections of all completed and all true patches is taken; the result is
-    their mean. Blur narrows the distributions, so it counts, whether or not the details are where they were: unlike
-    PSNR the distance does not reward a mean of all possible fillings. The projections are counted in bins, which sum up
-    over batches and processes.
+    Every patch in the image whose centre lies in the hole is projected onto fixed random directions of length 1.
+    For each direction the Wasserstein-1 distance between the projections of all completed and all true patches is
+    taken; the result is their mean. Blur narrows the distributions, so it counts, whether or not the details are
+    where they were: unlike PSNR the distance does not reward a mean of all possible fillings. The projections are
+    counted in bins, which sum up over batches and processes.
 
     Args:
         patch_size: Height and width of a patch in pixels.
@@ -30,7 +30,7 @@ class PatchDistance(Metric):
         - returned by compute: scalar, float64, in units of a pixel value in [0, 1]; NaN before the first patch
 
     Raises:
-        ValueError: If a setting is out of range, images are smaller than a patch, or shapes, types or values differ.
+        ValueError: If a setting is out of range, or shapes, types or values differ.
 
     Source:
         Karras et al. 2018 (progressive growing), section 5, uses such distances of patches; the settings are ours.
@@ -52,18 +52,13 @@ class PatchDistance(Metric):
         self.low = directions.clamp(max=0).sum(dim=(1, 2, 3))  # what patches with values in [0, 1] can reach
         self.bin_width = directions.abs().sum(dim=(1, 2, 3)) / _BINS
         self.add_state("difference", torch.zeros(projections, _BINS, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, image: Tensor, region: Tensor) -> None:
         """Add a batch."""
         check_like(prediction, image, "prediction", "image")
         check_image(image)
         check_mask(region, image, "region")
-        h, w = image.shape[-2:]
-        if min(h, w) < self.patch_size:
-            raise ValueError(
-                f"images must hold a patch of {self.patch_size} pixels, got {h}x{w}; measure larger images"
-            )
         for one, other, hole in zip(prediction, image, region.expand(len(image), -1, -1, -1), strict=True):
             self._add_image(one, other, hole[0] > 0)
 
@@ -76,7 +71,7 @@ class PatchDistance(Metric):
         size = self.patch_size
         before, after = size // 2, (size - 1) // 2
         h, w = hole.shape
-        centres = hole[before : h - after, before : w - after]
+        centres = hole[before : max(before, h - after), before : max(before, w - after)]
         rows, columns = centres.any(1).nonzero(), centres.any(0).nonzero()
         if not len(rows):
             return
@@ -85,9 +80,9 @@ class PatchDistance(Metric):
         centres = centres[top:bottom, left:right]
         for values, sign in ((prediction, 1), (image, -1)):
             unit = (values[(..., *window)].float().clamp(-1, 1) + 1) / 2
-            self.difference += sign * self._histogram(
-                F.conv2d(unit[None], self.directions.to(unit.device))[0, :, centres]
-            )
+            projected = F.conv2d(unit[None], self.directions.to(unit.device))[0, :, centres]
+            self.difference += sign * self._histogram(projected)
+            self.count += 0 * projected.sum()  # NaN pixels have no bin: they make the result NaN
         self.count += int(centres.sum())
 
     def _histogram(self, projected: Tensor) -> Tensor:

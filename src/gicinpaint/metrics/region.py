@@ -57,17 +57,18 @@ class RegionMetric(Metric):
         region = region.to(torch.float64).expand(image.shape[0], -1, -1, -1)
         target = _to_unit(image)
         values = self.measure(_to_unit(prediction), target, region)
-        counts = self.counts(target, region)
-        self.latest = torch.stack([torch.where(counts, values, 0.0), counts.to(values)], dim=1)
-        self.total += self.latest[:, 0].sum()
-        self.count += self.latest[:, 1].sum()
+        weights = self.weights(target, region).to(values)
+        values = torch.where(weights > 0, values, 0.0)
+        self.latest = torch.stack([values, (weights > 0).to(values)], dim=1)
+        self.total += (values * weights).sum()
+        self.count += weights.sum()
 
     def compute(self) -> Tensor:
         """Return the average."""
         return self.total / self.count
 
-    def counts(self, image: Tensor, region: Tensor) -> Tensor:
-        """Tell which images have a number, bool (B,): those with a region."""
+    def weights(self, image: Tensor, region: Tensor) -> Tensor:
+        """Return each image's weight in the average, (B,): here 1 with a region, 0 without."""
         return region.flatten(1).any(1)
 
     @abstractmethod
@@ -118,6 +119,21 @@ class RegionTV(RegionMetric):
             touches = torch.maximum(region.narrow(axis, 0, size - 1), region.narrow(axis, 1, size - 1))
             total = total + (prediction.diff(dim=axis).abs() * touches).sum(dim=(1, 2, 3))
         return 100 * total / (region.sum(dim=(1, 2, 3)) * prediction.shape[1])
+
+
+class RelativeTV(RegionTV):
+    """Total variation of the prediction in the region over the ground truth's: 1 is as much texture, less is blur.
+
+    Over several images it is the ratio of the averages, because the ratios of nearly flat images mean nothing.
+    """
+
+    def weights(self, image: Tensor, region: Tensor) -> Tensor:
+        """Return the ground truth's variation: the average so weighted is the ratio of sums."""
+        return torch.nan_to_num(super().measure(image, image, region))
+
+    def measure(self, prediction: Tensor, image: Tensor, region: Tensor) -> Tensor:
+        """Return the ratio of each image."""
+        return super().measure(prediction, image, region) / super().measure(image, image, region)
 
 
 class ImageTV(RegionTV):

@@ -43,8 +43,8 @@ class RelativeL1(RegionMetric):
     def __init__(self) -> None:
         super().__init__(everywhere=True)
 
-    def counts(self, image: Tensor, region: Tensor) -> Tensor:
-        """Tell which images are not black, bool (B,)."""
+    def weights(self, image: Tensor, region: Tensor) -> Tensor:
+        """Return 1 for images that are not black, 0 for the others, (B,)."""
         return image.flatten(1).any(1)
 
     def measure(self, prediction: Tensor, image: Tensor, region: Tensor) -> Tensor:
@@ -61,8 +61,8 @@ class RelativeL2(RegionMetric):
     def __init__(self) -> None:
         super().__init__(everywhere=True)
 
-    def counts(self, image: Tensor, region: Tensor) -> Tensor:
-        """Tell which images are not black, bool (B,)."""
+    def weights(self, image: Tensor, region: Tensor) -> Tensor:
+        """Return 1 for images that are not black, 0 for the others, (B,)."""
         return image.flatten(1).any(1)
 
     def measure(self, prediction: Tensor, image: Tensor, region: Tensor) -> Tensor:

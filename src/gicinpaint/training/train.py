@@ -1,6 +1,7 @@
 """The train job: build every part from its configuration, in the order in which a mistake is cheapest to find."""
 
 import logging
+import math
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -185,12 +186,17 @@ def best_checkpoint(trainer: Trainer) -> Path | None:
 def report(trainer: Trainer) -> str:
     """Return the last validation as a table, and where pictures and checkpoints lie."""
     found = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("validation/")}
-    lines = [f"{'in the hole':14}{'L1 %':>8}{'L2 %':>8}{'PSNR dB':>9}{'TV %':>8}"] if found else []
+    columns = {"l1": "L1 %", "l2": "L2 %", "psnr": "PSNR dB", "tv": "TV %", "tv_ratio": "TV ratio"}
+    columns["patch_distance"] = "patch distance"
+    shown = [column for column in columns if f"validation/completed/hole/{column}" in found]
+    lines = [f"{'in the hole':14}" + "".join(f"{columns[c]:>{len(columns[c]) + 3}}" for c in shown)] if shown else []
     for row in ("mean_colour", "coarse", "completed"):
-        keys = [f"validation/{row}/hole/{column}" for column in ("l1", "l2", "psnr", "tv")]
-        if all(key in found for key in keys):
-            l1, l2, psnr, tv = (found[key] for key in keys)
-            lines.append(f"{row.replace('_', ' '):14}{l1:8.2f}{l2:8.2f}{psnr:9.2f}{tv:8.2f}")
+        values = [found.get(f"validation/{row}/hole/{column}", math.nan) for column in shown]
+        cells = [
+            f"{v:{len(columns[c]) + 3}.{4 if c == 'patch_distance' else 2}f}"
+            for c, v in zip(shown, values, strict=True)
+        ]
+        lines += [f"{row.replace('_', ' '):14}" + "".join(cells)] if shown else []
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, SavePictures) and callback.last_path:
             lines.append(f"picture      {callback.last_path}")
