@@ -13,12 +13,12 @@ import torch
 from kornia.image import draw_convex_polygon
 
 from gicinpaint.masks import FreeFormMask
-from gicinpaint.masks.free_form import Piece, _paint
+from gicinpaint.masks.free_form import Segment, _paint
 from holes import hole_edges, seeded
 
 
 @pytest.mark.parametrize(
-    ("share", "height", "width"),
+    ("ratio", "height", "width"),
     [
         ((0.1, 0.2), 24, 36),
         ((0.0, 0.01), 20, 20),
@@ -28,13 +28,13 @@ from holes import hole_edges, seeded
         ((0.07, 0.09), 10, 10),  # and 7 pixels must
     ],
 )
-def test_a_share_holds_exactly_and_every_number_of_pixels_in_it_occurs(
-    share: tuple[float, float], height: int, width: int
+def test_a_hole_ratio_holds_exactly_and_every_number_of_pixels_in_it_occurs(
+    ratio: tuple[float, float], height: int, width: int
 ) -> None:
-    mask = FreeFormMask(box=4, brush=(1, 5), share=share)(64, height, width, generator=seeded())[0]
+    mask = FreeFormMask(box=4, brush=(1, 5), hole_ratio=ratio)(64, height, width, generator=seeded())[0]
     pixels = [int(number) for number in mask.sum((1, 2, 3))]
     total = height * width
-    legal = [number for number in range(1, total + 1) if share[0] <= number / total < share[1]]
+    legal = [number for number in range(1, total + 1) if ratio[0] <= number / total < ratio[1]]
     assert set(pixels) <= set(legal)
     if len(legal) <= 5:
         assert set(pixels) == set(legal)
@@ -44,12 +44,14 @@ def test_a_share_holds_exactly_and_every_number_of_pixels_in_it_occurs(
             assert 8 <= sum(ends[0] <= number <= ends[1] for number in pixels) <= 36
 
 
-def test_a_thin_brush_reaches_a_large_share() -> None:
-    mask = FreeFormMask(box=8, brush=1, vertices=1, length=0.01, share=(0.97, 0.98))(2, 32, 32, generator=seeded())[0]
+def test_a_thin_brush_reaches_a_large_hole_ratio() -> None:
+    mask = FreeFormMask(box=8, brush=1, vertices=1, length=0.01, hole_ratio=(0.97, 0.98))(
+        2, 32, 32, generator=seeded()
+    )[0]
     assert all(0.97 <= number / 1024 < 0.98 for number in mask.sum((1, 2, 3)).tolist())
 
 
-def _is_painted(y: int, x: int, piece: Piece) -> bool:
+def _is_painted(y: int, x: int, piece: Segment) -> bool:
     """Whether a pixel lies within half a brush of a piece's middle line, by fractions."""
     along = (piece.y1 - piece.y0, piece.x1 - piece.x0)
     squared = along[0] ** 2 + along[1] ** 2
@@ -64,16 +66,16 @@ def _is_painted(y: int, x: int, piece: Piece) -> bool:
 @pytest.mark.parametrize(
     "pieces",
     [
-        [Piece(0, 8, 12, 20, 12, 7)],  # level
-        [Piece(0, 20, 4, 20, 18, 6)],  # upright
-        [Piece(0, 4, 5, 22, 16, 8)],
-        [Piece(0, 24, 3, 6, 20, 5)],
-        [Piece(0, 15, 10, 15, 10, 9)],  # a dot
-        [Piece(0, 0, 0, 5, 2, 10), Piece(0, 31, 23, 20, 20, 12)],  # over the corners of the image
+        [Segment(0, 8, 12, 20, 12, 7)],  # level
+        [Segment(0, 20, 4, 20, 18, 6)],  # upright
+        [Segment(0, 4, 5, 22, 16, 8)],
+        [Segment(0, 24, 3, 6, 20, 5)],
+        [Segment(0, 15, 10, 15, 10, 9)],  # a dot
+        [Segment(0, 0, 0, 5, 2, 10), Segment(0, 31, 23, 20, 20, 12)],  # over the corners of the image
     ],
     ids=["level", "upright", "down", "up", "dot", "corners"],
 )
-def test_a_piece_paints_the_pixels_within_half_a_brush_of_its_line(pieces: list[Piece]) -> None:
+def test_a_piece_paints_the_pixels_within_half_a_brush_of_its_line(pieces: list[Segment]) -> None:
     canvas = torch.zeros(2, 24, 32, dtype=torch.uint8)
     _paint(canvas, pieces, [24 * 32] * 2)
     assert not canvas[1].any()
@@ -85,7 +87,7 @@ def test_a_piece_paints_the_pixels_within_half_a_brush_of_its_line(pieces: list[
 def test_random_pieces_paint_exactly_their_pixels() -> None:
     ends = torch.randint(0, 20, (150, 4), generator=seeded()).tolist()
     brushes = torch.randint(1, 14, (150,), generator=seeded(1)).tolist()
-    pieces = [Piece(image, *end, brush) for image, (end, brush) in enumerate(zip(ends, brushes, strict=True))]
+    pieces = [Segment(image, *end, brush) for image, (end, brush) in enumerate(zip(ends, brushes, strict=True))]
     canvas = torch.zeros(150, 18, 20, dtype=torch.uint8)
     _paint(canvas, pieces, [18 * 20] * 150)
     for piece, image in zip(pieces, canvas.tolist(), strict=True):
@@ -94,7 +96,7 @@ def test_random_pieces_paint_exactly_their_pixels() -> None:
 
 
 def test_strokes_look_as_kornias_polygons_do() -> None:
-    piece = Piece(0, 9, 30, 44, 12, 15)
+    piece = Segment(0, 9, 30, 44, 12, 15)
     canvas = torch.zeros(1, 50, 60, dtype=torch.uint8)
     _paint(canvas, [piece], [50 * 60])
     turns = torch.linspace(-math.pi / 2, math.pi / 2, 90) + math.atan2(-18, 35)
@@ -105,7 +107,7 @@ def test_strokes_look_as_kornias_polygons_do() -> None:
 
 
 def test_painting_ends_with_the_missing_pixels_nearest_to_the_start_of_the_piece() -> None:
-    piece = Piece(0, 8, 12, 20, 12, 7)
+    piece = Segment(0, 8, 12, 20, 12, 7)
     full, partial = torch.zeros(2, 1, 24, 32, dtype=torch.uint8)
     missing = [30]
     _paint(full, [piece], [24 * 32])
@@ -143,9 +145,9 @@ def test_strokes_are_flipped_both_ways() -> None:
     assert slopes.count(-1.0) > 10
 
 
-def _strokes(sampler: FreeFormMask, count: int, flips: list[int]) -> list[list[Piece]]:
+def _strokes(sampler: FreeFormMask, count: int, flips: list[int]) -> list[list[Segment]]:
     """The pieces of strokes on an image of 300 x 400, one list per stroke."""
-    pieces = sampler._draw_pieces([1] * count, [flips] * count, 300, 400, 1, seeded())
+    pieces = sampler._draw_segments([1] * count, [flips] * count, (300, 400), 1, seeded())
     return [[piece for piece in pieces if piece.image == image] for image in range(count)]
 
 
@@ -191,14 +193,14 @@ def test_the_number_of_strokes_covers_its_whole_range() -> None:
     assert sum(seen[number] for number in (2, 3, 4)) >= 80  # the others overlap or are cut by the image
 
 
-def test_the_brush_doubles_until_a_large_share_is_reached() -> None:
+def test_the_brush_doubles_until_a_large_hole_ratio_is_reached() -> None:
     class Counted(FreeFormMask):
         rounds = 0
 
-        def _draw_pieces(self, *arguments: Any) -> list[Piece]:
+        def _draw_segments(self, *arguments: Any) -> list[Segment]:
             self.rounds += 1
-            return super()._draw_pieces(*arguments)
+            return super()._draw_segments(*arguments)
 
-    sampler = Counted(box=8, brush=1, vertices=1, length=0.01, share=(0.97, 0.98))
+    sampler = Counted(box=8, brush=1, vertices=1, length=0.01, hole_ratio=(0.97, 0.98))
     sampler(1, 64, 64, generator=seeded())
     assert 8 < sampler.rounds <= 8 * 8  # 8 rounds for each brush of 1, 2, ... 128; the last covers the image

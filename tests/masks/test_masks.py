@@ -20,7 +20,7 @@ SAMPLERS = {
     "rectangles": RectangleMask(box=(12, 10), inset=(3, 2), count=(1, 3)),
     "center": CenterMask(box=(12, 10)),
     "free form": FreeFormMask(box=(12, 10), brush=(2, 6)),
-    "free form share": FreeFormMask(box=(12, 10), brush=(2, 6), share=(0.1, 0.3)),
+    "free form share": FreeFormMask(box=(12, 10), brush=(2, 6), hole_ratio=(0.1, 0.3)),
     "mixed": MixedMask([RectangleMask(box=(12, 10), inset=1), FreeFormMask(box=(12, 10), brush=(2, 6))]),
 }
 RANDOM = {name: sampler for name, sampler in SAMPLERS.items() if name != "center"}
@@ -180,19 +180,35 @@ REFUSED: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: FreeFormMask(length=0), ValueError, r"length must be in \(0, 1\], got 0; give a fraction of the diagonal"),
     (lambda: FreeFormMask(length=1.5), ValueError, r"length must be in \(0, 1\], got 1\.5; give a fraction"),
     (
-        lambda: FreeFormMask(share=(10, 20)),
+        lambda: FreeFormMask(hole_ratio=(10, 20)),
         ValueError,
-        r"share must be \(low, high\) with .* got \(10, 20\); use fractions",
+        r"hole_ratio must be \(low, high\) with .* got \(10, 20\); use fractions",
     ),
-    (lambda: FreeFormMask(share=(0.2, 0.2)), ValueError, r"share must be \(low, high\) with 0 <= low < high <= 1, got"),
-    (lambda: FreeFormMask(share=(-0.1, 0.2)), ValueError, r"share must be \(low, high\) with 0 <= low < high <= 1"),
-    (lambda: FreeFormMask(share=(0.2,)), ValueError, r"share must be \(low, high\) with 0 <= low < high <= 1"),
     (
-        lambda: FreeFormMask(box=2, share=(0.26, 0.27))(1, 5, 5),
+        lambda: FreeFormMask(hole_ratio=(0.2, 0.2)),
         ValueError,
-        r"share must leave room for a whole number of pixels, got \(0\.26, 0\.27\) of 25 pixels; widen it",
+        r"hole_ratio must be \(low, high\) with 0 <= low < high <= 1, got",
     ),
-    (lambda: FreeFormMask(box=2, share=(0, 0.04))(1, 5, 5), ValueError, "share must leave room for a whole number"),
+    (
+        lambda: FreeFormMask(hole_ratio=(-0.1, 0.2)),
+        ValueError,
+        r"hole_ratio must be \(low, high\) with 0 <= low < high <= 1",
+    ),
+    (
+        lambda: FreeFormMask(hole_ratio=(0.2,)),
+        ValueError,
+        r"hole_ratio must be \(low, high\) with 0 <= low < high <= 1",
+    ),
+    (
+        lambda: FreeFormMask(box=2, hole_ratio=(0.26, 0.27))(1, 5, 5),
+        ValueError,
+        r"hole_ratio must leave room for a whole number of pixels, got \(0\.26, 0\.27\) of 25 pixels; widen it",
+    ),
+    (
+        lambda: FreeFormMask(box=2, hole_ratio=(0, 0.04))(1, 5, 5),
+        ValueError,
+        "hole_ratio must leave room for a whole number",
+    ),
     (lambda: MixedMask([]), ValueError, "masks must hold at least one sampler, got none; add one"),
     (
         lambda: MixedMask([CenterMask(4), CenterMask(5)]),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gicinpaint.masks import FreeFormMask
-from gicinpaint.masks.window import hole_window
+from gicinpaint.masks.sampler import hole_window
 from holes import best_window, seeded
 
 

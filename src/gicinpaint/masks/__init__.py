@@ -1,11 +1,10 @@
 """Where the holes are: samplers of hole masks, one box per image for the local critic beside them."""
 
-from gicinpaint.masks.files import MaskFolder
+from gicinpaint.masks.files import MaskFolder, hole_of_image, read_mask_file
 from gicinpaint.masks.fixed import FixedMasks, free_form, paper_center, paper_random
 from gicinpaint.masks.free_form import FreeFormMask
-from gicinpaint.masks.mixed import MixedMask
 from gicinpaint.masks.rectangle import CenterMask, RectangleMask
-from gicinpaint.masks.sampler import MaskSampler
+from gicinpaint.masks.sampler import MaskSampler, MixedMask
 
 __all__ = [
     "CenterMask",
@@ -16,6 +15,8 @@ __all__ = [
     "MixedMask",
     "RectangleMask",
     "free_form",
+    "hole_of_image",
     "paper_center",
     "paper_random",
+    "read_mask_file",
 ]

@@ -1,43 +1,126 @@
-"""Holes read from image files."""
+"""Holes read from image files: the one reader of masks, and a sampler that draws from a folder."""
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from gicinpaint.masks.sampler import Device, check_room, draw_integers, read_pair, read_share
-from gicinpaint.masks.window import hole_window
+from gicinpaint.masks.sampler import Device, check_room, draw_integers, hole_window, read_hole_ratio, read_pair
 from gicinpaint.models.compositing import Box
 
-_SUFFIXES = frozenset({".bmp", ".gif", ".png", ".tif", ".tiff", ".webp"})  # JPEG blurs the edge of a mask
+MASK_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _CHECKED_FILES = 64  # enough to tell the polarity of a set; reading all of a large one would delay the start
+_LARGEST_GREY_RATIO = 0.25  # pixels between black and white; soft brushes and JPEG stay far below, photos above
+_LEAST_CONTRAST = 32 / 255  # of a JPEG mask; below it, it is black or white with noise
+
+
+def read_mask_file(file: str | os.PathLike[str] | IO[bytes], hole: str | int = "white") -> np.ndarray:
+    """Read a mask file; see `hole_of_image`.
+
+    Args:
+        file: Path or open binary file: BMP, GIF, JPEG, PNG, TIFF or WebP; of several frames the first counts.
+        hole: What marks the hole.
+
+    Shape:
+        - returned: bool (H, W), true in the hole
+
+    Raises:
+        ValueError: If it cannot be read or is no mask; the message does not name the file.
+    """
+    try:
+        with Image.open(file, formats=_FORMATS) as image:
+            image.load()
+            try:
+                upright = ImageOps.exif_transpose(image)
+            except Exception:  # a broken EXIF block: the pixels are intact
+                upright = image
+            upright.format = image.format
+    except Exception as error:  # decoders of foreign bytes raise anything, from struct.error to MemoryError
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"must be a readable image, got {reason}") from error
+    return hole_of_image(upright, hole)
+
+
+def hole_of_image(image: Image.Image, hole: str | int = "white") -> np.ndarray:
+    """Return where a mask image of any mode marks the hole.
+
+    - Two values, or two colors: the brighter one is the hole (with `hole="black"` the darker one), so masks of 0 and 1,
+      of palettes and in one color work.
+    - More values, as of JPEG files and soft brushes: the hole is brighter (darker) than the middle.
+    - Transparent pixels are known. Opaque pixels of a single color on them are the hole, unless that color is black.
+    - `hole="transparent"`: the transparent pixels are the hole, whatever the image shows elsewhere.
+
+    Args:
+        image: The mask.
+        hole: "white" (or 255), "black" (or 0) or "transparent".
+
+    Shape:
+        - returned: bool (H, W), true in the hole
+
+    Raises:
+        ValueError: If `hole` is another word, nothing is transparent although the hole should be, or the image looks
+            like a photo: more than a quarter of its pixels lie between black and white.
+    """
+    hole = read_hole(hole)
+    transparent = _transparent(image)
+    if hole == "transparent":
+        if transparent is None:
+            raise ValueError("must have transparent pixels with hole=transparent, got none; use hole=white or black")
+        return transparent
+    if transparent is None:
+        levels = _levels(image)
+        if image.format == "JPEG" and np.ptp(levels) < _LEAST_CONTRAST:
+            levels = np.full_like(levels, levels.mean().round())  # one color and noise
+        return _bright(levels) if hole == "white" else ~_bright(levels) & (levels.min() < levels.max())
+    levels = _levels(image.convert("RGBA").convert("RGB"))
+    painted = levels[~transparent]
+    if painted.size and painted.min() == painted.max():
+        is_hole = painted[0] > 0 if hole == "white" else painted[0] < 1
+        return ~transparent & is_hole
+    ground = painted.min(initial=0) if hole == "white" else painted.max(initial=1)
+    bright = _bright(np.where(transparent, ground, levels))
+    return ~transparent & (bright if hole == "white" else ~bright)
+
+
+def read_hole(hole: str | int) -> str:
+    """Return what marks the hole: white, black or transparent.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    word = {255: "white", 0: "black"}.get(hole, hole) if isinstance(hole, int) else hole
+    if word not in ("white", "black", "transparent"):
+        raise ValueError(f"hole must be white (255), black (0) or transparent, got {hole}; name what marks the hole")
+    return str(word)
 
 
 class MaskFolder:
     """Holes from the mask files of a folder, drawn at random.
 
-    A file is a picture of two values: 255 (white) is the hole and 0 the known part, or the other way round with
-    ``hole=0``. It is resized to the image with the nearest pixel, whatever its aspect ratio, and mirrored at random.
+    A file is read by `read_mask_file`, resized to the image with the nearest pixel, whatever its aspect ratio, and
+    mirrored at random.
 
     Args:
-        path: Folder that is searched, with its subfolders, for bmp, gif, png, tif and webp files.
+        path: Folder that is searched, with its subfolders, for bmp, gif, jpg, png, tif and webp files.
         box: Height and width of the window for the local critic; it is put where most of the hole is.
         flip: Mirror each mask at random, top to bottom and left to right.
-        hole: Value that means hole in the files, 255 or 0.
-        largest_share: From this mean hole share on the folder is refused, because the files most likely mean the
+        hole: What marks the hole in the files: "white" (or 255), "black" (or 0) or "transparent".
+        largest_hole_ratio: From this mean hole ratio on the folder is refused, because the files most likely mean the
             opposite. 1 accepts every folder.
-        share: Smallest hole share (included) and largest (excluded), e.g. (0.1, 0.2): only files between them are
+        hole_ratio: Smallest hole ratio (included) and largest (excluded), e.g. (0.1, 0.2): only files between them are
             drawn. All files are read once at the start. None draws from all.
 
     Raises:
         FileNotFoundError: If the folder does not exist.
-        ValueError: If it holds no mask file, a setting is out of range, a file of those that are looked at (64,
-            evenly spread over the sorted names) is no mask, their mean hole share is too large, or no file has the
-            share that is asked for; when called, if
+        ValueError: If it holds no mask file, a setting is out of range, one of the 64 files that are looked at first
+            is no mask, their mean hole ratio is too large, or no file has the ratio that is asked for; when called, if
             a file that is drawn is no mask, or the box does not fit the image. The message names the file.
 
     Source:
@@ -49,29 +132,25 @@ class MaskFolder:
         path: str | Path,
         box: int | Sequence[int] = (128, 128),
         flip: bool = True,
-        hole: int = 255,
-        largest_share: float = 0.5,
-        share: Sequence[float] | None = None,
+        hole: str | int = "white",
+        largest_hole_ratio: float = 0.5,
+        hole_ratio: Sequence[float] | None = None,
     ) -> None:
         self.box = read_pair(box, "box", 1)
         self.flip = flip
-        if hole not in (0, 255):
-            raise ValueError(
-                f"hole must be the value 255 or 0, got {hole}; name the value that means hole in the files"
-            )
-        if not 0 < largest_share <= 1:
-            raise ValueError(f"largest_share must be in (0, 1], got {largest_share}; use a fraction, not %")
-        self.hole = hole
+        self.hole = read_hole(hole)
+        if not 0 < largest_hole_ratio <= 1:
+            raise ValueError(f"largest_hole_ratio must be in (0, 1], got {largest_hole_ratio}; use a fraction, not %")
         self.path = Path(path)
         if not self.path.is_dir():
             raise FileNotFoundError(f"mask folder {self.path} must exist; set its path, e.g. mask.path=/data/masks")
-        self.files = sorted(str(f) for f in self.path.rglob("*") if f.suffix.lower() in _SUFFIXES and f.is_file())
+        self.files = list_masks(self.path)
         if not self.files:
-            kinds = ", ".join(sorted(suffix[1:] for suffix in _SUFFIXES))
+            kinds = ", ".join(suffix[1:] for suffix in MASK_SUFFIXES)
             raise ValueError(f"mask folder {self.path} must hold mask files ({kinds}), got none; check the path")
-        self._check_polarity(largest_share)
-        if share is not None:
-            self._keep_share(read_share(share))
+        self._check_polarity(largest_hole_ratio)
+        if hole_ratio is not None:
+            self._select(read_hole_ratio(hole_ratio))
 
     def __call__(
         self,
@@ -88,61 +167,83 @@ class MaskFolder:
         flips = draw_integers(0, int(self.flip), (batch_size, 2), generator).tolist()
         masks = []
         for index, (vertical, horizontal) in zip(chosen, flips, strict=True):
-            picture = self._read(self.files[index])
-            if picture.size != (width, height):
-                picture = picture.resize((width, height), Image.Resampling.NEAREST)
-            mask = torch.from_numpy(np.array(picture))
+            file = Image.fromarray(self._read(self.files[index]).astype(np.uint8))
+            mask = torch.from_numpy(np.array(file.resize((width, height), Image.Resampling.NEAREST)))
             masks.append(mask.flip([axis for axis, on in enumerate((vertical, horizontal)) if on]))
-        hole = (torch.stack(masks)[:, None] == self.hole).float().to(device or "cpu")
+        hole = torch.stack(masks)[:, None].float().to(device or "cpu")
         return hole, hole_window(hole, self.box)
 
-    def _read(self, file: str) -> Image.Image:
-        """Read a file as 8-bit grey values that are all 0 or 255."""
+    def _read(self, file: str) -> np.ndarray:
         try:
-            with Image.open(file) as opened:
-                picture = opened.convert("L")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ValueError(
-                f"mask file {file} must be a readable picture, got {error}; repair or remove it"
-            ) from error
-        levels = picture.histogram()
-        other = [value for value, count in enumerate(levels) if count and value not in (0, 255)]
-        if other:
-            raise ValueError(
-                f"mask file {file} must hold only 0 and 255, got {sum(levels[value] for value in other)} pixels of "
-                f"other values, such as {other[0]}; threshold it and save it without loss, e.g. as PNG"
-            )
-        if not (levels[0] and levels[255]):
-            raise ValueError(
-                f"mask file {file} must show a hole and a known part, got only {0 if levels[0] else 255}; remove it"
-            )
-        return picture
+            hole = read_mask_file(file, self.hole)
+        except ValueError as error:
+            raise ValueError(f"mask file {file} {error}; repair or remove it") from error
+        if hole.all() or not hole.any():
+            found = "a hole everywhere" if hole.all() else "no hole"
+            raise ValueError(f"mask file {file} must show a hole and a known part, got {found}; remove it")
+        return hole
 
-    def _check_polarity(self, largest_share: float) -> None:
+    def _check_polarity(self, largest: float) -> None:
         """Raise if the files that are looked at are mostly hole."""
         step = -(-len(self.files) // _CHECKED_FILES)
-        shares = {file: self._share(file) for file in self.files[::step]}
-        mean = sum(shares.values()) / len(shares)
-        if mean >= largest_share and largest_share < 1:
-            worst = max(shares, key=lambda file: shares[file])
+        ratios = {file: self._read(file).mean() for file in self.files[::step]}
+        mean = sum(ratios.values()) / len(ratios)
+        if mean >= largest and largest < 1:
+            worst = max(ratios, key=lambda file: ratios[file])
             raise ValueError(
-                f"masks in {self.path} must mark the hole with {self.hole}, got a mean hole share of {mean:.0%} "
-                f"(most, {shares[worst]:.0%}, in {worst}); set hole={255 - self.hole} if the other value is the hole, "
-                "or largest_share=1 if the holes are that large"
+                f"masks in {self.path} must mark the hole with {self.hole}, got a mean hole ratio of {mean:.0%} "
+                f"(most, {ratios[worst]:.0%}, in {worst}); set hole={'white' if self.hole == 'black' else 'black'} if "
+                "that is the hole, or largest_hole_ratio=1 if the holes are that large"
             )
 
-    def _keep_share(self, share: tuple[float, float]) -> None:
-        """Keep the files whose hole share lies in the range."""
+    def _select(self, ratio: tuple[float, float]) -> None:
+        """Keep the files whose hole ratio lies in the range."""
         with ThreadPoolExecutor() as pool:
-            shares = list(pool.map(self._share, self.files))
-        self.files = [file for file, own in zip(self.files, shares, strict=True) if share[0] <= own < share[1]]
+            ratios = list(pool.map(lambda file: self._read(file).mean(), self.files))
+        self.files = [file for file, own in zip(self.files, ratios, strict=True) if ratio[0] <= own < ratio[1]]
         if not self.files:
             raise ValueError(
-                f"masks in {self.path} must have hole shares from {share[0]:.0%} to below {share[1]:.0%}, the "
-                f"{len(shares)} files have {min(shares):.1%} to {max(shares):.1%}; choose another share"
+                f"masks in {self.path} must have hole ratios from {ratio[0]:.0%} to below {ratio[1]:.0%}, the "
+                f"{len(ratios)} files have {min(ratios):.1%} to {max(ratios):.1%}; choose another hole_ratio"
             )
 
-    def _share(self, file: str) -> float:
-        """Return a file's hole share."""
-        levels = self._read(file).histogram()
-        return levels[self.hole] / sum(levels)
+
+def list_masks(folder: Path) -> list[str]:
+    """Return the mask files of a folder and its subfolders, sorted by name."""
+    return sorted(str(f) for f in folder.rglob("*") if f.suffix.lower() in MASK_SUFFIXES and f.is_file())
+
+
+def _transparent(image: Image.Image) -> np.ndarray | None:
+    """Return where an image is transparent, or None if it is opaque everywhere."""
+    if "transparency" not in image.info and image.mode not in ("LA", "La", "PA", "RGBA", "RGBa"):
+        return None
+    layer = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
+    transparent = np.asarray(layer)[..., 3] < 128
+    return transparent if transparent.any() else None
+
+
+def _levels(image: Image.Image) -> np.ndarray:
+    """Return the brightness of each pixel, float64 (H, W) in [0, 1]: the largest channel, so that blue is bright."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        values = np.asarray(image, np.float64)
+        top = 65535.0 if image.mode != "F" and values.max() > 255 else 255.0 if values.max() > 1 else 1.0
+        return np.clip(np.nan_to_num(values) / top, 0, 1)
+    colors = np.asarray(image.convert("RGB"))
+    brightest = colors.max(2)
+    if brightest.min() == brightest.max():  # e.g. red on white
+        brightest = np.asarray(image.convert("L"))
+    return brightest / 255
+
+
+def _bright(levels: np.ndarray) -> np.ndarray:
+    """Split brightness into dark and bright, bool (H, W)."""
+    low, high = levels.min(), levels.max()
+    if low == high:
+        return levels > 0.5
+    between = (levels > low) & (levels < high)
+    if not between.any():
+        return levels > low
+    grey = ((levels > low + 0.25 * (high - low)) & (levels < high - 0.25 * (high - low))).mean()
+    if grey > _LARGEST_GREY_RATIO:
+        raise ValueError(f"must be black and white, got {grey:.0%} of grey pixels, as in a photo; threshold it")
+    return levels > (0.5 if low <= 0.5 < high else (low + high) / 2)

@@ -11,7 +11,7 @@ from gicinpaint.masks.rectangle import CenterMask, RectangleMask
 from gicinpaint.masks.sampler import Device, MaskSampler, read_pair
 from gicinpaint.models.compositing import Box
 
-_BUCKETS = ((0.01, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 0.6))  # hole shares of free_form
+_BUCKETS = ((0.01, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 0.6))  # hole ratios of free_form
 
 
 class FixedMasks:
@@ -132,10 +132,10 @@ def paper_random(box: int | Sequence[int] = (128, 128), seed: int = 0) -> FixedM
 
 
 def free_form(box: int | Sequence[int] = (128, 128), seed: int = 0) -> FixedMasks:
-    """Return the preset of strokes: mask i has a hole share of 1-10, 10-20, ... 50-60 %, by i modulo 6.
+    """Return the preset of strokes: mask i has a hole ratio of 1-10, 10-20, ... 50-60 %, by i modulo 6.
 
     Args:
         box: Height and width of the local critic's window in pixels.
         seed: Number of the set.
     """
-    return FixedMasks("free_form", [FreeFormMask(box, share=share) for share in _BUCKETS], seed)
+    return FixedMasks("free_form", [FreeFormMask(box, hole_ratio=ratio) for ratio in _BUCKETS], seed)

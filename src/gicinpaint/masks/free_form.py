@@ -11,17 +11,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gicinpaint.masks.capsules import Spans, fill_spans, find_spans
-from gicinpaint.masks.sampler import Device, check_room, device_of, draw_integers, read_pair, read_range, read_share
-from gicinpaint.masks.window import hole_window
+from gicinpaint.masks.drawing import Spans, fill_spans, find_spans
+from gicinpaint.masks.sampler import (
+    Device,
+    check_room,
+    device_of,
+    draw_integers,
+    hole_window,
+    read_hole_ratio,
+    read_pair,
+    read_range,
+)
 from gicinpaint.models.compositing import Box
 
-_STROKES_PER_ROUND = 3  # while a mask grows to its share
-_ROUNDS_PER_BRUSH = 8  # then the brush doubles, so that every share is reached however thin the brush
+_STROKES_PER_ROUND = 3  # while a mask grows to its ratio
+_ROUNDS_PER_BRUSH = 8  # then the brush doubles, so that every ratio is reached however thin the brush
 
 
-class Piece(NamedTuple):
-    """A straight piece of a stroke, in pixels."""
+class Segment(NamedTuple):
+    """A straight line of a stroke, in pixels, with round ends."""
 
     image: int
     x0: int
@@ -36,29 +44,30 @@ class FreeFormMask:
 
     Args:
         box: Height and width of the window for the local critic; it is put where most of the hole is.
-        strokes: Smallest and largest number of strokes; not used with a share.
-        vertices: Smallest and largest number of straight pieces of a stroke.
+        strokes: Smallest and largest number of strokes; not used with a hole ratio.
+        vertices: Smallest and largest number of straight segments of a stroke.
         brush: Smallest and largest width of the brush in pixels.
-        angle: Mean angle between a piece and the horizontal, and the most by which it differs, in degrees. Pieces go
+        angle: Mean angle between a segment and the horizontal, and the most by which it differs, in degrees. Pieces go
             up and down in turn.
-        length: Mean length of a piece, as a fraction of the image's diagonal.
-        share: Smallest hole share (included) and largest (excluded), e.g. (0.1, 0.2); every number of pixels between
-            them is equally likely. Strokes are added until that number is reached and the last one ends there, so the
-            share holds exactly. None leaves the share to the strokes.
+        length: Mean length of a segment, as a fraction of the image's diagonal.
+        hole_ratio: Smallest hole ratio (included) and largest (excluded), e.g. (0.1, 0.2); every number of pixels
+            between them is equally likely. Strokes are added until that number is reached, and the last one ends there,
+            so the ratio is exact. None leaves the ratio to the strokes.
 
     Raises:
         TypeError: If a count is not whole.
         ValueError: If a setting is out of range; when called, if the box does not fit the image or no number of
-            pixels lies in the share.
+            pixels has such a ratio.
 
     Source:
         Yu et al. 2019, "Free-Form Image Inpainting with Gated Convolution", algorithm 1, with the constants of the
         code released with it. Differs from that code: the random flips take effect, a height that differs
-        from the width is respected, and shares can be asked for.
+        from the width is respected, and hole ratios can be asked for.
 
     Example:
         >>> import torch
-        >>> mask, box = FreeFormMask(box=32, share=(0.2, 0.3))(1, 64, 64, generator=torch.Generator().manual_seed(0))
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> mask, box = FreeFormMask(box=32, hole_ratio=(0.2, 0.3))(1, 64, 64, generator=rng)
         >>> 0.2 <= mask.mean() < 0.3
         tensor(True)
     """
@@ -71,7 +80,7 @@ class FreeFormMask:
         brush: int | Sequence[int] = (12, 39),
         angle: Sequence[float] = (72.0, 24.0),
         length: float = 0.125,
-        share: Sequence[float] | None = None,
+        hole_ratio: Sequence[float] | None = None,
     ) -> None:
         self.box = read_pair(box, "box", 1)
         self.strokes = read_range(strokes, "strokes", 1)
@@ -79,7 +88,7 @@ class FreeFormMask:
         self.brush = read_range(brush, "brush", 1)
         self.angle = tuple(angle)
         self.length = length
-        self.share = None if share is None else read_share(share)
+        self.hole_ratio = None if hole_ratio is None else read_hole_ratio(hole_ratio)
         if len(self.angle) != 2 or not self.angle[1] >= 0:
             raise ValueError(f"angle must be (mean, most by which it differs) in degrees, got {angle}; give both")
         if not 0 < length <= 1:
@@ -98,12 +107,12 @@ class FreeFormMask:
         check_room(height, width, self.box)
         canvas = torch.zeros(batch_size, height, width, dtype=torch.uint8)
         flips = draw_integers(0, 1, (batch_size, 2), generator).tolist()
-        if self.share is None:
+        if self.hole_ratio is None:
             stroke_counts = draw_integers(*self.strokes, (batch_size,), generator).tolist()
             missing = [height * width] * batch_size
-            _paint(canvas, self._draw_pieces(stroke_counts, flips, height, width, 1, generator), missing)
+            _paint(canvas, self._draw_segments(stroke_counts, flips, (height, width), 1, generator), missing)
         else:
-            missing = draw_integers(*_pixel_range(self.share, height * width), (batch_size,), generator).tolist()
+            missing = draw_integers(*_pixel_range(self.hole_ratio, height * width), (batch_size,), generator).tolist()
             self._grow(canvas, missing, flips, generator)
         box = hole_window(canvas[:, None], self.box)
         return canvas[:, None].to(device or "cpu").float(), Box(box.top.to(device), box.left.to(device), *self.box)
@@ -117,23 +126,23 @@ class FreeFormMask:
         while any(missing):
             stroke_counts = [_STROKES_PER_ROUND if pixels else 0 for pixels in missing]
             widen = 2 ** min(rounds // _ROUNDS_PER_BRUSH, 16)
-            _paint(canvas, self._draw_pieces(stroke_counts, flips, height, width, widen, generator), missing)
+            _paint(canvas, self._draw_segments(stroke_counts, flips, (height, width), widen, generator), missing)
             rounds += 1
 
-    def _draw_pieces(
+    def _draw_segments(
         self,
         stroke_counts: list[int],
         flips: list[list[int]],
-        height: int,
-        width: int,
+        size: tuple[int, int],
         widen: int,
         generator: torch.Generator | None,
-    ) -> list[Piece]:
-        """Draw as many strokes per image as asked for, as straight pieces in painting order."""
+    ) -> list[Segment]:
+        """Draw as many strokes per image as asked for, as straight segments in painting order."""
+        height, width = size
         shape = (sum(stroke_counts), 5 + 2 * self.vertices[1])  # the numbers that a stroke needs at most
         numbers = torch.rand(shape, dtype=torch.float64, generator=generator, device=device_of(generator)).tolist()
         owners = [image for image, strokes in enumerate(stroke_counts) for _ in range(strokes)]
-        pieces = []
+        segments = []
         for image, stroke in zip(owners, numbers, strict=True):
             points, brush = self._walk(iter(stroke), height, width)
             if flips[image][0]:
@@ -141,77 +150,68 @@ class FreeFormMask:
             if flips[image][1]:
                 points = [(width - 1 - x, y) for x, y in points]
             brush = min(brush * widen, 2 * (height + width))  # wide enough for everything
-            pieces += [Piece(image, *start, *end, brush) for start, end in pairwise(points)]
-        return pieces
+            segments += [Segment(image, *start, *end, brush) for start, end in pairwise(points)]
+        return segments
 
     def _walk(self, numbers: Iterator[float], height: int, width: int) -> tuple[list[tuple[int, int]], int]:
         """Turn uniform numbers into a stroke: its corners (x, y) and the width of its brush."""
-        pieces, brush = _pick(next(numbers), *self.vertices), _pick(next(numbers), *self.brush)
+        segments, brush = _pick(next(numbers), *self.vertices), _pick(next(numbers), *self.brush)
         mean, spread = math.radians(self.angle[0]), math.radians(self.angle[1])
         low, high = mean - next(numbers) * spread, mean + next(numbers) * spread
         y, x = divmod(_pick(next(numbers), 0, height * width - 1), width)
         points = [(x, y)]
         reach = self.length * math.hypot(height, width)
         reach_of = NormalDist(reach, max(reach // 2, 1e-6)).inv_cdf
-        for piece in range(pieces):
+        for segment in range(segments):
             angle = low + next(numbers) * (high - low)
             step = min(max(reach_of(max(next(numbers), 1e-12)), 0.0), 2 * reach)
-            rise = math.sin(angle) if piece % 2 else -math.sin(angle)
+            rise = math.sin(angle) if segment % 2 else -math.sin(angle)
             x = int(min(max(x + step * math.cos(angle), 0), width - 1))
             y = int(min(max(y + step * rise, 0), height - 1))
             points.append((x, y))
         return points, brush
 
 
-def _pixel_range(share: tuple[float, ...], pixels: int) -> tuple[int, int]:
-    """Return the fewest and the most hole pixels whose share is in the range."""
-    low, high = (math.ceil(Fraction(str(end)) * pixels) for end in share)  # 0.07 * 100 is more than 7 in floats
+def _pixel_range(ratio: tuple[float, ...], pixels: int) -> tuple[int, int]:
+    """Return the fewest and the most hole pixels whose ratio is in the range."""
+    low, high = (math.ceil(Fraction(str(end)) * pixels) for end in ratio)  # 0.07 * 100 is more than 7 in floats
     fewest, most = max(1, low), high - 1
     if fewest > most:
         raise ValueError(
-            f"share must leave room for a whole number of pixels, got {share} of {pixels} pixels; widen it"
+            f"hole_ratio must leave room for a whole number of pixels, got {ratio} of {pixels} pixels; widen it"
         )
     return fewest, most
 
 
-def _paint(canvas: Tensor, pieces: list[Piece], missing: list[int]) -> None:
-    """Paint pieces in their order, and stop in each image when no pixel is missing any more.
-
-    Args:
-        canvas: Masks, changed in place.
-        pieces: What to paint.
-        missing: Number of pixels that may still be painted in each image, changed in place.
-
-    Shape:
-        - canvas: uint8 (B, H, W), {0, 1}, on the CPU
-    """
+def _paint(canvas: Tensor, segments: list[Segment], missing: list[int]) -> None:
+    """Paint segments in their order on a canvas (B, H, W), and stop in each image when no pixel is missing any more."""
     b, height, width = canvas.shape
-    table = np.array(pieces, np.int64)  # (N, 6)
+    table = np.array(segments, np.int64)  # (N, 6)
     spans = find_spans(table[:, 1:], height, width)
     image = table[spans.capsule, 0]
     new = fill_spans(image * height + spans.row, spans.first, spans.last, b * height, width).reshape(b, height, width)
     new &= canvas.numpy() == 0
     for number, count in enumerate(np.count_nonzero(new, (1, 2)).tolist()):
         if count > missing[number]:
-            _keep_first(new[number], Spans(*(part[image == number] for part in spans)), pieces, missing[number])
+            _keep_first(new[number], Spans(*(part[image == number] for part in spans)), segments, missing[number])
         missing[number] -= min(count, missing[number])
     canvas |= torch.from_numpy(new)
 
 
-def _keep_first(new: np.ndarray, spans: Spans, pieces: list[Piece], kept_count: int) -> None:
-    """Keep as many of the new pixels (H, W) as asked for: those of the first pieces, the last one's from its start."""
+def _keep_first(new: np.ndarray, spans: Spans, segments: list[Segment], kept_count: int) -> None:
+    """Keep as many of the new pixels (H, W) as asked for: the first segments', of the last one from its start."""
     width = new.shape[1]
-    painter = np.zeros(new.size, np.int64)  # the first piece that covers each pixel
+    painter = np.zeros(new.size, np.int64)  # the first segment that covers each pixel
     begin, end = spans.row * width + spans.first, spans.row * width + spans.last + 1
     for run in zip(begin[::-1].tolist(), end[::-1].tolist(), spans.capsule[::-1].tolist(), strict=True):
         painter[run[0] : run[1]] = run[2]
     places = new.ravel().nonzero()[0]
     painter = painter[places]
-    before = np.searchsorted(np.bincount(painter).cumsum(), kept_count)  # pieces that are painted whole
+    before = np.searchsorted(np.bincount(painter).cumsum(), kept_count)  # segments that are painted whole
     kept = places[painter < before]
     edge = places[painter == before]
     rows, columns = np.divmod(edge, width)
-    distance = (rows - pieces[before].y0) ** 2 + (columns - pieces[before].x0) ** 2
+    distance = (rows - segments[before].y0) ** 2 + (columns - segments[before].x0) ** 2
     nearest = distance.argsort(kind="stable")[: kept_count - len(kept)]  # ties in reading order
     new[:] = False
     new.ravel()[kept] = True

@@ -1,8 +1,10 @@
-"""What a mask sampler is, and how all of them read their settings and draw their numbers."""
+"""Mask samplers: the protocols, how settings are read and numbers drawn, the local critic's window, mixed samplers."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,6 +58,73 @@ class NumberedMasks(Protocol):
         ...
 
 
+class MixedMask:
+    """Holes from several samplers; each image draws the sampler that makes its hole.
+
+    Args:
+        masks: Samplers, all with the same box.
+        weights: How often each sampler is drawn, relative to the others; 0 is never. None draws all equally often.
+        box: Height and width of the samplers' box in pixels; None takes it from them.
+
+    Raises:
+        TypeError: If a number of the box is not whole.
+        ValueError: If there is no sampler, the boxes differ, or the weights are not one per sampler, finite, not
+            negative and not all 0; when called, whatever the samplers raise.
+
+    Source:
+        Ours: the paper trains on rectangles alone.
+
+    Example:
+        >>> import torch
+        >>> from gicinpaint.masks import CenterMask, RectangleMask
+        >>> mixed = MixedMask([CenterMask(box=4), RectangleMask(box=4, inset=1)], weights=[1, 3])
+        >>> mask, box = mixed(2, 8, 8, generator=torch.Generator().manual_seed(0))
+        >>> mask.shape, mixed.box
+        (torch.Size([2, 1, 8, 8]), (4, 4))
+    """
+
+    def __init__(
+        self,
+        masks: Sequence[MaskSampler],
+        weights: Sequence[float] | None = None,
+        box: int | Sequence[int] | None = None,
+    ) -> None:
+        self.masks = tuple(masks)
+        if not self.masks:
+            raise ValueError("masks must hold at least one sampler, got none; add one")
+        self.box = self.masks[0].box if box is None else read_pair(box, "box", 1)
+        boxes = [mask.box for mask in self.masks]
+        if any(other != self.box for other in boxes):
+            raise ValueError(f"masks must all have the box {self.box}, got {boxes}; give them the same box")
+        self.weights = (1.0,) * len(self.masks) if weights is None else tuple(weights)
+        if len(self.weights) != len(self.masks):
+            raise ValueError(
+                f"weights must be one per sampler, got {len(self.weights)} for {len(self.masks)}; give one for each"
+            )
+        if not all(0 <= weight < math.inf for weight in self.weights) or not any(self.weights):
+            raise ValueError(f"weights must be finite, at least 0 and not all 0, got {self.weights}; e.g. use shares")
+
+    def __call__(
+        self,
+        batch_size: int,
+        height: int,
+        width: int,
+        *,
+        generator: torch.Generator | None = None,
+        device: Device = None,
+    ) -> tuple[Tensor, Box]:
+        """Draw masks of the given size; see `MaskSampler`."""
+        weights = torch.tensor(self.weights, dtype=torch.float64, device=device_of(generator))
+        choices = torch.multinomial(weights, batch_size, replacement=True, generator=generator).tolist()
+        mask = torch.zeros(batch_size, 1, height, width, device=device or "cpu")
+        top, left = torch.zeros(2, batch_size, dtype=torch.int64, device=mask.device)
+        for chosen in sorted(set(choices)):
+            images = [image for image, choice in enumerate(choices) if choice == chosen]
+            holes, box = self.masks[chosen](len(images), height, width, generator=generator, device=device)
+            mask[images], top[images], left[images] = holes, box.top, box.left
+        return mask, Box(top, left, *self.box)
+
+
 def read_pair(value: int | Sequence[int], name: str, smallest: int) -> tuple[int, int]:
     """Return a (height, width) pair from one whole number or two.
 
@@ -92,16 +161,16 @@ def read_range(value: int | Sequence[int], name: str, smallest: int) -> tuple[in
     return low, high
 
 
-def read_share(value: Sequence[float]) -> tuple[float, float]:
-    """Return a (low, high) range of hole shares; the low end belongs to it, the high one does not.
+def read_hole_ratio(value: Sequence[float]) -> tuple[float, float]:
+    """Return a (low, high) range of hole ratios, low included and high excluded.
 
     Raises:
         ValueError: If there are not two fractions in order.
     """
-    share = tuple(value)
-    if not (len(share) == 2 and 0 <= share[0] < share[1] <= 1):
-        raise ValueError(f"share must be (low, high) with 0 <= low < high <= 1, got {value}; use fractions, not %")
-    return share[0], share[1]
+    ratio = tuple(value)
+    if not (len(ratio) == 2 and 0 <= ratio[0] < ratio[1] <= 1):
+        raise ValueError(f"hole_ratio must be (low, high) with 0 <= low < high <= 1, got {value}; use fractions, not %")
+    return ratio[0], ratio[1]
 
 
 def check_room(height: int, width: int, box: tuple[int, int], margin: tuple[int, int] = (0, 0)) -> None:
@@ -145,3 +214,60 @@ def _read_two(value: int | Sequence[int], name: str, meaning: str) -> tuple[int,
         if isinstance(number, bool) or not isinstance(number, int):
             raise TypeError(f"{name} must be whole numbers, got {number!r}; round it")
     return numbers
+
+
+def hole_window(mask: Tensor, size: tuple[int, int]) -> Box:
+    """Find the window of a given size that holds most of each mask's hole.
+
+    Among windows that hold equally much, the one whose middle is nearest to the hole's centre of mass is taken
+    (rounded down to a pixel), then the topmost, then the leftmost.
+
+    Args:
+        mask: Hole mask; 1 = hole, 0 = known.
+        size: Height and width of the window in pixels.
+
+    Shape:
+        - mask: (B, 1, H, W), {0, 1}
+        - returned: tops and lefts (B,), inside the image
+
+    Raises:
+        ValueError: If the window is larger than the image.
+
+    Source:
+        Ours: the paper's holes are rectangles, which give the window themselves.
+
+    Example:
+        >>> import torch
+        >>> mask = torch.tensor([[[[0.0, 1.0, 1.0, 0.0, 1.0]]]])
+        >>> hole_window(mask, (1, 2)).left
+        tensor([1])
+    """
+    h, w = mask.shape[-2:]
+    check_room(h, w, size)
+    holes = mask[:, 0].to("cpu", torch.int32).numpy()  # (B, H, W)
+    inside = _running_sum(_running_sum(holes, size[1]).swapaxes(1, 2), size[0]).swapaxes(1, 2)
+    places = [_most_central(hole, held.copy(), size) for hole, held in zip(holes, inside, strict=True)]
+    top, left = torch.tensor(places, device=mask.device).reshape(-1, 2).unbind(1)
+    return Box(top, left, *size)
+
+
+def _running_sum(values: np.ndarray, length: int) -> np.ndarray:
+    """Sum every run of the given length along the last axis: (..., N) -> (..., N - length + 1)."""
+    total = np.cumsum(np.ascontiguousarray(values), -1, dtype=np.int32)
+    sums = total[..., length - 1 :].copy()
+    sums[..., 1:] -= total[..., :-length]
+    return sums
+
+
+def _most_central(hole: np.ndarray, held: np.ndarray, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the window that holds most, (H - height + 1, W - width + 1); of equal ones the nearest to the hole."""
+    places = np.divmod(np.flatnonzero(held == held.max()), held.shape[1])
+    if len(places[0]) == 1:
+        return int(places[0][0]), int(places[1][0])
+    distance = 0
+    for axis in (0, 1):
+        profile = hole.sum(1 - axis)
+        centre = profile @ np.arange(len(profile)) // max(1, profile.sum())
+        distance = distance + (2 * places[axis] + size[axis] - 1 - 2 * centre) ** 2  # in half pixels
+    best = np.argmin(distance)  # the first of equal ones: topmost, then leftmost
+    return int(places[0][best]), int(places[1][best])

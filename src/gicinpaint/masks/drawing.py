@@ -1,21 +1,47 @@
-"""Thick lines with round ends, drawn in whole numbers: the same pixels on every machine."""
+"""Rectangles and thick lines as pixels: the same ones on every machine."""
 
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from kornia.geometry.bbox import bbox_to_mask
+from torch import Tensor
 
 _NOWHERE = 2**40  # left end of an empty span; beyond every image
 
 
-class Spans(NamedTuple):
-    """Runs of pixels, one for each row that a capsule touches, in the order of the capsules; int64 (N,) each.
+def fill_rectangles(edges: Tensor, height: int, width: int) -> Tensor:
+    """Draw the union of each image's rectangles.
 
-    Attributes:
-        capsule: Number of the capsule.
-        row: Row of the run.
-        first: First column of the run, inside the image.
-        last: Last column of the run, inside the image.
+    Args:
+        edges: First row and column of each rectangle, and the row and column after its last; empty ones are legal.
+        height: Height of the images in pixels.
+        width: Width of the images in pixels.
+
+    Shape:
+        - edges: int64 (B, N, 4): top, left, bottom, right
+        - returned: float32 (B, 1, H, W), {0, 1}
     """
+    if edges.device.type != "cpu":
+        return _fill_at_once(edges, height, width)
+    mask = torch.zeros(len(edges), 1, height, width)
+    for image, rectangles in zip(mask.numpy()[:, 0], edges.tolist(), strict=True):
+        for top, left, bottom, right in rectangles:
+            image[top:bottom, left:right] = 1
+    return mask
+
+
+def _fill_at_once(edges: Tensor, height: int, width: int) -> Tensor:
+    """Draw the rectangles of a batch with few large steps: an accelerator's way; a processor is slower by it."""
+    b, n, _ = edges.shape
+    top, left, bottom, right = edges.reshape(b * n, 4).float().unbind(-1)
+    corners = torch.stack([left, top, right - 1, top, right - 1, bottom - 1, left, bottom - 1], -1)
+    filled = bbox_to_mask(corners.reshape(b * n, 4, 2), width, height).reshape(b, n, height, width)
+    return filled if n == 1 else filled.amax(1, keepdim=True)
+
+
+class Spans(NamedTuple):
+    """Runs of pixels inside the image, one for each row that a capsule touches, in their order; int64 (N,) each."""
 
     capsule: np.ndarray
     row: np.ndarray
@@ -26,18 +52,14 @@ class Spans(NamedTuple):
 def find_spans(capsules: np.ndarray, height: int, width: int) -> Spans:
     """Find the pixels whose distance from a line is at most half of its thickness.
 
+    A row of such a capsule is one run of pixels, from the leftmost to the rightmost of what the row shares with
+    the disc around the start, the disc around the end and the band between them. All comparisons are of whole
+    numbers, with square roots that IEEE 754 rounds alike everywhere.
+
     Args:
-        capsules: Start x and y, end x and y, thickness; whole numbers of pixels.
+        capsules: Start x and y, end x and y, thickness in whole pixels, int64 (N, 5).
         height: Height of the image in pixels.
         width: Width of the image in pixels.
-
-    Shape:
-        - capsules: int64 (N, 5)
-
-    Source:
-        Ours. A row of a capsule is one run of pixels: it reaches from the leftmost to the rightmost of what the row
-        shares with the disc around the start, the disc around the end and the band between them. All comparisons are
-        of whole numbers, with square roots that IEEE 754 rounds alike everywhere.
     """
     reach = capsules[:, 4] // 2
     top = np.maximum(np.minimum(capsules[:, 1], capsules[:, 3]) - reach, 0)
@@ -77,10 +99,7 @@ def _disc(x: np.ndarray, y: np.ndarray, square: np.ndarray) -> tuple[np.ndarray,
 def _band(
     x: np.ndarray, q: np.ndarray, u: np.ndarray, v: np.ndarray, square: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the columns x + p whose foot lies on the line (0, 0) to (u, v) and whose distance is not too large.
-
-    That is 0 <= p u + q v <= u² + v² and |p v - q u| <= across.
-    """
+    """Return the columns x + p with 0 <= p u + q v <= u² + v², beside the line, and |p v - q u| <= across, near it."""
     length = u * u + v * v
     across = _root(square * length) // 2
     low_along, high_along = _divide(-q * v, length - q * v, u)
