@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import golden
-from gicinpaint.attention import ContextualAttention, ReferenceAttention, TiledAttention, image_blocks, tiled
-from gicinpaint.attention.diagonals import column_runs
+from gicinpaint.attention import ContextualAttention, ReferenceAttention, TiledAttention, tiled, tiled_blocks
+from gicinpaint.attention.tiled_scores import wrapped
 
 
 def _random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -70,7 +70,7 @@ def test_images_walked_together_equal_images_walked_one_by_one(
 def test_small_problems_keep_their_blocks_and_give_the_same_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = _random(2, 4, 12, 8), _random(2, 4, 12, 8, seed=1)
     kept = _results(ContextualAttention(), *inputs, None)
-    monkeypatch.setattr(image_blocks, "KEPT_NUMBERS", 0)
+    monkeypatch.setattr(tiled_blocks, "KEPT_NUMBERS", 0)
     for x, y in zip(_results(ContextualAttention(), *inputs, None), kept, strict=True):
         torch.testing.assert_close(x, y, atol=1e-12, rtol=1e-12)
 
@@ -103,9 +103,9 @@ def test_the_scores_of_a_block_are_linear_in_the_pixels() -> None:
     per_key = []
     for side in (128, 256, 512):
         features = torch.empty(1, 1, side, side, device="meta")
-        tiles = image_blocks.Tiles.of(features, features, None, None)
-        assert [column for span in tiles.columns for column in range(*span)] == list(range(side))
-        per_key.append(tiles.rows * max(span.size for span in tiles.columns))
+        tiles = tiled_blocks.Tiles.of(features, features, tiled_blocks.Settings(2, 3, 3, 0, 0, 0))
+        assert [column for columns in tiles.columns for column in columns] == list(range(side))
+        per_key.append(tiles.rows * max(len(columns) for columns in tiles.columns))
     assert max(per_key) <= 512
 
 
@@ -113,7 +113,7 @@ def test_peaked_attention_holds_no_denormal_numbers() -> None:
     features = 30 * _random(1, 16, 24, 24, dtype=torch.float32)
     shrunk, valid = features[:, :, ::2, ::2].contiguous(), torch.ones(1, 12, 12, dtype=torch.bool)
     attention = torch.ops.gicinpaint.tiled_attention(
-        shrunk, shrunk, valid, features, 2, 3, 3, 10.0, None, None, False, False, True
+        shrunk, shrunk, valid, features, [2, 3, 3, 0, 0, 0], 10.0, False, True
     )[2]
     tiny = torch.finfo(torch.float32).tiny
     assert (attention > 0).any()
@@ -132,20 +132,16 @@ def test_the_longest_kept_tensor_is_linear_in_the_pixels() -> None:
     assert max(saved) <= features.numel()
 
 
-def test_column_runs_follow_the_column_major_order() -> None:
-    # Expected: shifting the column-major index by hand, cell by cell.
+def test_off_the_grid_a_column_continues_in_the_next_one() -> None:
+    # Expected: stepping along the column-major index by hand, cell by cell.
     for height, width in ((1, 1), (1, 4), (4, 1), (3, 4), (5, 2)):
-        for shift in range(-6, 7):
-            moved = {}
-            for target, source in column_runs(height, width, shift):
-                moved.update(zip(range(target.start, target.stop), range(source.start, source.stop), strict=True))
-            expected = {}
-            for y in range(height):
-                for x in range(width):
-                    index = x * height + y + shift
-                    if 0 <= index < height * width:
-                        expected[y * width + x] = index % height * width + index // height
-            assert moved == expected
+        for position in (*range(-6, 0), *range(height, height + 6)):
+            row, here, there = wrapped(position, height, width)
+            found = dict(zip(range(width)[here], range(width)[there], strict=True))
+            steps = {x: x * height + position for x in range(width)}
+            inside = {x: step for x, step in steps.items() if 0 <= step < height * width}
+            assert found == {x: step // height for x, step in inside.items()}
+            assert all(step % height == row for step in inside.values())
 
 
 @pytest.mark.skipif(" " in torch.__file__, reason="torch's C++ compiler cannot link from a folder with a space")
@@ -155,7 +151,7 @@ def test_compiled_sums_give_the_same_numbers(rows: int | None, columns: int | No
     inputs = _random(2, 3, 14, 10), _random(2, 3, 10, 18, seed=1)
     mask = (torch.rand(2, 1, 10, 18, generator=torch.Generator().manual_seed(0)) < 0.05).double()
     expected = _results(ContextualAttention(backend=TiledAttention(rows)), *inputs, mask)
-    actual = _results(ContextualAttention(backend=TiledAttention(rows, columns, fuse=True)), *inputs, mask)
+    actual = _results(ContextualAttention(backend=TiledAttention(rows, columns, compile=True)), *inputs, mask)
     for x, y in zip(actual, expected, strict=True):
         torch.testing.assert_close(x, y, atol=1e-12, rtol=1e-12)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from gicinpaint.attention.scores import OVERLAP, best_offset, key_norm, masked_softmax, widened, without_autocast
+from gicinpaint.attention.reference import OVERLAP, best_offset, key_norm, masked_softmax, widened, without_autocast
 
 
 class FactorizedAttention:

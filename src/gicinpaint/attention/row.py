@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gicinpaint.attention.layer import ContextualAttention
-from gicinpaint.attention.scores import key_norm, masked_softmax, widened, without_autocast
+from gicinpaint.attention.reference import key_norm, masked_softmax, widened, without_autocast
 
 
 @dataclass(frozen=True)

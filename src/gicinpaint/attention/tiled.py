@@ -1,24 +1,29 @@
 """Contextual attention in bounded memory: blocks of query rows, recomputed for the gradient. The default backend."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gicinpaint.attention.corners import corner_grid, corner_stride, from_corners
-from gicinpaint.attention.diagonals import multiply, workspace
-from gicinpaint.attention.image_blocks import (
-    NEGLIGIBLE,
-    ImageBlocks,
+from gicinpaint.attention.overlap_add import Images, OverlapAdd, corner_count, corner_grid, from_corners
+from gicinpaint.attention.reference import OVERLAP, best_offset, widened, without_autocast
+from gicinpaint.attention.tiled_blocks import (
+    FeatureGradients,
     Kept,
+    Settings,
     Tiles,
     image_groups,
-    norm_gradient,
+    lend_arena,
+    multiply,
+    scratch_for,
+    shaped,
     valid_of,
 )
-from gicinpaint.attention.matching_gradient import MatchingGradient, StripGradient
-from gicinpaint.attention.scores import OVERLAP, best_offset, widened, without_autocast
+from gicinpaint.attention.tiled_scores import BlockScores, ScoresGradient
+
+NEGLIGIBLE = 2.0**-80  # attention below this is set to 0: products of smaller numbers are denormal and slow
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class TiledAttention:
     Args:
         block_rows: Rows of queries per block; None chooses them from the sizes so that a block fits the cache.
         block_columns: Columns of queries per block; None takes all of them, or strips of a grid that is wider than 128.
-        fuse: Whether the sums of a block are compiled into one kernel per step (torch.compile): for accelerators,
+        compile: Whether the sums of a block are compiled into one kernel per step (torch.compile): for accelerators,
             where they are bound by memory; the first call of each kind compiles for some seconds.
 
     Raises:
@@ -46,7 +51,7 @@ class TiledAttention:
 
     block_rows: int | None = None
     block_columns: int | None = None
-    fuse: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name, count in (("block_rows", self.block_rows), ("block_columns", self.block_columns)):
@@ -74,17 +79,73 @@ class TiledAttention:
             background,
             valid,
             full_background,
-            rate,
-            patch_size,
-            propagation_size if propagate else 1,
+            Settings(
+                rate,
+                patch_size,
+                propagation_size if propagate else 1,
+                self.block_rows or 0,
+                self.block_columns or 0,
+                int(self.compile),
+            ),
             softmax_scale,
-            self.block_rows,
-            self.block_columns,
-            self.fuse,
             return_offset,
             wanted,
         )
         return (output, offset) if return_offset else output
+
+
+class Strip:
+    """Some columns of the queries, walked in blocks of rows: what the two directions share."""
+
+    def __init__(self, images: Images, tiles: Tiles, columns: range, kept: Kept | None, backward: bool = False) -> None:
+        foreground, keys, arena = images.foreground, images.keys, images.arena
+        batch, _, h, self.full_width = foreground.shape
+        self.columns, self.arena, self.kept, self.rows = columns, arena, kept, tiles.rows
+        self.grid, self.whole = (h, len(columns)), len(columns) == self.full_width
+        # Scores need the columns around: those that patches and propagation reach, at the edge of the grid also those
+        # at the other edge. In ascending order, so that the last cell of a row is followed by the first of the next.
+        halo = keys.reach + keys.spread + -(-keys.spread // h)
+        self.sources = sorted({x % self.full_width for x in range(columns.start - halo, columns.stop + halo)})
+        inner = slice(None)
+        if not self.whole:
+            first = self.sources.index(columns.start)
+            foreground, inner = foreground[..., self.sources], slice(first, first + len(columns))
+        self.scratch = scratch_for(arena, foreground, len(columns), keys, tiles.rows, images.used.every, backward)
+        self.adder = OverlapAdd(self.grid, keys, images.used, tiles.rows, arena, self.scratch, images.compile, batch)
+        matched = kept.matched if kept else None
+        self.scores = BlockScores(foreground, keys, inner, tiles.rows, arena, self.scratch, images.compile, matched)
+
+    def blocks(self) -> Iterator[range]:
+        """Yield the blocks of rows, from the first to the last."""
+        for start in range(0, self.grid[0], self.rows):
+            yield range(start, min(self.grid[0], start + self.rows))
+
+    def attention(self, rows: range) -> Tensor:
+        """Return the attention of some rows before it is placed, where it is kept or in the buffer `first`."""
+        scores = self.scores.scores(rows)
+        out = shaped(self.scratch.first, *scores.shape) if self.kept is None else self.kept.attention
+        return torch.softmax(scores, dim=-1, out=out)
+
+    def recall(self, rows: range) -> Tensor:
+        """Return the attention of some rows, negligible numbers as 0: what is kept, or computed again."""
+        if self.kept is not None:
+            self.scores.matched.advance(rows)  # it lies there since the forward pass
+            return self.kept.attention
+        return F.threshold(self.attention(rows), NEGLIGIBLE, 0.0, inplace=True)
+
+    def corner_columns(self, corners: Tensor) -> Tensor:
+        """Return the view of this strip's corners in those of the whole grid: (B, numbers, h + 1, columns + 1)."""
+        grid = corner_grid(corners, (self.grid[0], self.full_width))
+        return grid[..., self.columns.start : self.columns.stop + 1]
+
+    def corners(self, full: Tensor, copy: bool = False) -> Tensor:
+        """Return memory for this strip's corners, with its numbers on request; that of all if it has all columns."""
+        if self.whole:
+            return full
+        corners = self.arena.take(*full.shape[:2], corner_count(self.grid))
+        if copy:
+            corner_grid(corners, self.grid).copy_(self.corner_columns(full))
+        return corners
 
 
 @torch.library.custom_op("gicinpaint::tiled_attention", mutates_args=())
@@ -93,66 +154,51 @@ def _attend(
     background: Tensor,
     valid: Tensor,
     full_background: Tensor,
-    rate: int,
-    patch_size: int,
-    propagation_size: int,
+    sizes: Sequence[int],
     softmax_scale: float,
-    block_rows: int | None,
-    block_columns: int | None,
-    fuse: bool,
     return_offset: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    batch, c, h, w = foreground.shape
-    output = foreground.new_empty(batch, c, rate * h, rate * w)
-    offset = foreground.new_empty((batch, 2, h, w) if return_offset else (0,), dtype=torch.int64)
-    kept = Kept.like(foreground, background, Tiles.of(foreground, background, block_rows, block_columns), keep)
-    with without_autocast(foreground), workspace(widened(foreground[:0])[0], fuse) as space:
-        for part in image_groups(foreground, background, block_rows):
+    results = _empty_results(foreground, background, sizes, return_offset, keep)
+    (output, offset), kept, settings = results[:2], Kept(*results[2:]), Settings(*sizes)
+    with without_autocast(foreground), lend_arena(widened(foreground[:0])[0]) as arena:
+        for part in image_groups(foreground, background, settings):
             f, b, values = widened(foreground[part], background[part], full_background[part])
-            images = ImageBlocks(f, b, valid_of(valid, part), patch_size, propagation_size, softmax_scale, space)
-            values = images.values(values, rate)
-            sums = space.take("sums", len(f), values.shape[1], corner_stride((h, w))).zero_()
-            recalled = kept.of(part)
-            for strip in images.strips(Tiles.of(f, b, block_rows, block_columns, len(f)), recalled):
+            images = Images(f, b, valid_of(valid, part), values, settings, softmax_scale, arena)
+            sums = arena.take(*images.values.shape[:2], corner_count(f.shape[-2:])).zero_()
+            mark, recalled, keys = arena.used, kept.of(part), images.keys
+            tiles = Tiles.of(f, b, settings, len(f))
+            for columns in tiles.columns:
+                arena.used = mark
+                strip = Strip(images, tiles, columns, recalled)
                 corners = strip.corners(sums)
                 for rows in strip.blocks():
-                    attention = strip.attention(rows, recalled)
+                    attention = strip.attention(rows)
                     if return_offset:
-                        best = best_offset(attention * images.keep[:, None], strip.columns.size, b.shape[-1])
-                        offset[part, :, slice(*rows), slice(*strip.columns)] = best
+                        best = best_offset(attention * keys.keep[:, None], len(columns), keys.width)
+                        offset[part, :, rows.start : rows.stop, columns.start : columns.stop] = best
                     F.threshold(attention, NEGLIGIBLE, 0.0, inplace=True)
-                    strip.paster.place(attention, images.keep, rows)
-                    completed, weights = strip.paster.summed(rows)
-                    multiply(values, weights.mT, corners[..., completed])
+                    strip.adder.place(attention, rows)
+                    completed, weights = strip.adder.summed(rows)
+                    multiply(images.values, weights.mT, corners[..., completed])
                 if not strip.whole:
                     strip.corner_columns(sums).add_(corner_grid(corners, strip.grid))
-            from_corners(sums, rate, output[part], 1 / OVERLAP)
-    return output, offset, *kept
+            from_corners(sums, settings.rate, output[part], 1 / OVERLAP)
+    return results
+
+
+def _empty_results(
+    foreground: Tensor, background: Tensor, sizes: Sequence[int], return_offset: bool, keep: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    (b, c, h, w), settings = foreground.shape, Settings(*sizes)
+    kept = Kept.like(foreground, background, Tiles.of(foreground, background, settings), keep)
+    offset = foreground.new_empty((b, 2, h, w) if return_offset else (0,), dtype=torch.int64)
+    return foreground.new_empty(b, c, settings.rate * h, settings.rate * w), offset, *kept
 
 
 @_attend.register_fake
-def _(
-    foreground: Tensor,
-    background: Tensor,
-    valid: Tensor,
-    full_background: Tensor,
-    rate: int,
-    patch_size: int,
-    propagation_size: int,
-    softmax_scale: float,
-    block_rows: int | None,
-    block_columns: int | None,
-    fuse: bool,
-    return_offset: bool,
-    keep: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    b, c, h, w = foreground.shape
-    return (
-        foreground.new_empty(b, c, rate * h, rate * w),
-        foreground.new_empty((b, 2, h, w) if return_offset else (0,), dtype=torch.int64),
-        *Kept.like(foreground, background, Tiles.of(foreground, background, block_rows, block_columns), keep),
-    )
+def _(foreground, background, valid, full_background, sizes, softmax_scale, return_offset, keep):  # type: ignore[no-untyped-def]
+    return _empty_results(foreground, background, sizes, return_offset, keep)
 
 
 @torch.library.custom_op("gicinpaint::tiled_attention_gradient", mutates_args=())
@@ -164,63 +210,59 @@ def _attend_gradient(
     full_background: Tensor,
     kept_attention: Tensor,
     kept_matched: Tensor,
-    rate: int,
-    patch_size: int,
-    propagation_size: int,
+    sizes: Sequence[int],
     softmax_scale: float,
-    block_rows: int | None,
-    block_columns: int | None,
-    fuse: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    results = [
+    grad_f, grad_b, grad_values = (
         torch.empty_like(x, memory_format=torch.contiguous_format) for x in (foreground, background, full_background)
-    ]
-    with without_autocast(foreground), workspace(widened(foreground[:0])[0], fuse) as space:
-        for part in image_groups(foreground, background, block_rows):
+    )
+    settings, kept = Settings(*sizes), Kept(kept_attention, kept_matched)
+    with without_autocast(foreground), lend_arena(widened(foreground[:0])[0]) as arena:
+        for part in image_groups(foreground, background, settings):
             f, b, values, g = widened(foreground[part], background[part], full_background[part], grad[part])
-            images = ImageBlocks(f, b, valid_of(valid, part), patch_size, propagation_size, softmax_scale, space)
-            values = images.values(values, rate)
-            sums = images.corners("sums", g, rate, 1 / OVERLAP)
-            grad_values = space.take("grad values", *values.shape).zero_()
-            matched = MatchingGradient(images.matching)
-            recalled = Kept(kept_attention, kept_matched).of(part)
-            for strip in images.strips(Tiles.of(f, b, block_rows, block_columns, len(f)), recalled):
-                gradient = StripGradient(strip.matcher, matched, strip.block_rows)
+            images = Images(f, b, valid_of(valid, part), values, settings, softmax_scale, arena)
+            sums, value_sums = images.squares(g, 1 / OVERLAP), arena.take(*images.values.shape).zero_()
+            totals = FeatureGradients.zeros(f, images.keys)
+            mark, recalled = arena.used, kept.of(part)
+            tiles = Tiles.of(f, b, settings, len(f))
+            for columns in tiles.columns:
+                arena.used = mark
+                strip = Strip(images, tiles, columns, recalled, backward=True)
                 corners = strip.corners(sums, copy=True)
+                queries = totals.queries if strip.whole else torch.zeros_like(strip.scores.foreground)
+                gradient = ScoresGradient(strip.scores, replace(totals, queries=queries))
                 for rows in strip.blocks():
-                    attention = strip.recall(rows, recalled)
-                    attention = strip.paster.place(attention, images.keep, rows)
-                    completed, weights = strip.paster.summed(rows)
-                    multiply(corners[..., completed], weights, grad_values, accumulate=True)
-                    grad_attention = strip.paster.attention_gradient(corners, values, rows, "gradient")
-                    gradient.add(rows, strip.softmax_gradient(attention, grad_attention))
-            grad_f, grad_b, grad_log_norm = matched.results()
-            grad_corners = images.used.expand(grad_values, "first")
-            results[0][part] = grad_f
-            results[1][part] = grad_b + norm_gradient(b, images.norm, grad_log_norm, patch_size)
-            from_corners(grad_corners, rate, results[2][part])
-    return results[0], results[1], results[2]
+                    attention = strip.adder.place(strip.recall(rows), rows)
+                    completed, weights = strip.adder.summed(rows)
+                    multiply(corners[..., completed], weights, value_sums, accumulate=True)
+                    grad_attention = strip.adder.attention_gradient(corners, images.values, rows)
+                    gradient.add(rows, strip.adder.softmax_gradient(attention, grad_attention))
+                gradient.finish()
+                if not strip.whole:
+                    totals.queries[..., strip.sources] += queries
+            arena.used = mark
+            squares = arena.take(value_sums.shape[0] * value_sums.shape[1] * images.used.every)
+            grad_f[part], grad_b[part] = totals.queries, images.keys.feature_gradient(b, totals)
+            from_corners(images.used.expand(value_sums, squares), settings.rate, grad_values[part])
+    return grad_f, grad_b, grad_values
 
 
 @_attend_gradient.register_fake
-def _(
-    grad: Tensor, foreground: Tensor, background: Tensor, valid: Tensor, full_background: Tensor, *settings: object
-) -> tuple[Tensor, Tensor, Tensor]:
-    shapes = foreground.shape, background.shape, full_background.shape
-    return tuple(foreground.new_empty(shape) for shape in shapes)  # type: ignore[return-value]
+def _(grad, foreground, background, valid, full_background, *settings):  # type: ignore[no-untyped-def]
+    return tuple(x.new_empty(x.shape) for x in (foreground, background, full_background))
 
 
 def _keep_inputs(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     ctx.save_for_backward(*inputs[:4], *output[2:])
-    ctx.settings = inputs[4:-2]
+    ctx.settings = inputs[4:6]
     ctx.set_materialize_grads(False)  # no zeros for what was kept
 
 
 def _backward(ctx, grad, *_):  # type: ignore[no-untyped-def]
     if grad is None:
-        return (None,) * 13
+        return (None,) * 8
     grads = _attend_gradient(grad, *ctx.saved_tensors, *ctx.settings)
-    return grads[0], grads[1], None, grads[2], *[None] * 9
+    return grads[0], grads[1], None, grads[2], *[None] * 4
 
 
 def _refuse(ctx, *grads):  # type: ignore[no-untyped-def]
