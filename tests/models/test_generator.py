@@ -16,7 +16,7 @@ from gicinpaint.models.compositing import composite, mask_out
 from gicinpaint.models.generator import CoarseGenerator, CoarseNetwork, Generator, RefinementNetwork
 from gicinpaint.models.harmonic_fill import fill_harmonically
 from gicinpaint.weights import convert
-from gicinpaint.weights.tf_layers import generator_layers
+from gicinpaint.weights.tf_convert import generator_scopes
 
 CONF = Path(__file__).parents[2] / "conf" / "attention"
 FILES = golden.paths("generator_*.npz")
@@ -101,7 +101,7 @@ def test_every_layer_equals_the_golden_one(attention: ContextualAttention) -> No
     def keep(scope: str) -> Any:
         return lambda module, inputs, output: seen.__setitem__(scope, output)
 
-    names = {layer.scope: layer.name.removesuffix(".convolution") for layer in generator_layers(8)}
+    names = {scope: name.removesuffix(".convolution") for scope, name in generator_scopes().items()}
     hooks = [modules[name].register_forward_hook(keep(scope)) for scope, name in names.items()]
     hooks.append(generator.refinement_network.attention.register_forward_hook(keep("contextual_attention")))
     hooks.append(

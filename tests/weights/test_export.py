@@ -18,8 +18,17 @@ from gicinpaint.attention.layer import nearest_index, resize_nearest
 from gicinpaint.config.validation import ConfigurationError, JobError
 from gicinpaint.inference.inpainter import Inpainter
 from gicinpaint.models.generator import CoarseGenerator
-from gicinpaint.weights.export import Completer, compare, export, open_onnx, open_torch, trace, write_onnx, write_torch
-from gicinpaint.weights.export_program import example
+from gicinpaint.weights.export import (
+    Completer,
+    compare,
+    example,
+    export,
+    open_onnx,
+    open_torch,
+    trace,
+    write_onnx,
+    write_torch,
+)
 from gicinpaint.weights.pretrained import save_generator
 
 ROOT = Path(__file__).parents[2]

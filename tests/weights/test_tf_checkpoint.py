@@ -10,7 +10,7 @@ import pytest
 
 import checkpoints
 from gicinpaint.weights import read_checkpoint
-from gicinpaint.weights.checksum import crc32c
+from gicinpaint.weights.tf_checkpoint import masked_crc32c
 
 FILES = ["checkpoint", "snap-0.index", "snap-0.data-00000-of-00001"]
 
@@ -24,17 +24,11 @@ def copied(released: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_crc32c_equals_the_published_vectors() -> None:
-    # RFC 3720, appendix B.4
-    assert crc32c(bytes(32)) == 0x8A9136AA
-    assert crc32c(b"\xff" * 32) == 0x62A8AB43
-    assert crc32c(bytes(range(32))) == 0x46DD794E
-
-
-def test_crc32c_of_any_length_equals_the_bitwise_loop() -> None:
-    data = np.random.default_rng(0).bytes(5000)
-    for length in [*range(300), 1023, 1024, 1025, 4096, 5000]:
-        assert crc32c(data[:length]) == checkpoints.crc32c(data[:length]), length
+def test_checksums_are_tensorflows_masked_crc32c() -> None:
+    for data in (b"", b"123456789", bytes(32), np.random.default_rng(0).bytes(5000)):
+        crc = checkpoints.crc32c(data)  # a loop over the bits
+        assert masked_crc32c(data) == ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32
+    assert checkpoints.crc32c(bytes(range(32))) == 0x46DD794E  # RFC 3720, appendix B.4
 
 
 def _positions(size: int, count: int, tail: int = 0) -> list[int]:

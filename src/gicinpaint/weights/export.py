@@ -1,20 +1,32 @@
-"""The export job: write the files, compare each with the network, keep what computes the same."""
+"""The export job: write a generator as ONNX or for torch.export, and keep the files that agree with the network."""
 
-from collections.abc import Sequence
+import copy
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
+import torch
 from omegaconf import DictConfig, OmegaConf
-from torch.export import ExportedProgram
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
 from tqdm import tqdm
 
+from gicinpaint.attention import ContextualAttention, FactorizedAttention
+from gicinpaint.config.atomic_files import atomic_file
 from gicinpaint.config.validation import ConfigurationError, JobError, check_configuration
-from gicinpaint.models.generator import SIZE_MULTIPLE
-from gicinpaint.weights.export_parity import Check, compare, open_onnx, open_torch
-from gicinpaint.weights.export_program import LEAST_SIZE, Completer, Output, Size, trace, write_onnx, write_torch
+from gicinpaint.models.compositing import composite, mask_out
+from gicinpaint.models.generator import SIZE_MULTIPLE, Completion
 from gicinpaint.weights.pretrained import find_default, load_generator
 
 Format = Literal["onnx", "torch"]
+Output = Literal["completed", "coarse", "refined", "offset"]
+Size = tuple[int, int, int]  # batch, height, width
+Run = Callable[[Tensor, Tensor], Sequence[Tensor | np.ndarray]]
 
 READS = {
     "checkpoint": str | None,
@@ -25,6 +37,72 @@ READS = {
     "tolerance": float,
 }
 FILES = {"onnx": "generator.onnx", "torch": "generator.pt2"}
+_LEAST_SIZE = 2 * SIZE_MULTIPLE  # torch.export takes a count of 1, here of attended cells, for a constant
+_INSTALL = "install it with pip install 'gicinpaint[export]'"
+
+
+class Check(NamedTuple):
+    """How an exported file compares with the network at one size.
+
+    Attributes:
+        size: Batch, height and width.
+        difference: Largest absolute difference of any output, in the network's range [-1, 1]; of offsets, the share of
+            cells that differ.
+        network_seconds: What the network took, on the CPU.
+        file_seconds: What the exported file took.
+    """
+
+    size: Size
+    difference: float
+    network_seconds: float
+    file_seconds: float
+
+
+class Completer(nn.Module):
+    """What is exported: from an image and its hole to the completed image.
+
+    The generator is copied, and its attention computed by `FactorizedAttention`, whose steps are plain tensor
+    operations for any size; the numbers are the same. It takes memory for the whole score matrix.
+
+    Args:
+        generator: Maps (masked, mask) to a `Completion`.
+        outputs: What is returned, in order: the completed image, the coarse one (known pixels in place), the second
+            stage's raw output, or where each cell was copied from.
+
+    Shape:
+        - image: (B, 3, H, W), [-1, 1], H and W multiples of 8; what lies in the hole does not matter
+        - mask: (B, 1, H, W), {0, 1}
+        - returned: one tensor for each name in outputs: (B, 3, H, W), or int64 (B, 2, H / 8, W / 8) for the offset
+
+    Raises:
+        ValueError: If an output is asked for that the generator does not have.
+    """
+
+    def __init__(self, generator: nn.Module, outputs: Sequence[Output] = ("completed",)) -> None:
+        super().__init__()
+        self.generator = copy.deepcopy(generator).cpu().eval().requires_grad_(False)
+        self.outputs = tuple(outputs)
+        layers = [module for module in self.generator.modules() if isinstance(module, ContextualAttention)]
+        for layer in layers:
+            layer.backend = FactorizedAttention()
+        absent = {"offset"} if not layers else set()
+        if not hasattr(generator, "refinement_network"):
+            absent.add("refined")
+        if not outputs or absent & set(outputs):
+            offered = [name for name in get_args(Output) if name not in absent]
+            raise ValueError(f"outputs must be some of {', '.join(offered)} for this generator, got {list(outputs)}")
+
+    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs that were asked for."""
+        completion: Completion = self.generator(mask_out(image, mask), mask, return_offset="offset" in self.outputs)
+        made: dict[str, Callable[[], Tensor | None]] = {
+            "completed": lambda: composite(image, completion.prediction, mask),
+            "coarse": lambda: composite(image, completion.coarse, mask),
+            "refined": lambda: completion.refined,
+            "offset": lambda: completion.offset,
+        }
+        found = [made[name]() for name in self.outputs]
+        return tuple(tensor for tensor in found if tensor is not None)
 
 
 def export(config: DictConfig) -> None:
@@ -39,35 +117,113 @@ def export(config: DictConfig) -> None:
             file is removed then.
     """
     check_configuration(config, READS)
-    sizes: list[Size] = _plain(config.check_sizes)
-    formats: list[Format] = _plain(config.formats)
+    lists: Any = {key: OmegaConf.to_container(config[key]) for key in ("formats", "outputs", "check_sizes")}
+    sizes: list[Size] = lists["check_sizes"]
     _check_sizes(sizes)
     try:
-        path = config.checkpoint or find_default()
-        completer = Completer(load_generator(path), _plain(config.outputs))
+        completer = Completer(load_generator(config.checkpoint or find_default()), lists["outputs"])
     except ValueError as error:
         raise JobError(str(error)) from error
-    folder = Path(config.output)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=1 + len(formats) * (1 + len(sizes)), desc="tracing", unit="step", leave=False) as bar:
+    with tqdm(total=1 + len(lists["formats"]) * (1 + len(sizes)), desc="tracing", unit="step", leave=False) as bar:
         program = trace(completer)
         bar.update()
-        for name in formats:
-            bar.set_description(f"writing {FILES[name]}")
-            checks = _write_and_check(name, program, completer, folder / FILES[name], sizes, bar)
-            bar.write(report(folder / FILES[name], checks))
-            _judge(folder / FILES[name], checks, config.tolerance)
+        for name in lists["formats"]:
+            path = Path(config.output) / FILES[name]
+            bar.set_description(f"writing {path.name}")
+            checks = _write_and_check(name, program, completer, path, sizes, bar)
+            bar.write(_report(path, checks))
+            _judge(path, checks, config.tolerance)
 
 
-def report(path: Path, checks: Sequence[Check]) -> str:
-    """Return a table of how a file compares with the network."""
-    lines = [
-        f"{path}  {path.stat().st_size / 1e6:.1f} MB",
-        f"  {'images':>14}{'difference':>12}{'network s':>11}{'file s':>9}",
-    ]
-    for (batch, height, width), difference, network, file in checks:
-        lines.append(f"  {f'{batch} x {height}x{width}':>14}{difference:12.1e}{network:11.2f}{file:9.2f}")
-    return "\n".join(lines)
+def trace(completer: Completer) -> ExportedProgram:
+    """Return a completer as a program for any batch, height and width (multiples of 8, from 16 on).
+
+    ONNX Runtime takes 8 too.
+    """
+    image, mask = example((2, 6 * SIZE_MULTIPLE, 4 * SIZE_MULTIPLE))
+    axes = {0: Dim("batch"), 2: SIZE_MULTIPLE * Dim("rows"), 3: SIZE_MULTIPLE * Dim("columns")}
+    with _quiet():
+        return torch.export.export(completer, (image, mask), dynamic_shapes=(axes, axes), strict=False)
+
+
+def write_onnx(program: ExportedProgram, outputs: Sequence[str], path: Path) -> None:
+    """Write a traced completer as ONNX, its inputs named image and mask, whole or not at all.
+
+    Raises:
+        ImportError: If the packages that write ONNX are absent.
+    """
+    try:
+        import onnxscript  # noqa: F401  (the exporter's own message does not name the extra)
+    except ImportError as error:
+        raise ImportError(f"onnxscript is absent; {_INSTALL}") from error
+    axes = {0: "batch", 2: "height", 3: "width"}
+    with _quiet():
+        written = torch.onnx.export(
+            program,
+            dynamo=True,
+            verbose=False,
+            input_names=["image", "mask"],
+            output_names=list(outputs),
+            dynamic_shapes=(axes, axes),
+        )
+    if written is None:
+        raise RuntimeError("the exporter returned no model")
+    written.model.metadata_props.update(
+        {"image": "float32 (B, 3, H, W) in [-1, 1]", "mask": "float32 (B, 1, H, W), 1 = hole", "multiple": "8"}
+    )
+    with atomic_file(path) as partial:
+        written.save(str(partial))
+
+
+def write_torch(program: ExportedProgram, path: Path) -> None:
+    """Write a traced completer for `torch.export.load`, whole or not at all."""
+    with atomic_file(path) as partial, partial.open("wb") as file:  # a stream: a path would have to end in .pt2
+        torch.export.save(program, file)
+
+
+def open_onnx(path: Path) -> Run:
+    """Return a function that runs an ONNX file in ONNX Runtime on the CPU.
+
+    Raises:
+        ImportError: If ONNX Runtime is absent.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(f"ONNX Runtime is absent; {_INSTALL}") from error
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda image, mask: session.run(None, {"image": image.numpy(), "mask": mask.numpy()})
+
+
+def open_torch(path: Path) -> Run:
+    """Return a function that runs a file of torch.export."""
+    program = torch.export.load(path).module()
+    return lambda image, mask: program(image, mask)
+
+
+@torch.inference_mode()
+def compare(run: Run, completer: Completer, size: Size) -> Check:
+    """Run an exported file and the network on the same random images with holes, one hole per image."""
+    image, mask = example(size)
+    begin = time.perf_counter()
+    expected = completer(image, mask)
+    between = time.perf_counter()
+    actual = run(image, mask)
+    end = time.perf_counter()
+    return Check(size, max(map(_difference, actual, expected)), between - begin, end - between)
+
+
+def example(size: Size) -> tuple[Tensor, Tensor]:
+    """Return smooth random images in [-1, 1] and masks with a hole of another place in each image."""
+    batch, height, width = size
+    rng = torch.Generator().manual_seed(height * 10007 + width)
+    coarse = torch.rand(batch, 3, height // 8, width // 8, generator=rng) * 2 - 1
+    image = nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
+    mask = torch.zeros(batch, 1, height, width)
+    for i in range(batch):
+        top, left = (3 * i + 2) % (height // 2), (5 * i + 3) % (width // 2)
+        mask[i, :, top : top + height // 3, left : left + width // 3] = 1
+    return image, mask
 
 
 def _write_and_check(
@@ -91,6 +247,17 @@ def _write_and_check(
     return checks
 
 
+def _report(path: Path, checks: Sequence[Check]) -> str:
+    """Return a table of how a file compares with the network."""
+    lines = [
+        f"{path}  {path.stat().st_size / 1e6:.1f} MB",
+        f"  {'images':>14}{'difference':>12}{'network s':>11}{'file s':>9}",
+    ]
+    for (batch, height, width), difference, network, file in checks:
+        lines.append(f"  {f'{batch} x {height}x{width}':>14}{difference:12.1e}{network:11.2f}{file:9.2f}")
+    return "\n".join(lines)
+
+
 def _judge(path: Path, checks: Sequence[Check], tolerance: float) -> None:
     worst = max(checks, key=lambda check: check.difference if check.difference == check.difference else float("inf"))
     if not worst.difference <= tolerance:
@@ -101,14 +268,32 @@ def _judge(path: Path, checks: Sequence[Check], tolerance: float) -> None:
         )
 
 
+def _difference(actual: Tensor | np.ndarray, expected: Tensor) -> float:
+    found = torch.as_tensor(actual)
+    if found.shape != expected.shape:
+        return float("inf")
+    if not expected.is_floating_point():  # offsets: keys that are equally good may be told apart by rounding
+        return (found != expected).double().mean().item()
+    return (found.double() - expected.double()).abs().max().item()
+
+
 def _check_sizes(sizes: Sequence[Size]) -> None:
     for batch, height, width in sizes:
-        if batch < 1 or min(height, width) < LEAST_SIZE or height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
+        if batch < 1 or min(height, width) < _LEAST_SIZE or height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
             raise ConfigurationError(
-                f"check_sizes: expected a batch, a height and a width, multiples of {SIZE_MULTIPLE} from {LEAST_SIZE} "
+                f"check_sizes: expected a batch, a height and a width, multiples of {SIZE_MULTIPLE} from {_LEAST_SIZE} "
                 f"on, got {[batch, height, width]}"
             )
 
 
-def _plain(node: Any) -> Any:
-    return OmegaConf.to_container(node, resolve=True)
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's hundreds of notes on nodes, and on packages that it does not need, off the screen."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

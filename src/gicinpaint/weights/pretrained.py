@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from gicinpaint.config.aliases import modernize
 from gicinpaint.models.generator import CoarseGenerator, Generator
 from gicinpaint.models.stored import CONFIG_FILE, WEIGHTS_FILE, StoredNetwork, read_folder, write_folder
-from gicinpaint.weights.channels import swap_image_channels
-from gicinpaint.weights.tf_convert import load_weights
+from gicinpaint.weights.tf_convert import load_weights, swap_image_channels
 
 AVERAGE_KEY = "generator_average"  # where a checkpoint keeps the averaged generator, if one was kept
 ENVIRONMENT = "GICINPAINT_WEIGHTS"

@@ -1,4 +1,4 @@
-"""From the authors' variables to our state dicts: names, the order of axes and shapes."""
+"""From the authors' TensorFlow variables to our state dicts: names, the order of axes and channels."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -7,16 +7,46 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from gicinpaint.models import Generator, GlobalCritic, LocalCritic
 from gicinpaint.weights.tf_checkpoint import read_checkpoint
-from gicinpaint.weights.tf_layers import Layer, generator_layers, global_critic_layers, local_critic_layers
 
 StateDict = dict[str, Tensor]
 Variables = Mapping[str, NDArray[Any]]
 
 _SCOPES = ("inpaint_net/", "discriminator/")
-_STRIDE = 16  # of a critic's four convolutions
+_ENCODER = {
+    "1": "stem",
+    "2_downsample": "downsample_half",
+    "3": "half_size",
+    "4_downsample": "downsample_quarter",
+    "5": "quarter_size",
+    "6": "features",
+}
+_DILATED = {"7_atrous": "0", "8_atrous": "1", "9_atrous": "2", "10_atrous": "3"}
+_DECODER = {
+    "11": "merge",
+    "12": "quarter_size",
+    "13_upsample": "upsample_half.convolution",
+    "14": "half_size",
+    "15_upsample": "upsample_full.convolution",
+    "16": "full_size",
+    "17": "image",
+}
+_BRANCHES: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("conv", "coarse_network.encoder", _ENCODER),
+    ("conv", "coarse_network.dilated", _DILATED),
+    ("conv", "coarse_network.decoder", _DECODER),
+    ("xconv", "refinement_network.dilated_encoder", _ENCODER),
+    ("xconv", "refinement_network.dilated", _DILATED),
+    ("pmconv", "refinement_network.attention_encoder", _ENCODER),
+    ("pmconv", "refinement_network.attended", {"9": "0", "10": "1"}),
+    ("allconv", "refinement_network.decoder", _DECODER),
+)
+_KINDS = {"weight": "kernel", "bias": "bias"}  # our names of a layer's tensors, and TensorFlow's
+_AXES = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}  # of TensorFlow's arrays, in our order
+_CELL = 16  # pixels of a critic's image, along an axis, for each cell that its linear layer sees
 _SHOWN = 5  # names listed in a message
 
 
@@ -64,7 +94,7 @@ def convert(
 
     Shape:
         - convolution kernels: (height, width, in, out); returned (out, in, height, width)
-        - dense kernels: (H * W * C, 1), rows in (H, W, C) order; returned (1, C * H * W)
+        - linear kernels: (H * W * C, 1), rows in (H, W, C) order; returned (1, C * H * W)
         - biases: (out,)
 
     Returns:
@@ -78,37 +108,87 @@ def convert(
     Source:
         Released code, `build_inpaint_net`, `build_wgan_global_discriminator` and `build_wgan_local_discriminator`.
     """
-    generator = generator_layers(_width(variables, "inpaint_net/conv1"))
-    global_critic = global_critic_layers(_width(variables, "discriminator/discriminator_global/conv1"))
-    local_critic = local_critic_layers(_width(variables, "discriminator/discriminator_local/conv1"))
-    global_dense, local_dense = "discriminator/dout_global_fc", "discriminator/dout_local_fc"
-    names = {
-        "generator": _names(generator),
-        "global_critic": _names(global_critic, global_dense),
-        "local_critic": _names(local_critic, local_dense),
-    }
+    scopes = {"generator": generator_scopes(), "global_critic": _critic("global"), "local_critic": _critic("local")}
+    names = {part: {f"{s}/{kind}" for s in found for kind in _KINDS.values()} for part, found in scopes.items()}
     _check_names(variables, names)
+    sizes = {"global": global_size, "local": local_size}
     parts: dict[str, StateDict] = {}
-    if variables.keys() & names["generator"]:
-        parts["generator"] = _convolutions(variables, generator)
-    if variables.keys() & names["global_critic"]:
-        parts["global_critic"] = _convolutions(variables, global_critic)
-        channels = global_critic[-1].out_channels
-        parts["global_critic"] |= _score(variables, global_dense, channels, global_size, "global_size")
-    if variables.keys() & names["local_critic"]:
-        parts["local_critic"] = _convolutions(variables, local_critic)
-        channels = local_critic[-1].out_channels
-        parts["local_critic"] |= _score(variables, local_dense, channels, local_size, "local_size")
+    for part, own in scopes.items():
+        if not variables.keys() & names[part]:
+            continue
+        first = next(iter(own))
+        with torch.device("meta"):  # for its shapes
+            if part == "generator":
+                network: nn.Module = Generator(_width(variables, first, 5, even=True))
+            else:
+                kind = part.removesuffix("_critic")
+                network = _build_critic(variables, kind, _width(variables, first, 3), sizes[kind])
+        parts[part] = _state(variables, {layer: scope for scope, layer in own.items()}, network)
     return parts
 
 
-def _width(variables: Variables, scope: str) -> int:
-    shape = np.shape(variables.get(f"{scope}/kernel", ()))
-    return shape[-1] if len(shape) == 4 else 0  # the shape check reports another number of axes
+def generator_scopes() -> dict[str, str]:
+    """Return our names of the generator's convolutions by their TensorFlow scopes, in the order of the layers."""
+    scopes = {}
+    for prefix, part, layers in _BRANCHES:
+        for number, layer in layers.items():
+            scope = f"{prefix}{number}"
+            scope += f"/{scope}_conv" if number.endswith("upsample") else ""
+            scopes[f"inpaint_net/{scope}"] = f"{part}.{layer}"
+    return scopes
 
 
-def _names(layers: Sequence[Layer], *dense: str) -> set[str]:
-    return {f"{scope}/{kind}" for scope in (*(layer.scope for layer in layers), *dense) for kind in ("kernel", "bias")}
+def swap_image_channels(generator: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a generator's weights for images whose channels come in the opposite order.
+
+    The first layers read and the last layers write the image's channels; mask planes stay where they are. Swapping
+    twice gives the weights back.
+
+    Args:
+        generator: State dict of a `Generator` or a `CoarseGenerator`.
+
+    Source:
+        Released code: `cv2.imread` reads blue, green, red, and no channel is reordered afterwards.
+    """
+    swapped = dict(generator)
+    for name, value in generator.items():
+        if name.endswith("encoder.stem.weight"):
+            swapped[name] = torch.cat([value[:, :3].flip(1), value[:, 3:]], dim=1)
+        elif name.endswith(("decoder.image.weight", "decoder.image.bias")):
+            swapped[name] = value.flip(0)
+    return swapped
+
+
+def _critic(kind: str) -> dict[str, str]:
+    convolutions = {f"discriminator/discriminator_{kind}/conv{i + 1}": f"features.{i}" for i in range(4)}
+    return convolutions | {f"discriminator/dout_{kind}_fc": "score"}
+
+
+def _width(variables: Variables, scope: str, in_channels: int, even: bool = False) -> int:
+    """Return the output channels of a network's first convolution."""
+    shape = np.shape(variables[f"{scope}/kernel"])
+    width = shape[-1] if shape else 0
+    if shape != (5, 5, in_channels, width) or width < 1 or (even and width % 2):
+        raise ValueError(
+            f"{scope}/kernel must have the shape (5, 5, {in_channels}, width) in TensorFlow's layout, got {shape}; "
+            "convert arrays as read_checkpoint returns them, of the first release (2018)"
+        )
+    return width
+
+
+def _build_critic(variables: Variables, kind: str, width: int, size: Sequence[int] | None) -> nn.Module:
+    """Return a critic for the image size that its linear layer has."""
+    name, channels = f"discriminator/dout_{kind}_fc/kernel", {"global": 4, "local": 8}[kind] * width
+    rows = np.shape(variables[name])[0] if np.ndim(variables[name]) == 2 else 0
+    side = round((rows // channels) ** 0.5)
+    height, columns = (side, side) if size is None else (-(-pixels // _CELL) for pixels in size)
+    if height * columns * channels != rows or not rows:
+        raise ValueError(
+            f"{name} must have {height} * {columns} * {channels} rows and one column, got shape "
+            f"{np.shape(variables[name])}; pass the height and width that its critic scores as {kind}_size"
+        )
+    critic = {"global": GlobalCritic, "local": LocalCritic}[kind]
+    return critic(width, (height * _CELL, columns * _CELL))
 
 
 def _check_names(variables: Variables, names: Mapping[str, set[str]]) -> None:
@@ -132,30 +212,18 @@ def _check_names(variables: Variables, names: Mapping[str, set[str]]) -> None:
             )
 
 
-def _convolutions(variables: Variables, layers: Sequence[Layer]) -> StateDict:
+def _state(variables: Variables, scopes: Mapping[str, str], network: nn.Module) -> StateDict:
+    """Return a network's state dict; `scopes` holds the TensorFlow scope of each of its layers."""
     state: StateDict = {}
-    for scope, name, size, c_in, c_out in layers:
-        kernel = _array(variables, f"{scope}/kernel", (size, size, c_in, c_out))
-        state[f"{name}.weight"] = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy())
-        state[f"{name}.bias"] = torch.from_numpy(_array(variables, f"{scope}/bias", (c_out,)).copy())
+    for name, weight in network.state_dict().items():
+        layer, _, kind = name.rpartition(".")
+        own = tuple(weight.shape)
+        given = (*own[2:], own[1], own[0]) if len(own) == 4 else own[::-1]
+        array = _array(variables, f"{scopes[layer]}/{_KINDS[kind]}", given)
+        if len(own) == 2:  # rows in (H, W, C) order to (C, H, W)
+            array = array.reshape(-1, network.get_parameter("features.3.bias").numel())
+        state[name] = torch.from_numpy(array.transpose(*_AXES[array.ndim]).reshape(own).copy())
     return state
-
-
-def _score(variables: Variables, scope: str, channels: int, size: Sequence[int] | None, argument: str) -> StateDict:
-    name = f"{scope}/kernel"
-    rows = np.shape(variables[name])[0] if np.ndim(variables[name]) == 2 else 0
-    cells = rows // channels
-    side = round(cells**0.5)
-    height, width = (side, side) if size is None else (-(-pixels // _STRIDE) for pixels in size)
-    if height * width != cells or cells * channels != rows or not rows:
-        raise ValueError(
-            f"{name} must have {height} * {width} * {channels} rows and one column, got shape "
-            f"{np.shape(variables[name])}; pass the height and width that its critic scores as {argument}"
-        )
-    kernel = _array(variables, name, (rows, 1)).reshape(height, width, channels)
-    weight = kernel.transpose(2, 0, 1).reshape(1, rows).copy()  # (1, C * H * W)
-    bias = _array(variables, f"{scope}/bias", (1,)).copy()
-    return {"score.weight": torch.from_numpy(weight), "score.bias": torch.from_numpy(bias)}
 
 
 def _array(variables: Variables, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
