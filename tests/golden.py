@@ -72,6 +72,18 @@ def unpack_checkpoint(folder: Path) -> Path:
     return folder / "ckpt_c8"
 
 
+def unpack_old_run(folder: Path) -> Path:
+    """Unpack last.ckpt of a run of version 0.1.0, and completed.npy, its answer to `models.outputs`; see that function.
+
+    Written by commit 1674bc6: gicinpaint train dataset=folder dataset.image_size=32 dataset.batch_size=2
+    mask.box=[16,16] mask.inset=[2,2] model=tiny model.generator.width=2 model.global_critic.width=1
+    model.local_critic.width=1 model.critic_steps=1 model.clip=1.0 model.pieces=2 trainer=cpu updates=2.
+    """
+    with tarfile.open(DATA / "checkpoint_0.1.0.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "before"
+
+
 def tensorflow_gradients(values: dict[str, Any], loss: str) -> dict[str, np.ndarray]:
     """Return a loss's gradients under the variables' names and in TensorFlow's layout, absent dense biases as 0."""
     renamed = {f"var/{name}": gradient for name, gradient in section(values, f"grad_{loss}/").items()}

@@ -68,3 +68,19 @@ def test_every_public_name_is_there() -> None:
     assert set(gicinpaint.__all__) <= set(dir(gicinpaint))
     with pytest.raises(AttributeError, match="module 'gicinpaint' has no attribute 'Generators'"):
         _ = gicinpaint.Generators
+
+
+def test_the_old_name_of_the_authors_weights_goes_on_working_and_says_where_it_moved() -> None:
+    program = (
+        "import warnings; warnings.simplefilter('error', FutureWarning)\n"
+        "import gicinpaint.official\n"
+        "from gicinpaint import weights\n"
+        "try: gicinpaint.official.read_checkpoint\n"
+        "except FutureWarning as warning: print(warning)\n"
+        "warnings.simplefilter('ignore', FutureWarning)\n"
+        "from gicinpaint.official import convert, load_weights, read_checkpoint\n"
+        "print(convert is weights.convert, load_weights is weights.load_weights)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "gicinpaint.official moved to gicinpaint.weights; import from there\nTrue True\n"

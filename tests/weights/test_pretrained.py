@@ -11,8 +11,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_module
 from safetensors.torch import load_file
 from torch import nn
 
@@ -21,6 +23,8 @@ from gicinpaint import ContextualAttention, Generator, Inpainter
 from gicinpaint.attention import ReferenceAttention
 from gicinpaint.models.generator import CoarseGenerator
 from gicinpaint.models.stored import DIGEST_FILE
+from gicinpaint.training.resume import check_fit
+from gicinpaint.training.train import build_module
 from gicinpaint.weights import load_weights, swap_image_channels
 from gicinpaint.weights.pretrained import ENVIRONMENT, find_default, load_generator, save_generator
 from models import checkpoint, outputs
@@ -89,6 +93,25 @@ def test_the_digest_beside_the_weights_is_theirs_and_follows_them(tmp_path: Path
 def test_a_training_checkpoint_gives_its_generator(overrides: tuple[str, ...], tmp_path: Path) -> None:
     generator = checkpoint(tmp_path / "last.ckpt", *overrides)
     assert torch.allclose(outputs(load_generator(tmp_path / "last.ckpt")), outputs(generator), atol=1e-5)
+
+
+def test_a_checkpoint_of_the_version_before_gives_the_same_image(tmp_path: Path) -> None:
+    folder = golden.unpack_old_run(tmp_path)
+    expected = torch.from_numpy(np.load(folder / "completed.npy"))  # of that version
+    generator = load_generator(folder / "last.ckpt")
+    torch.testing.assert_close(outputs(generator), expected, atol=1e-6, rtol=0)
+    assert expected.std() > 0.01
+
+
+def test_a_run_of_the_version_before_goes_on(tmp_path: Path) -> None:
+    critics = ("model.critics.global.width=1", "model.critics.local.width=1")
+    sizes = ("dataset=folder", "dataset.image_size=32", "mask.box=[16,16]", "mask.inset=[2,2]")
+    with initialize_config_module("gicinpaint.conf", version_base="1.3"):
+        config = compose("train", overrides=["model=tiny", "model.generator.width=2", *critics, *sizes])
+    module = build_module(config)
+    path = golden.unpack_old_run(tmp_path) / "last.ckpt"
+    assert check_fit(path, module, module.config) == 2
+    module.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
 
 
 def test_an_averaged_generator_is_preferred(tmp_path: Path) -> None:

@@ -36,6 +36,21 @@ class Completion(NamedTuple):
         return self.coarse if self.refined is None else self.refined
 
 
+class Family(NamedTuple):
+    """The kinds of layers that distinguish the first paper's networks from the second's.
+
+    Attributes:
+        convolution: Class of all convolutions but each stage's last.
+        bound: Class of the activation that keeps each stage's image in [-1, 1].
+    """
+
+    convolution: type[Convolution]
+    bound: type[nn.Module]
+
+
+PLAIN = Family(Convolution, nn.Hardtanh)
+
+
 class CoarseNetwork(nn.Module):
     """The first stage: a rough guess of the hole.
 
@@ -44,6 +59,8 @@ class CoarseNetwork(nn.Module):
         padding: "zeros", or "mirror" for the released option SYMMETRIC.
         residual: Whether it adds to a harmonic filling of the hole instead of making an image from a hole of 0; before
             training it nearly returns that filling.
+        extra_planes: Number of further input planes, such as a sketch.
+        family: The kinds of layers; the default is the first paper's.
 
     Shape:
         - masked: (B, 3, H, W), [-1, 1], the hole set to 0; H and W multiples of 8
@@ -58,19 +75,29 @@ class CoarseNetwork(nn.Module):
         `residual` is ours.
     """
 
-    def __init__(self, width: int = 32, padding: str = "zeros", residual: bool = False) -> None:
+    def __init__(
+        self,
+        width: int = 32,
+        padding: str = "zeros",
+        residual: bool = False,
+        extra_planes: int = 0,
+        family: Family = PLAIN,
+    ) -> None:
         super().__init__()
         _check_width(width)
         self.residual = residual
-        self.encoder = Encoder([width, 2 * width, 2 * width, 4 * width, 4 * width, 4 * width], padding)
-        self.dilated = DilatedConvolutions(4 * width, padding)
-        self.decoder = Decoder(4 * width, width, padding, residual)
+        widths = [width, 2 * width, 2 * width, 4 * width, 4 * width, 4 * width]
+        self.encoder = Encoder(5 + extra_planes, widths, padding, convolution=family.convolution)
+        self.dilated = DilatedConvolutions(4 * width, padding, family.convolution)
+        bound = None if residual else family.bound()
+        self.decoder = Decoder(4 * width, width, padding, bound, family.convolution)
 
-    def forward(self, masked: Tensor, mask: Tensor) -> Tensor:
-        """Return the coarse image."""
+    def forward(self, masked: Tensor, mask: Tensor, *planes: Tensor) -> Tensor:
+        """Return the coarse image; further planes are (B, 1, H, W)."""
         _check_input(masked, mask, self.encoder.stem.weight.dtype)
         image = fill_harmonically(masked, mask) if self.residual else masked
-        output = self.decoder(self.dilated(self.encoder(_with_planes(image, mask))))
+        ones = image.new_ones(image.shape[0], 1, *image.shape[-2:])
+        output = self.decoder(self.dilated(self.encoder(_join(image, *planes, ones, ones * mask.to(image.dtype)))))
         return F.hardtanh(image + output) if self.residual else output
 
 
@@ -82,6 +109,8 @@ class RefinementNetwork(nn.Module):
         attention: Contextual attention, or None to leave the attention branch out (the paper's baseline).
         padding: As for `CoarseNetwork`.
         residual: Whether it adds to the image it gets, little at first, instead of making a new one.
+        sees_mask: Whether its input has the mask's planes beside the image.
+        family: As for `CoarseNetwork`.
 
     Shape:
         - image: (B, 3, H, W), [-1, 1], the hole filled with the coarse guess; H and W multiples of 8
@@ -101,26 +130,32 @@ class RefinementNetwork(nn.Module):
         attention: ContextualAttention | None = None,
         padding: str = "zeros",
         residual: bool = False,
+        sees_mask: bool = True,
+        family: Family = PLAIN,
     ) -> None:
         super().__init__()
         _check_width(width)
-        self.residual = residual
-        self.dilated_encoder = Encoder([width, width, 2 * width, 2 * width, 4 * width, 4 * width], padding)
-        self.dilated = DilatedConvolutions(4 * width, padding)
+        self.residual, self.sees_mask = residual, sees_mask
+        convolution, in_channels = family.convolution, 5 if sees_mask else 3
+        widths = [width, width, 2 * width, 2 * width, 4 * width, 4 * width]
+        self.dilated_encoder = Encoder(in_channels, widths, padding, convolution=convolution)
+        self.dilated = DilatedConvolutions(4 * width, padding, convolution)
         self.attention = attention
         if attention is not None:
             widths = [width, width, 2 * width, 4 * width, 4 * width, 4 * width]
-            self.attention_encoder = Encoder(widths, padding, last_activation=nn.ReLU(inplace=True))
+            self.attention_encoder = Encoder(in_channels, widths, padding, nn.ReLU(inplace=True), convolution)
             self.attended = nn.Sequential(
-                Convolution(4 * width, 4 * width, padding=padding, activation=elu()),
-                Convolution(4 * width, 4 * width, padding=padding, activation=elu()),
+                convolution(4 * width, 4 * width, padding=padding, activation=elu()),
+                convolution(4 * width, 4 * width, padding=padding, activation=elu()),
             )
-        self.decoder = Decoder(4 * width if attention is None else 8 * width, width, padding, residual)
+        bound = None if residual else family.bound()
+        self.decoder = Decoder(4 * width if attention is None else 8 * width, width, padding, bound, convolution)
 
     def forward(self, image: Tensor, mask: Tensor, return_offset: bool = False) -> tuple[Tensor, Tensor | None]:
         """Return the refined image and, if asked for, the offset."""
         _check_input(image, mask, self.dilated_encoder.stem.weight.dtype)
-        planes = _with_planes(image, mask)
+        ones = image.new_ones(image.shape[0], 1, *image.shape[-2:])
+        planes = _join(image, ones, ones * mask.to(image.dtype)) if self.sees_mask else _join(image)
         features, offset = self.dilated(self.dilated_encoder(planes)), None
         if self.attention is not None:
             attended, offset = _attend(self.attention, self.attention_encoder(planes), mask, return_offset)
@@ -215,12 +250,11 @@ def _attend(
     return attention(features, mask=small_mask), None
 
 
-def _with_planes(image: Tensor, mask: Tensor) -> Tensor:
-    ones = image.new_ones(image.shape[0], 1, *image.shape[-2:])
-    planes = torch.cat([image, ones, ones * mask.to(image.dtype)], dim=1)  # (B, 5, H, W)
-    if planes.device.type != "cpu":  # accelerators: the user's choice, with generator.to(memory_format=...)
-        return planes
-    return planes.contiguous(memory_format=torch.channels_last)  # convolutions keep the layout and are faster in it
+def _join(*planes: Tensor) -> Tensor:
+    joined = torch.cat(planes, dim=1)
+    if joined.device.type != "cpu":  # accelerators: the user's choice, with generator.to(memory_format=...)
+        return joined
+    return joined.contiguous(memory_format=torch.channels_last)  # convolutions keep the layout and are faster in it
 
 
 def _check_input(image: Tensor, mask: Tensor, dtype: torch.dtype) -> None:

@@ -118,6 +118,7 @@ class Upsample(nn.Module):
         out_channels: Channels of the output.
         padding: "zeros" or "mirror", as for `Convolution`.
         activation: Module applied to the output, if any.
+        convolution: Class of the convolution.
 
     Shape:
         - x: (B, in_channels, H, W)
@@ -128,10 +129,15 @@ class Upsample(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, padding: str = "zeros", activation: nn.Module | None = None
+        self,
+        in_channels: int,
+        out_channels: int,
+        padding: str = "zeros",
+        activation: nn.Module | None = None,
+        convolution: type[Convolution] = Convolution,
     ) -> None:
         super().__init__()
-        self.convolution = Convolution(in_channels, out_channels, padding=padding, activation=activation)
+        self.convolution = convolution(in_channels, out_channels, padding=padding, activation=activation)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution of x at twice its size."""
@@ -147,27 +153,36 @@ class Encoder(nn.Sequential):
     """Six convolutions that reduce the input planes to a quarter of the image's size.
 
     Args:
+        in_channels: Number of input planes.
         widths: Output channels of the six convolutions; the second and the fourth halve the size.
         padding: "zeros" or "mirror".
-        last_activation: Activation of the last convolution.
+        last_activation: Activation of the last convolution; None is that of the others.
+        convolution: Class of the convolutions.
 
     Shape:
-        - planes: (B, 5, H, W)
+        - planes: (B, in_channels, H, W)
         - returned: (B, widths[5], H/4, W/4)
 
     Source:
         Released code, `conv1` to `conv6`, `xconv1` to `xconv6` and `pmconv1` to `pmconv6`.
     """
 
-    def __init__(self, widths: Sequence[int], padding: str, last_activation: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        widths: Sequence[int],
+        padding: str,
+        last_activation: nn.Module | None = None,
+        convolution: type[Convolution] = Convolution,
+    ) -> None:
         stem, half_in, half, quarter_in, quarter, last = widths
         super().__init__()
-        self.stem = Convolution(5, stem, kernel_size=5, padding=padding, activation=elu())
-        self.downsample_half = Convolution(stem, half_in, stride=2, padding=padding, activation=elu())
-        self.half_size = Convolution(half_in, half, padding=padding, activation=elu())
-        self.downsample_quarter = Convolution(half, quarter_in, stride=2, padding=padding, activation=elu())
-        self.quarter_size = Convolution(quarter_in, quarter, padding=padding, activation=elu())
-        self.features = Convolution(quarter, last, padding=padding, activation=last_activation or elu())
+        self.stem = convolution(in_channels, stem, kernel_size=5, padding=padding, activation=elu())
+        self.downsample_half = convolution(stem, half_in, stride=2, padding=padding, activation=elu())
+        self.half_size = convolution(half_in, half, padding=padding, activation=elu())
+        self.downsample_quarter = convolution(half, quarter_in, stride=2, padding=padding, activation=elu())
+        self.quarter_size = convolution(quarter_in, quarter, padding=padding, activation=elu())
+        self.features = convolution(quarter, last, padding=padding, activation=last_activation or elu())
 
 
 class DilatedConvolutions(nn.Sequential):
@@ -176,25 +191,27 @@ class DilatedConvolutions(nn.Sequential):
     Args:
         channels: Channels of the input and of the output.
         padding: "zeros" or "mirror".
+        convolution: Class of the convolutions.
 
     Source:
         Released code, `conv7_atrous` to `conv10_atrous`.
     """
 
-    def __init__(self, channels: int, padding: str) -> None:
+    def __init__(self, channels: int, padding: str, convolution: type[Convolution] = Convolution) -> None:
         super().__init__(
-            *(Convolution(channels, channels, dilation=d, padding=padding, activation=elu()) for d in (2, 4, 8, 16))
+            *(convolution(channels, channels, dilation=d, padding=padding, activation=elu()) for d in (2, 4, 8, 16))
         )
 
 
 class Decoder(nn.Sequential):
-    """Two convolutions, two upsamplings and a projection to an image in [-1, 1] or to a residual.
+    """Two convolutions, two upsamplings and a projection to an image.
 
     Args:
         in_channels: Channels of the input.
         width: Channels at full size.
         padding: "zeros" or "mirror".
-        residual: Whether the result is a residual, small at first and unbounded, instead of clipped to [-1, 1].
+        bound: Activation that keeps the image in [-1, 1]; None: the result is a residual, small at first and unbounded.
+        convolution: Class of all convolutions but the projection, which is a `Convolution`.
 
     Shape:
         - x: (B, in_channels, H, W)
@@ -204,16 +221,23 @@ class Decoder(nn.Sequential):
         Released code, `conv11` to `conv17` and `allconv11` to `allconv17`.
     """
 
-    def __init__(self, in_channels: int, width: int, padding: str, residual: bool = False) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        padding: str,
+        bound: nn.Module | None,
+        convolution: type[Convolution] = Convolution,
+    ) -> None:
         super().__init__()
-        self.merge = Convolution(in_channels, 4 * width, padding=padding, activation=elu())
-        self.quarter_size = Convolution(4 * width, 4 * width, padding=padding, activation=elu())
-        self.upsample_half = Upsample(4 * width, 2 * width, padding=padding, activation=elu())
-        self.half_size = Convolution(2 * width, 2 * width, padding=padding, activation=elu())
-        self.upsample_full = Upsample(2 * width, width, padding=padding, activation=elu())
-        self.full_size = Convolution(width, width // 2, padding=padding, activation=elu())
-        self.image = Convolution(width // 2, 3, padding=padding, activation=None if residual else nn.Hardtanh())
-        if residual:
+        self.merge = convolution(in_channels, 4 * width, padding=padding, activation=elu())
+        self.quarter_size = convolution(4 * width, 4 * width, padding=padding, activation=elu())
+        self.upsample_half = Upsample(4 * width, 2 * width, padding, elu(), convolution)
+        self.half_size = convolution(2 * width, 2 * width, padding=padding, activation=elu())
+        self.upsample_full = Upsample(2 * width, width, padding, elu(), convolution)
+        self.full_size = convolution(width, width // 2, padding=padding, activation=elu())
+        self.image = Convolution(width // 2, 3, padding=padding, activation=bound)
+        if bound is None:
             # Near 0, so that the start is near the input; at 0 the layers below learn from noise and die.
             nn.init.xavier_uniform_(self.image.weight, gain=0.1)
 

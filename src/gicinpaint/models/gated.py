@@ -1,0 +1,123 @@
+"""The second paper's generator: the same two stages with gated convolutions, for holes of any shape."""
+
+import torch
+from torch import Tensor, nn
+
+from gicinpaint.attention import ContextualAttention
+from gicinpaint.checks import check_mask
+from gicinpaint.models.compositing import composite
+from gicinpaint.models.generator import CoarseNetwork, Completion, Family, RefinementNetwork
+from gicinpaint.models.layers import Convolution
+from gicinpaint.models.stored import StoredNetwork
+
+
+class GatedConvolution(Convolution):
+    """A convolution whose activated features are multiplied by a sigmoid gate, pixel by pixel.
+
+    One kernel makes features and gates, so it has twice `out_channels`; the features come first.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output, half of the kernel's.
+        kernel_size: As for `Convolution`, like the other arguments.
+        stride: Stride of the kernel.
+        dilation: Dilation of the kernel.
+        padding: "zeros", or "mirror" for the released option SYMMETRIC.
+        activation: Module applied to the features, if any.
+
+    Shape:
+        - x: (B, in_channels, H, W)
+        - returned: (B, out_channels, ceil(H / stride), ceil(W / stride))
+
+    Raises:
+        ValueError: If the padding is neither of the two.
+
+    Source:
+        Yu et al. 2019, "Free-form image inpainting with gated convolution", equation 3.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
+        padding: str = "zeros",
+        activation: nn.Module | None = None,
+    ) -> None:
+        super().__init__(in_channels, 2 * out_channels, kernel_size, stride, dilation, padding, activation)
+
+    def activate(self, x: Tensor) -> Tensor:
+        """Return the gated features of the convolution's result."""
+        half = x.shape[1] // 2
+        gate = x[:, half:].sigmoid()
+        return super().activate(x[:, :half]) * gate
+
+
+GATED = Family(GatedConvolution, nn.Tanh)
+
+
+class GatedGenerator(StoredNetwork):
+    """The second paper's two-stage network, from a masked image to its completion.
+
+    Args:
+        width: Channels of the first kernel, features and gates together, a multiple of 4; the released value is 48.
+        attention: Contextual attention of the second stage; None leaves the attention branch out.
+        padding: "zeros", or "mirror" for the released option SYMMETRIC.
+        guided: Whether the first stage also sees a sketch of edges in the hole.
+        residual: As for `Generator`.
+
+    Shape:
+        - masked: (B, 3, H, W), [-1, 1], the hole set to 0; H and W multiples of 8
+        - mask: (B or 1, 1, H, W), {0, 1}
+        - sketch: (B or 1, 1, H, W), {0, 1}, 1 = edge; what lies outside the hole does not matter
+        - returned: `Completion`
+
+    Raises:
+        ValueError: If shapes, types or values differ from that, an offset is asked for without attention, or a sketch
+            is given to a network that is not guided.
+
+    Source:
+        Yu et al. 2019, section 3. Follows the released code where they part: the second stage does not see the mask.
+        Differs from the released code: one mask per image, not per batch; `residual` is ours.
+
+    Example:
+        >>> completion = GatedGenerator(width=4)(torch.zeros(1, 3, 16, 16), torch.ones(1, 1, 16, 16))
+        >>> completion.refined.shape
+        torch.Size([1, 3, 16, 16])
+    """
+
+    def __init__(
+        self,
+        width: int = 48,
+        attention: ContextualAttention | None = ContextualAttention(),  # noqa: B008  (no weights: safe to share)
+        padding: str = "zeros",
+        guided: bool = False,
+        residual: bool = False,
+    ) -> None:
+        super().__init__(width=width, attention=attention, padding=padding, guided=guided, residual=residual)
+        if width < 4 or width % 4:
+            raise ValueError(f"width must be a positive multiple of 4, got {width}; the released value is 48")
+        self.guided = guided
+        self.coarse_network = CoarseNetwork(width // 2, padding, residual, int(guided), GATED)
+        self.refinement_network = RefinementNetwork(width // 2, attention, padding, residual, False, GATED)
+
+    def forward(
+        self, masked: Tensor, mask: Tensor, return_offset: bool = False, sketch: Tensor | None = None
+    ) -> Completion:
+        """Return both stages' outputs and, if asked for, the offset; no sketch is an empty one."""
+        planes = self._sketch(masked, mask, sketch)
+        coarse = self.coarse_network(masked, mask, *planes)
+        refined, offset = self.refinement_network(composite(masked, coarse, mask), mask, return_offset)
+        return Completion(coarse, refined, offset)
+
+    def _sketch(self, masked: Tensor, mask: Tensor, sketch: Tensor | None) -> list[Tensor]:
+        if not self.guided:
+            if sketch is not None:
+                raise ValueError("a sketch needs a guided generator, got guided=False; build one with guided=True")
+            return []
+        if sketch is None:
+            return [torch.zeros_like(masked[:, :1])]
+        check_mask(sketch, masked, "sketch")
+        return [(sketch * mask).to(masked.dtype).expand(len(masked), -1, -1, -1)]
