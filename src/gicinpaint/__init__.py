@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gicinpaint.models import (
         CoarseNetwork,
         Completion,
+        GatedGenerator,
         Generator,
         GlobalCritic,
         LocalCritic,
@@ -27,6 +28,7 @@ _ROOMS = {
     "CoarseNetwork": "models",
     "Completion": "models",
     "ContextualAttention": "attention",
+    "GatedGenerator": "models",
     "Generator": "models",
     "GlobalCritic": "models",
     "Inpainter": "inference",
@@ -43,6 +45,7 @@ __all__ = [
     "CoarseNetwork",
     "Completion",
     "ContextualAttention",
+    "GatedGenerator",
     "Generator",
     "GlobalCritic",
     "Inpainter",

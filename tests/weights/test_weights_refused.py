@@ -188,7 +188,7 @@ def test_what_is_no_model_is_refused_in_one_line(write: Callable[[Path], Path], 
 
 
 def test_networks_of_ones_own_cannot_be_described(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"must be a Generator or a CoarseGenerator .* got Identity"):
+    with pytest.raises(ValueError, match=r"must be a network of this package .* got Identity"):
         save_generator(nn.Identity(), tmp_path)
 
 

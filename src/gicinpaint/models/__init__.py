@@ -2,6 +2,7 @@
 
 from gicinpaint.models.compositing import Box, composite, crop_box, fill_with_mean, mask_out
 from gicinpaint.models.critics import Critic, GlobalCritic, LocalCritic, PatchCritic
+from gicinpaint.models.gated import GatedConvolution, GatedGenerator
 from gicinpaint.models.generator import CoarseGenerator, CoarseNetwork, Completion, Generator, RefinementNetwork
 from gicinpaint.models.harmonic_fill import fill_harmonically, solve_laplace
 
@@ -11,6 +12,8 @@ __all__ = [
     "CoarseNetwork",
     "Completion",
     "Critic",
+    "GatedConvolution",
+    "GatedGenerator",
     "Generator",
     "GlobalCritic",
     "LocalCritic",

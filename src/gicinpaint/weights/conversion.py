@@ -83,7 +83,7 @@ def save(generator: nn.Module, output: str) -> None:
     if not isinstance(generator, StoredNetwork):
         raise ValueError(f"generator must be one of this package, got {type(generator).__name__}")
     settings = dict(generator.settings)
-    node: dict[str, Any] = {"_target_": f"gicinpaint.models.generator.{settings.pop('network')}", **settings}
+    node: dict[str, Any] = {"_target_": f"{type(generator).__module__}.{settings.pop('network')}", **settings}
     if node.get("attention") is not None:
         node["attention"] = {"_target_": "gicinpaint.attention.ContextualAttention", **node["attention"]}
     weights = {f"generator.{name}": value for name, value in generator.state_dict().items()}

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from gicinpaint.config.aliases import modernize
-from gicinpaint.models.generator import CoarseGenerator, Generator
+from gicinpaint.models import CoarseGenerator, GatedGenerator, Generator
 from gicinpaint.models.stored import CONFIG_FILE, WEIGHTS_FILE, StoredNetwork, read_folder, write_folder
-from gicinpaint.weights.tf_convert import load_weights, swap_image_channels
+from gicinpaint.weights.tf_convert import generator_settings, load_weights, swap_image_channels
 
 AVERAGE_KEY = "generator_average"  # where a checkpoint keeps the averaged generator, if one was kept
 ENVIRONMENT = "GICINPAINT_WEIGHTS"
@@ -26,7 +26,10 @@ _HOW_TO_GET_ONE = (
     "train one (python train.py experiment=quickstart), convert the authors' checkpoint "
     "(gicinpaint convert source=FOLDER output=weights), or name a model in the environment variable " + ENVIRONMENT
 )
-_NETWORKS: dict[str, type[StoredNetwork]] = {"Generator": Generator, "CoarseGenerator": CoarseGenerator}
+_NETWORKS: dict[str, type[StoredNetwork]] = {
+    network.__name__: network for network in (Generator, CoarseGenerator, GatedGenerator)
+}
+_TARGETS = {f"{network.__module__}.{name}" for name, network in _NETWORKS.items()}
 _PREFIX = "generator."  # of the generator's weights in a training checkpoint
 _ATTENTION = "gicinpaint.attention.ContextualAttention"
 
@@ -88,7 +91,7 @@ def save_generator(generator: nn.Module, folder: str | os.PathLike[str]) -> None
     """Write a generator as model.safetensors, its SHA-256, and config.json, each whole or not at all.
 
     Args:
-        generator: A `Generator` or a `CoarseGenerator`; after `generator.half()` the file has half the size.
+        generator: A network of this package; after `generator.half()` the file has half the size.
         folder: Where to; made if absent.
 
     Raises:
@@ -96,7 +99,7 @@ def save_generator(generator: nn.Module, folder: str | os.PathLike[str]) -> None
     """
     if not isinstance(generator, StoredNetwork):
         raise ValueError(
-            f"generator must be a Generator or a CoarseGenerator to be written with its settings, got "
+            f"generator must be a network of this package to be written with its settings, got "
             f"{type(generator).__name__}; save the weights of a network of your own with torch.save"
         )
     write_folder(Path(folder), generator.settings, generator.state_dict())
@@ -180,22 +183,21 @@ def _settings(node: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Return a configuration's node as settings; only this package's networks and attention are known."""
     node = modernize(node, "model.generator")
     target = str(node.get("_target_"))
-    module, _, network = target.rpartition(".")
     attention = node.get("attention")
     own = str(attention.get("_target_")) if isinstance(attention, dict) else _ATTENTION
-    if module != "gicinpaint.models.generator" or own != _ATTENTION:
+    if target not in _TARGETS or own != _ATTENTION:
         raise ValueError(
             f"{path}: its configuration names {own if own != _ATTENTION else target}, which is no part of this package "
             "and was not run; build the network yourself and pass it: Inpainter(generator)"
         )
-    return {**node, "network": network}
+    return {**node, "network": target.rpartition(".")[2]}
 
 
 def _official(state: dict[str, Tensor], path: Path) -> nn.Module:
-    stem = state.get("coarse_network.encoder.stem.bias")
-    if stem is None:
+    if not state:
         raise ValueError(f"{path} must hold a generator, got critics alone; pass the checkpoint of the whole model")
-    settings = {"network": "Generator", "width": len(stem), "padding": "zeros", "attention": {}}
+    first, second = (state[f"coarse_network.encoder.{layer}.weight"] for layer in ("stem", "downsample_half"))
+    settings = generator_settings(first.shape, second.shape)
     return build_generator(settings, state, str(path))
 
 

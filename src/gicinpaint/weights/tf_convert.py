@@ -9,13 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gicinpaint.models import Generator, GlobalCritic, LocalCritic
+from gicinpaint.models import GatedGenerator, Generator, GlobalCritic, LocalCritic, PatchCritic
 from gicinpaint.weights.tf_checkpoint import read_checkpoint
 
 StateDict = dict[str, Tensor]
 Variables = Mapping[str, NDArray[Any]]
 
 _SCOPES = ("inpaint_net/", "discriminator/")
+_PATCH = "discriminator/sn_patch_gan"
 _ENCODER = {
     "1": "stem",
     "2_downsample": "downsample_half",
@@ -45,7 +46,7 @@ _BRANCHES: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("allconv", "refinement_network.decoder", _DECODER),
 )
 _KINDS = {"weight": "kernel", "bias": "bias"}  # our names of a layer's tensors, and TensorFlow's
-_AXES = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}  # of TensorFlow's arrays, in our order
+_SPECTRAL_KINDS = {**_KINDS, "u": "kernel_sn/u"}
 _CELL = 16  # pixels of a critic's image, along an axis, for each cell that its linear layer sees
 _SHOWN = 5  # names listed in a message
 
@@ -53,7 +54,7 @@ _SHOWN = 5  # names listed in a message
 def load_weights(
     directory: str | Path, global_size: Sequence[int] | None = None, local_size: Sequence[int] | None = None
 ) -> dict[str, StateDict]:
-    """Return the state dicts of the networks in a TensorFlow checkpoint of the authors' code.
+    """Return the state dicts of the networks in a TensorFlow checkpoint of the authors' code, of either paper.
 
     Args:
         directory: Folder of the checkpoint, as for `read_checkpoint`.
@@ -61,7 +62,7 @@ def load_weights(
         local_size: Height and width in pixels of what the local critic scores; None means square.
 
     Returns:
-        State dicts under "generator", "global_critic" and "local_critic", as from `convert`.
+        State dicts by the networks' names, as from `convert`.
 
     Raises:
         ValueError: If the checkpoint is damaged, or holds none of the networks or one that does not fit.
@@ -84,8 +85,8 @@ def convert(
 ) -> dict[str, StateDict]:
     """Return the state dicts of the networks whose variables are present.
 
-    Optimizer slots (names that continue a weight's name) and variables outside `inpaint_net/` and `discriminator/`,
-    such as counters, are ignored.
+    The first paper's checkpoints and the second's are told apart by names and shapes. Optimizer slots (names that
+    continue a weight's name) and variables outside `inpaint_net/` and `discriminator/`, such as counters, are ignored.
 
     Args:
         variables: Arrays by TensorFlow name, in TensorFlow's layout.
@@ -98,33 +99,44 @@ def convert(
         - biases: (out,)
 
     Returns:
-        State dicts under "generator" (`Generator`), "global_critic" (`GlobalCritic`) and "local_critic"
-        (`LocalCritic`), in float32; networks without any variable are left out.
+        State dicts under "generator" (`Generator`, or `GatedGenerator` of the second paper), "global_critic"
+        (`GlobalCritic`), "local_critic" (`LocalCritic`) and "patch_critic" (`PatchCritic`), in float32; networks
+        without any variable are left out.
 
     Raises:
         ValueError: If a network's variable is missing, unknown, of another shape than its layer or not floating
             point; the message names it.
 
     Source:
-        Released code, `build_inpaint_net`, `build_wgan_global_discriminator` and `build_wgan_local_discriminator`.
+        Released code of both papers, `build_inpaint_net` and `build_*_discriminator`.
     """
-    scopes = {"generator": generator_scopes(), "global_critic": _critic("global"), "local_critic": _critic("local")}
-    names = {part: {f"{s}/{kind}" for s in found for kind in _KINDS.values()} for part, found in scopes.items()}
-    _check_names(variables, names)
-    sizes = {"global": global_size, "local": local_size}
+    tables = {
+        "generator": _table(generator_scopes(), _KINDS),
+        "global_critic": _table(_critic_scopes("global"), _KINDS),
+        "local_critic": _table(_critic_scopes("local"), _KINDS),
+        "patch_critic": _table({f"{_PATCH}/conv{i + 1}": f"features.{i}" for i in range(6)}, _SPECTRAL_KINDS),
+    }
+    _check_names(variables, tables)
+    sizes = {"global_critic": global_size, "local_critic": local_size}
     parts: dict[str, StateDict] = {}
-    for part, own in scopes.items():
-        if not variables.keys() & names[part]:
-            continue
-        first = next(iter(own))
-        with torch.device("meta"):  # for its shapes
-            if part == "generator":
-                network: nn.Module = Generator(_width(variables, first, 5, even=True))
-            else:
-                kind = part.removesuffix("_critic")
-                network = _build_critic(variables, kind, _width(variables, first, 3), sizes[kind])
-        parts[part] = _state(variables, {layer: scope for scope, layer in own.items()}, network)
+    for part, table in tables.items():
+        if variables.keys() & table.values():
+            with torch.device("meta"):  # for its shapes
+                network = _build(part, variables, table, sizes.get(part))
+            parts[part] = _state(variables, table, network)
     return parts
+
+
+def generator_settings(stem: Sequence[int], second: Sequence[int]) -> dict[str, Any]:
+    """Return the settings of the generator whose first two convolutions have these shapes, (out, in, ...).
+
+    Args:
+        stem: Shape of the first kernel, in our order of axes.
+        second: Shape of the second; a gated network's sees half of the first one's channels.
+    """
+    if second[1] * 2 == stem[0]:
+        return {"network": "GatedGenerator", "width": stem[0], "guided": stem[1] == 6, "attention": {}}
+    return {"network": "Generator", "width": stem[0], "attention": {}}
 
 
 def generator_scopes() -> dict[str, str]:
@@ -159,21 +171,35 @@ def swap_image_channels(generator: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return swapped
 
 
-def _critic(kind: str) -> dict[str, str]:
+def _critic_scopes(kind: str) -> dict[str, str]:
     convolutions = {f"discriminator/discriminator_{kind}/conv{i + 1}": f"features.{i}" for i in range(4)}
     return convolutions | {f"discriminator/dout_{kind}_fc": "score"}
 
 
-def _width(variables: Variables, scope: str, in_channels: int, even: bool = False) -> int:
-    """Return the output channels of a network's first convolution."""
-    shape = np.shape(variables[f"{scope}/kernel"])
-    width = shape[-1] if shape else 0
-    if shape != (5, 5, in_channels, width) or width < 1 or (even and width % 2):
+def _table(scopes: Mapping[str, str], kinds: Mapping[str, str]) -> dict[str, str]:
+    """Return the TensorFlow names of a network's tensors by ours."""
+    return {f"{layer}.{k}": f"{scope}/{kind}" for scope, layer in scopes.items() for k, kind in kinds.items()}
+
+
+def _build(part: str, variables: Variables, table: Mapping[str, str], size: Sequence[int] | None) -> nn.Module:
+    """Return the network that has the shapes of the variables."""
+    stem, second, *_ = (np.shape(variables[name])[::-1] for ours, name in table.items() if ours.endswith("weight"))
+    first = next(iter(table.values()))
+    planes = {"generator": (5, 6), "patch_critic": (3, 4)}.get(part, (3,))
+    width = stem[0] if stem else 0
+    if len(second) != 4 or len(stem) != 4 or stem[1] not in planes or stem[2:] != (5, 5) or width < 1:
         raise ValueError(
-            f"{scope}/kernel must have the shape (5, 5, {in_channels}, width) in TensorFlow's layout, got {shape}; "
-            "convert arrays as read_checkpoint returns them, of the first release (2018)"
+            f"{first} must have the shape (5, 5, {planes[0]}, width) in TensorFlow's layout, got {stem[::-1]}; "
+            "convert arrays as read_checkpoint returns them"
         )
-    return width
+    if part == "patch_critic":
+        return PatchCritic(width, stem[1])
+    if part != "generator":
+        return _build_critic(variables, part.removesuffix("_critic"), width, size)
+    settings = generator_settings(stem, second)
+    if settings["network"] == "GatedGenerator":
+        return GatedGenerator(width, guided=settings["guided"])
+    return Generator(width)
 
 
 def _build_critic(variables: Variables, kind: str, width: int, size: Sequence[int] | None) -> nn.Module:
@@ -191,8 +217,8 @@ def _build_critic(variables: Variables, kind: str, width: int, size: Sequence[in
     return critic(width, (height * _CELL, columns * _CELL))
 
 
-def _check_names(variables: Variables, names: Mapping[str, set[str]]) -> None:
-    known = set[str]().union(*names.values())
+def _check_names(variables: Variables, tables: Mapping[str, Mapping[str, str]]) -> None:
+    known = {name for table in tables.values() for name in table.values()}
     unknown = [
         name
         for name in variables
@@ -201,28 +227,32 @@ def _check_names(variables: Variables, names: Mapping[str, set[str]]) -> None:
     if unknown:
         raise ValueError(
             f"variables must be those of the released networks, got also {_listed(unknown)}; "
-            "convert a checkpoint of the first release (2018)"
+            "convert a checkpoint of the authors' code"
         )
-    for part, own in names.items():
-        missing = own - variables.keys()
-        if missing and missing != own:
+    for part, table in tables.items():
+        missing = table.values() - variables.keys()
+        if missing and len(missing) < len(table):
             raise ValueError(
                 f"variables of the {part} must be complete, {len(missing)} are missing: {_listed(missing)}; "
                 "pass all of its variables, or none of them to leave it out"
             )
 
 
-def _state(variables: Variables, scopes: Mapping[str, str], network: nn.Module) -> StateDict:
-    """Return a network's state dict; `scopes` holds the TensorFlow scope of each of its layers."""
+def _state(variables: Variables, table: Mapping[str, str], network: nn.Module) -> StateDict:
+    """Return a network's state dict; `table` holds the TensorFlow name of each of its tensors."""
     state: StateDict = {}
     for name, weight in network.state_dict().items():
-        layer, _, kind = name.rpartition(".")
         own = tuple(weight.shape)
-        given = (*own[2:], own[1], own[0]) if len(own) == 4 else own[::-1]
-        array = _array(variables, f"{scopes[layer]}/{_KINDS[kind]}", given)
-        if len(own) == 2:  # rows in (H, W, C) order to (C, H, W)
-            array = array.reshape(-1, network.get_parameter("features.3.bias").numel())
-        state[name] = torch.from_numpy(array.transpose(*_AXES[array.ndim]).reshape(own).copy())
+        if name.endswith(".u"):  # of the spectral norm: (1, out)
+            array = _array(variables, table[name], (1, *own))[0]
+        elif len(own) == 2:  # rows in (H, W, C) order to (C, H, W)
+            array = _array(variables, table[name], own[::-1])
+            array = array.reshape(-1, network.get_parameter("features.3.bias").numel()).T.reshape(own)
+        elif len(own) == 4:
+            array = _array(variables, table[name], (*own[2:], own[1], own[0])).transpose(3, 2, 0, 1)
+        else:
+            array = _array(variables, table[name], own)
+        state[name] = torch.from_numpy(array.copy())
     return state
 
 
@@ -231,7 +261,7 @@ def _array(variables: Variables, name: str, shape: tuple[int, ...]) -> NDArray[n
     if array.shape != shape or 0 in shape:
         raise ValueError(
             f"{name} must have the shape {shape} of its layer in TensorFlow's layout, got {array.shape}; "
-            "convert arrays as read_checkpoint returns them, of the first release (2018)"
+            "convert arrays as read_checkpoint returns them"
         )
     if not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"{name} must be floating point, got {array.dtype}; pass the variable's own values")
