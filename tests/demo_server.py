@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -47,8 +49,17 @@ class Server:
         """Bytes that the process holds now."""
         return psutil.Process(self.process.pid).memory_info().rss
 
+    def open_files(self, folder: Path) -> list[int]:
+        """Sizes of the open files of a folder, those without a name too."""
+        sizes = []
+        for link in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if os.readlink(link).startswith(str(folder)):
+                    sizes.append(link.stat().st_size)
+        return sizes
+
     def answers(self) -> bool:
-        with urllib.request.urlopen(self.address + "/config", timeout=10) as answer:
+        with urllib.request.urlopen(self.address + "/settings", timeout=10) as answer:
             return answer.status == 200
 
     def stop(self) -> None:
@@ -63,7 +74,7 @@ def model(folder: Path) -> Path:
     return folder / "model"
 
 
-def start(folder: Path, *overrides: str) -> Server:
+def start(folder: Path, *overrides: str, temporary: Path | None = None) -> Server:
     """Start a server, with a small random model unless an override names another, and return it when it answers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -73,7 +84,8 @@ def start(folder: Path, *overrides: str) -> Server:
     arguments = ["demo", f"checkpoint={model(folder)}", f"port={port}", "threads=1", *overrides]
     output = (folder / "server.txt").open("w")
     command = [sys.executable, "-c", _PROGRAM, str(contacts), *arguments]
-    process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, text=True)
+    environment = {**os.environ, **({"TMPDIR": str(temporary)} if temporary else {})}
+    process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, text=True, env=environment)
     server = Server(process, f"http://127.0.0.1:{port}", folder, contacts)
     for _ in range(2400):
         if process.poll() is not None:

@@ -1,6 +1,7 @@
 """The command `gicinpaint <job> [overrides]`: each job is a Hydra job with the primary config of its name."""
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from pkgutil import resolve_name
 from tempfile import TemporaryDirectory
+from threading import current_thread, main_thread
 from typing import NamedTuple
 
 from omegaconf import DictConfig
@@ -16,6 +18,7 @@ from omegaconf import DictConfig
 WRONG_OVERRIDES = 2
 FAILED = 1
 INTERRUPTED = 130
+_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
@@ -43,7 +46,7 @@ JOBS = {
         "gicinpaint.weights.conversion:convert",
     ),
     "export": Job("Write a generator as ONNX and for torch.export.", "gicinpaint.weights.export:export"),
-    "demo": Job("Serve a web page on which holes are painted and filled.", "gicinpaint.demo.serve:demo"),
+    "demo": Job("Serve a web page on which holes are painted and filled.", "gicinpaint.demo.server:demo"),
 }
 
 
@@ -70,11 +73,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         match = closest(job, JOBS)
         _say(f"{job}: no such job; " + (f"did you mean {match}?" if match else f"the jobs are {', '.join(JOBS)}"))
         return WRONG_OVERRIDES
+    for number in _ENDING:  # as an exception, so that everything is closed and tidied up
+        if signal.getsignal(number) is signal.SIG_DFL and current_thread() is main_thread():
+            signal.signal(number, _end)
     try:
         return _run(job, overrides)
     except KeyboardInterrupt:
         _say("interrupted")
         return INTERRUPTED
+
+
+def _end(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def overview() -> str:

@@ -1,9 +1,9 @@
-"""The parts of the demo: the queue, the growing of holes, the folder, and what the job refuses."""
+"""The parts of the demo: the queue, the growing of holes, the sources of a place, and what the job refuses."""
 
 from __future__ import annotations
 
+import asyncio
 import io
-import os
 import pickle
 import socket
 import threading
@@ -18,12 +18,12 @@ import torch
 from hydra import compose, initialize_config_module
 from PIL import Image
 
-pytest.importorskip("gradio", reason="gradio is not installed: pip install 'gicinpaint[demo]'")
+pytest.importorskip("starlette", reason="starlette is not installed: pip install 'gicinpaint[demo]'")
 
 from gicinpaint.config.validation import ConfigurationError, JobError
-from gicinpaint.demo.filler import BusyError, Filler, Limits, grown
-from gicinpaint.demo.serve import demo
-from gicinpaint.demo.storage import KEEP_SECONDS, Storage
+from gicinpaint.demo.application import Application
+from gicinpaint.demo.filler import AbandonedError, BusyError, Filler, ServerLimits, TooLargeError, grown, sources
+from gicinpaint.demo.server import demo
 from gicinpaint.inference.inpainter import Filled, Inpainter
 from gicinpaint.models.generator import Generator
 from gicinpaint.weights.pretrained import save_generator
@@ -32,38 +32,47 @@ from gicinpaint.weights.pretrained import save_generator
 class Waiting:
     """An inpainter that returns its input when it is told to."""
 
+    generator = torch.nn.Module()
+
     def __init__(self) -> None:
         self.go = threading.Event()
+        self.begun = threading.Event()
         self.seen: list[int] = []
 
     def fill(self, image: Image.Image, hole: np.ndarray, blend: str) -> Filled:
-        assert self.go.wait(20)
+        self.begun.set()
+        end = time.monotonic() + 20
+        while not self.go.wait(0.01):
+            assert time.monotonic() < end
+            torch.zeros(1).add(1)  # an operation of PyTorch, as those of the networks
         self.seen.append(image.width)
         return Filled(image, image, None, "whole image")
 
 
-def png(width: int, height: int = 8, colour: str = "red") -> bytes:
+def png(width: int, height: int = 8, colour: str = "red") -> io.BytesIO:
     buffer = io.BytesIO()
     Image.new("RGB", (width, height), colour).save(buffer, "PNG")
-    return buffer.getvalue()
+    return buffer
 
 
-def hole_of(width: int, height: int = 8) -> np.ndarray:
-    hole = np.zeros((height, width), bool)
-    hole[2:4, 2:4] = True
-    return hole
+def white(width: int, height: int = 8) -> io.BytesIO:
+    return png(width, height, "white")
 
 
-def test_pictures_are_filled_in_order_and_more_than_may_wait_are_turned_away() -> None:
+def width_of(answer: Any) -> int:
+    return Image.open(io.BytesIO(answer.result(20).image)).width
+
+
+def test_images_are_filled_in_order_and_more_than_may_wait_are_turned_away() -> None:
     inpainter = Waiting()
-    filler = Filler(inpainter, Limits(waiting=3))  # type: ignore[arg-type]
-    answers = [filler.submit(png(width), hole_of(width)) for width in (8, 9, 10)]
-    with pytest.raises(BusyError, match="3 pictures are waiting already"):
-        filler.submit(png(11), hole_of(11))
+    filler = Filler(inpainter, ServerLimits(waiting=3))  # type: ignore[arg-type]
+    answers = [filler.submit(png(width), white(width)) for width in (8, 9, 10)]
+    with pytest.raises(BusyError, match="3 images are waiting already"):
+        filler.submit(png(11), white(11))
     inpainter.go.set()
-    assert [answer.result(20).image.width for answer in answers] == [8, 9, 10]
+    assert [width_of(answer) for answer in answers] == [8, 9, 10]
     assert inpainter.seen == [8, 9, 10]
-    filler.submit(png(12), hole_of(12)).result(20)  # there is room again
+    assert width_of(filler.submit(png(12), white(12))) == 12  # there is room again
 
 
 class Uploaded(io.BytesIO):
@@ -78,33 +87,107 @@ class Uploaded(io.BytesIO):
 
 def test_a_file_that_waits_is_not_in_memory() -> None:
     inpainter = Waiting()
-    filler = Filler(inpainter, Limits(waiting=9))  # type: ignore[arg-type]
-    files = [(Uploaded(png(width)), Uploaded(png(width, colour="white"))) for width in (8, 9, 10)]
+    filler = Filler(inpainter, ServerLimits(waiting=9))  # type: ignore[arg-type]
+    files = [(Uploaded(png(width).getvalue()), Uploaded(white(width).getvalue())) for width in (8, 9, 10)]
     answers = [filler.submit(*pair) for pair in files]
-    while not files[0][1].was_read and not answers[0].done():
-        time.sleep(0.01)
+    assert inpainter.begun.wait(20)
     assert not any(file.was_read for pair in files[1:] for file in pair)
     inpainter.go.set()
-    assert [answer.result(20).image.width for answer in answers] == [8, 9, 10]
+    assert [width_of(answer) for answer in answers] == [8, 9, 10]
     assert all(file.was_read for pair in files for file in pair)
 
 
+def test_an_answer_that_nobody_waits_for_is_left_out_or_stops_at_the_next_operation() -> None:
+    inpainter = Waiting()
+    filler = Filler(inpainter, ServerLimits(waiting=3))  # type: ignore[arg-type]
+    running, waiting, wanted = (filler.submit(png(width), white(width)) for width in (8, 9, 10))
+    assert inpainter.begun.wait(20)
+    filler.abandon([running, waiting])
+    with pytest.raises(AbandonedError):
+        running.result(20)
+    assert waiting.cancelled()
+    inpainter.go.set()
+    assert width_of(wanted) == 10
+    assert inpainter.seen == [10]
+
+
+def test_a_filler_that_is_stopped_leaves_nothing_running() -> None:
+    inpainter = Waiting()
+    filler = Filler(inpainter, ServerLimits())  # type: ignore[arg-type]
+    running, waiting = filler.submit(png(8), white(8)), filler.submit(png(8), white(8))
+    assert inpainter.begun.wait(20)
+    filler.stop()
+    with pytest.raises(AbandonedError):
+        running.result(20)
+    assert waiting.cancelled()
+    assert inpainter.seen == []
+
+
+def test_a_client_that_leaves_takes_its_image_out_of_the_queue() -> None:
+    inpainter = Waiting()
+    filler = Filler(inpainter, ServerLimits())  # type: ignore[arg-type]
+    application = Application(filler, [])
+    line = "a-line"
+    parts = [("image", png(8).getvalue()), ("mask", white(8).getvalue())]
+    body = b"".join(
+        f'--{line}\r\nContent-Disposition: form-data; name="{name}"; filename="a.png"\r\n\r\n'.encode() + data + b"\r\n"
+        for name, data in parts
+    )
+    body += f"--{line}--\r\n".encode()
+    kind = f"multipart/form-data; boundary={line}".encode()
+    scope = {"type": "http", "method": "POST", "path": "/api/fill", "query_string": b""}
+    scope["headers"] = [(b"host", b"localhost"), (b"content-type", kind)]  # type: ignore[assignment]
+    sent: list[Any] = []
+
+    async def client(left: asyncio.Event) -> None:
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> Any:
+            if messages:
+                return messages.pop()
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await application(dict(scope), receive, send)
+
+    async def two_clients() -> None:
+        left = asyncio.Event()
+        both = [asyncio.create_task(client(left)) for _ in range(2)]
+        await asyncio.to_thread(inpainter.begun.wait, 20)
+        left.set()
+        await asyncio.gather(*both)
+
+    asyncio.run(two_clients())
+    while filler._abandoned:  # the running one stops at its next operation
+        time.sleep(0.01)
+    inpainter.go.set()
+    assert not sent
+    assert width_of(filler.submit(png(9), white(9))) == 9
+    assert inpainter.seen == [9]
+    assert application._arriving == 0
+
+
 @pytest.mark.parametrize(
-    ("image", "mask", "settings", "message"),
+    ("image", "mask", "settings", "kind", "message"),
     [
-        (png(8), hole_of(9), {}, "the mask must have the picture's size, 8x8, got 9x8"),
-        (png(8), np.zeros((8, 8), bool), {}, "there is no hole"),
-        (png(101, 100), hole_of(101, 100), {}, "101x100 pixels are more than the limit of 10000"),
-        (bytes(2_000_001), hole_of(8), {}, "2,000,001 bytes, the limit is 2,000,000"),
-        (io.BytesIO(bytes(2_000_001)), hole_of(8), {}, "has more bytes, the limit is 2,000,000"),
-        (b"GIF89a", hole_of(8), {}, "its content is none of"),
-        (png(8), hole_of(8), {"grow": 65}, "grow must lie in 0..64, got 65"),
-        (png(8), hole_of(8), {"blend": "magic"}, "blend must be one of none, feather, poisson"),
+        (png(8), white(9), {}, ValueError, "the mask must have the image's size, 8x8, got 9x8"),
+        (png(8), png(8), {}, ValueError, "there is no hole"),
+        (png(101, 100), white(101, 100), {}, TooLargeError, "image has 10,100 pixels, max_pixels allows 10,000"),
+        (png(8), white(101, 100), {}, TooLargeError, "mask has 10,100 pixels, max_pixels allows 10,000"),
+        (io.BytesIO(bytes(2_000_001)), white(8), {}, TooLargeError, "2,000,001 bytes, max_upload allows 2,000,000"),
+        (io.BytesIO(b"GIF89a"), white(8), {}, ValueError, "its content is none of"),
+        (png(8), white(8), {"grow": 65}, ValueError, "grow must lie in 0..64, got 65"),
+        (png(8), white(8), {"blend": "magic"}, ValueError, "blend must be one of none, feather, poisson"),
     ],
 )
-def test_what_cannot_be_filled_is_named(image: bytes, mask: np.ndarray, settings: dict[str, Any], message: str) -> None:
-    filler = Filler(Waiting(), Limits(upload=2_000_000, pixels=10_000))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=message):
+def test_what_cannot_be_filled_is_named(
+    image: io.BytesIO, mask: io.BytesIO, settings: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    filler = Filler(Waiting(), ServerLimits(upload=2_000_000, pixels=10_000))  # type: ignore[arg-type]
+    with pytest.raises(kind, match=message):
         filler.submit(image, mask, **settings).result(20)
 
 
@@ -118,40 +201,51 @@ def test_a_grown_hole_is_all_that_lies_within_the_distance(pixels: int) -> None:
     assert np.array_equal(grown(hole, pixels), expected)
 
 
-def test_the_folder_holds_only_what_lies_in_it(tmp_path: Path) -> None:
-    storage = Storage(tmp_path / "own", 10**9)
-    path = storage.save(Image.new("RGB", (2, 2)), "a")
-    (tmp_path / "secret").write_text("secret")
-    (tmp_path / "own" / "link").symlink_to(tmp_path / "secret")
-    assert storage.holds(path)
-    for outside in ("/etc/passwd", f"{tmp_path}/own/../secret", f"{tmp_path}/own/link", f"{tmp_path}/own2", "a\0b"):
-        assert not storage.holds(outside)
-        with pytest.raises(ValueError, match="not there any more"):
-            storage.read(outside, 100)
-    with pytest.raises(ValueError, match="the limit is 3"):
-        storage.read(path, 3)
+class Row:
+    """An attention call that answers with one row of weights, and notes the cell that it was asked for."""
+
+    def __init__(self, weights: torch.Tensor) -> None:
+        self.weights = weights
+        self.asked: list[tuple[int, int]] = []
+
+    def row(self, image: int, query: tuple[int, int]) -> torch.Tensor:
+        self.asked.append(query)
+        return self.weights
 
 
-def test_old_files_go_first_and_pinned_ones_stay(tmp_path: Path) -> None:
-    storage = Storage(tmp_path, most_bytes=3000)
-    now = 1_000_000.0
+def test_the_sources_of_a_place_are_the_cells_with_the_largest_shares() -> None:
+    weights = torch.zeros(3, 5)
+    weights[2, 4], weights[0, 1], weights[1, 0] = 0.6, 0.3, 1e-4  # the last is too small to be told
+    hole = np.zeros((20, 33), bool)
+    hole[9, 17] = True  # cell (1, 2)
+    call = Row(weights)
+    found = sources(call, hole, x=23, y=15)  # type: ignore[arg-type]  # the cell's last pixel
+    assert call.asked == [(1, 2)]
+    assert found == {"cell": 8, "target": (16, 8), "sources": [(32, 16, 0.6), (8, 0, 0.3)], "others": 0}
+    with pytest.raises(ValueError, match="no hole at this place"):
+        sources(call, hole, x=24, y=15)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"must lie in 0\.\.32 and 0\.\.19, got 33, 0"):
+        sources(call, hole, x=33, y=0)  # type: ignore[arg-type]
 
-    def add(name: str, age: float, size: int) -> Path:
-        (tmp_path / name).mkdir()
-        file = tmp_path / name / "file"
-        file.write_bytes(bytes(size))
-        for path in (file, tmp_path / name):
-            os.utime(path, (now - age, now - age))
-        return file
 
-    example = add("example", 9 * KEEP_SECONDS, 10)
-    storage.pin()
-    old, large, middle, new = (
-        add(name, age, size)
-        for name, age, size in (("d", KEEP_SECONDS + 1, 10), ("b", 300, 2500), ("c", 200, 1000), ("a", 100, 1000))
-    )
-    storage.sweep(now)
-    assert [path.exists() for path in (example, old, large, middle, new)] == [True, False, False, True, True]
+def test_the_sources_of_a_fill_sum_to_the_whole_and_the_largest_is_the_offset() -> None:
+    """The attention's weights of a cell sum to 1; the offset that the network reports names the heaviest of them."""
+    torch.manual_seed(0)
+    inpainter = Inpainter(Generator(width=4), device="cpu")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8))
+    hole = np.zeros((64, 80), bool)
+    hole[20:40, 30:50] = True
+    files = [io.BytesIO(), io.BytesIO()]
+    image.save(files[0], "PNG")
+    Image.fromarray(hole).save(files[1], "PNG")
+    answer = Filler(inpainter, ServerLimits()).submit(*files).result(60)
+    assert answer.attention is not None
+    found = sources(answer.attention, hole, x=33, y=25)  # cell (3, 4)
+    offset = inpainter.fill(image, hole).offset
+    assert offset is not None
+    heaviest = found["sources"][0]
+    assert [heaviest[1] // 8, heaviest[0] // 8] == offset[:, 3, 4].tolist()
+    assert sum(share for *_, share in found["sources"]) == pytest.approx(1, abs=0.08)  # those below 0.1 % are left out
 
 
 @pytest.fixture
@@ -159,14 +253,8 @@ def job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GICINPAINT_WEIGHTS", raising=False)
     monkeypatch.setattr("gicinpaint.weights.pretrained.REPOSITORY_FOLDER", tmp_path / "weights")
-    before = {
-        name: os.environ.get(name)
-        for name in ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY", "GRADIO_TEMP_DIR")
-    }
     with initialize_config_module("gicinpaint.conf", version_base="1.3"):
         yield lambda *overrides: demo(compose("demo", overrides=list(overrides)))
-    for name, value in before.items():
-        os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 def free_port() -> int:
@@ -188,7 +276,6 @@ def test_it_works_at_once_with_the_model_that_lies_in_the_repository(
     torch.manual_seed(0)
     save_generator(Generator(2).half(), tmp_path / "weights" / "small")
     (tmp_path / "weights" / "small" / "README.md").write_text("# A model\n")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # the server lowers it
     image = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
     hole = np.zeros((24, 40), np.uint8)
     hole[5:15, 8:20] = 255
@@ -199,7 +286,7 @@ def test_it_works_at_once_with_the_model_that_lies_in_the_repository(
 
     def serve(application: Any, **_: object) -> None:
         files = {name: ("file.png", buffer.getvalue(), "image/png") for name, buffer in buffers.items()}
-        answers.append(TestClient(application).post("/api/fill", files=files))
+        answers.append(TestClient(application, "http://localhost").post("/api/fill", files=files))
 
     monkeypatch.setattr("uvicorn.run", serve)
     job(f"port={free_port()}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from PIL import Image
 import demo_server
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: make test-browser installs it")
+ActionChains, Keys = webdriver.ActionChains, webdriver.Keys
 pytestmark = pytest.mark.browser
 
 MODEL = Path(__file__).parents[2] / "weights" / "contextual_w16"  # as a user of the repository sees it
@@ -26,14 +26,13 @@ FLAGS = (
     "--headless=new",
     "--no-sandbox",
     "--disable-gpu",
-    "--enable-unsafe-swiftshader",  # the editor draws with WebGL
     "--disable-dev-shm-usage",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--window-size=1400,1300",
+    "--window-size=1366,768",  # a laptop's screen
 )
 
 
@@ -45,69 +44,53 @@ class Page:
         self.downloads = downloads
 
     def find(self, selector: str) -> Any:
-        return self.until(lambda: self.driver.find_elements("css selector", selector))[0]
+        return self.driver.find_element("css selector", selector)
 
     def until(self, condition: Callable[[], Any]) -> Any:
         end = time.monotonic() + WAIT
-        while True:
-            try:
-                if found := condition():
-                    return found
-            except Exception as error:  # an element that is just being replaced
-                if time.monotonic() > end:
-                    raise AssertionError("the page did not come to it") from error
+        while not (found := condition()):
             if time.monotonic() > end:
                 raise AssertionError("the page did not come to it")
-            time.sleep(0.2)
+            time.sleep(0.1)
+        return found
 
-    def choose(self, selector: str, path: Path) -> None:
-        self.until(lambda: self.driver.find_elements("css selector", f"{selector} input[type=file]"))
-        self.driver.find_element("css selector", f"{selector} input[type=file]").send_keys(str(path))
+    def open(self, path: Path) -> None:
+        size = list(Image.open(path).size)
+        self.find("#upload input").send_keys(str(path))
+        self.until(lambda: self.size() == size)
 
-    def picture_is_shown(self) -> None:
-        """Wait until the editor has a picture, and nothing more to come: its tools are there and its status is gone."""
-        self.find("#editor button[title='Brush']")
-        time.sleep(1.5)  # an event that has just begun shows its status by then
-        self.until(lambda: not re.search(r"queue|processing|\ds", self.find("#editor").text))
-        time.sleep(1.5)  # the canvas takes its size
+    def size(self) -> list[int]:
+        return self.driver.execute_script("return [$('image').hidden ? 0 : $('image').width, $('image').height]")
+
+    def painted(self) -> np.ndarray:
+        """Return the opacity of what is painted, (H, W)."""
+        read = "const c = $('paint'); return Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)"
+        width, height = self.size()
+        return np.array(self.driver.execute_script(read), np.uint8).reshape(height, width, 4)[..., 3]
 
     def paint(self, *moves: tuple[int, int]) -> None:
-        """Drag the brush from near the middle of the editor."""
-        from selenium.webdriver.common.action_chains import ActionChains
-
-        canvas = self.driver.find_elements("css selector", "#editor canvas")[-1]
-        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
-        chain = ActionChains(self.driver).move_to_element_with_offset(canvas, -20, -20).click_and_hold()
+        """Drag the brush from near the middle of the image."""
+        chain = ActionChains(self.driver).move_to_element_with_offset(self.find("#paint"), -20, -20).click_and_hold()
         for move in moves:
             chain.move_by_offset(*move)
         chain.release().perform()
-        time.sleep(1)
-
-    def click(self, selector: str) -> None:
-        element = self.find(selector)
-        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
-        element.click()
-
-    def text(self) -> str:
-        found = self.driver.find_elements("css selector", "#text")
-        return found[0].text if found else ""
 
     def fill(self) -> None:
-        before = [image.get_attribute("src") for image in self.driver.find_elements("css selector", "#slider img")]
-        self.click("#fill")
+        before = self.find("#after").get_attribute("src")
+        self.find("#fill").click()
+        self.until(lambda: self.find("#fill").text == "Fill" and self.find("#after").get_attribute("src") != before)
 
-        def changed() -> bool:
-            now = [image.get_attribute("src") for image in self.driver.find_elements("css selector", "#slider img")]
-            return len(now) >= 2 and now != before and "hole" in self.text()
-
-        self.until(changed)
+    def message(self) -> str:
+        return self.find("#message").text
 
     def download(self, selector: str, name: str) -> np.ndarray:
         for old in self.downloads.glob("*"):
             old.unlink()
-        self.click(selector)
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", self.find(selector))
+        self.find(selector).click()
         path = self.downloads / name
         self.until(lambda: path.exists() and not list(self.downloads.glob("*.crdownload")))
+        self.driver.execute_script("scrollTo(0, 0)")
         return np.asarray(Image.open(path))
 
     def requests(self) -> list[str]:
@@ -156,33 +139,23 @@ def photograph(tmp_path: Path) -> Path:
 
 def test_paint_fill_compare_download_and_go_on(page: Page, server: demo_server.Server, photograph: Path) -> None:
     original = np.asarray(Image.open(photograph))
-    page.choose("#upload", photograph)
-    page.picture_is_shown()
+    page.open(photograph)
     page.paint((15, 10), (15, 10), (10, 0))
     page.fill()
     filled = page.download("#download", "filled.png")
     hole = page.download("#download-mask", "mask.png") > 0
     assert filled.shape == original.shape
     assert 0.001 < hole.mean() < 0.3
+    assert np.array_equal(hole, page.painted() > 127)
     assert np.array_equal(filled[~hole], original[~hole])
     assert (filled != original).any(axis=-1)[hole].mean() > 0.9
 
-    slider = page.find("#slider")
-    before, after = (image.get_attribute("src") for image in slider.find_elements("css selector", "img")[:2])
-    assert before != after
-    handle = page.find("#slider [role=slider], #slider .inner, #slider .outer")
-    page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", handle)
-    from selenium.webdriver.common.action_chains import ActionChains
+    assert page.find("#before").value_of_css_property("clip-path") == "inset(0px 100% 0px 0px)"
+    page.find("#compare").send_keys(*[Keys.ARROW_RIGHT] * 30)
+    assert page.find("#before").value_of_css_property("clip-path") == "inset(0px 70% 0px 0px)"
 
-    x = handle.rect["x"]
-    ActionChains(page.driver).drag_and_drop_by_offset(handle, 60, 0).perform()
-    page.until(lambda: abs(page.find("#slider [role=slider], #slider .inner, #slider .outer").rect["x"] - x) > 30)
-    assert page.find("#copied img").get_attribute("src")
-    if target := os.environ.get("GICINPAINT_SCREENSHOT"):
-        page.driver.save_screenshot(target)
-
-    page.click("#reuse")
-    page.picture_is_shown()
+    page.find("#reuse").click()
+    page.until(lambda: not page.painted().any())
     page.paint((0, 25), (0, 25))
     page.fill()
     again = page.download("#download", "filled.png")
@@ -195,31 +168,108 @@ def test_paint_fill_compare_download_and_go_on(page: Page, server: demo_server.S
     ]
     assert not asked
     assert server.foreign_contacts() == ""
+    assert not [entry for entry in page.driver.get_log("browser") if entry["level"] == "SEVERE"]
 
 
-def test_pick_an_example_upload_a_mask_grow_it_and_blend(page: Page, tmp_path: Path) -> None:
-    page.until(lambda: len(page.driver.find_elements("css selector", "#examples img")) >= 4)
-    page.click("#examples button:has(img), #examples img")
-    page.picture_is_shown()
-    mask = np.zeros((512, 512), np.uint8)  # the first example, the astronaut, is 512 x 512
+def test_pick_an_example_open_a_mask_grow_it_and_blend(page: Page, tmp_path: Path) -> None:
+    page.until(lambda: len(page.driver.find_elements("css selector", "#examples img")) == 4)
+    page.find("#examples button").click()
+    page.until(lambda: page.size() == [512, 512])  # the first example, the astronaut
+    mask = np.zeros((512, 512), np.uint8)
     mask[200:260, 200:280] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    page.choose("#mask", tmp_path / "mask.png")
-    number = page.find("#grow input[type=number]")
-    number.clear()
-    number.send_keys("6\t")
-    page.click("#blend input[value=poisson]")
-    time.sleep(2)
+    page.find("#mask input").send_keys(str(tmp_path / "mask.png"))
+    page.until(lambda: page.painted().any())
+    assert np.array_equal(page.painted(), mask)
+    page.find("#grow").clear()
+    page.find("#grow").send_keys("6")
+    page.find("#blend").send_keys("poisson")
     page.fill()
     used = page.download("#download-mask", "mask.png") > 0
     rows, columns = np.nonzero(used)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (194, 265, 194, 285)
 
 
-def test_fill_without_a_hole_says_what_is_missing(page: Page, photograph: Path) -> None:
-    page.click("#fill")
-    page.until(lambda: "upload one or pick an example" in page.driver.find_element("tag name", "body").text)
-    page.choose("#upload", photograph)
-    page.picture_is_shown()
-    page.click("#fill")
-    page.until(lambda: "there is no hole" in page.driver.find_element("tag name", "body").text)
+def test_what_is_missing_is_said_and_gone_after_success(page: Page, photograph: Path) -> None:
+    page.find("#fill").click()
+    assert "open one or pick an example" in page.message()
+    page.open(photograph)
+    assert page.message() == ""
+    page.find("#fill").click()
+    assert "there is no hole" in page.message()
+    page.paint((10, 0), (10, 0))
+    page.fill()
+    assert page.message() == ""
+    page.driver.execute_script("$('grow').value = 99")
+    page.find("#fill").click()
+    page.until(lambda: "grow must lie in 0..64" in page.message())
+    page.driver.execute_script("$('grow').value = 0")
+    page.fill()
+    assert page.message() == ""
+
+
+def test_fill_is_in_sight_on_a_laptop_wherever_the_page_is_scrolled(page: Page, photograph: Path) -> None:
+    page.open(photograph)
+    page.paint((10, 0))
+    page.fill()
+    inside = "const b = $('fill').getBoundingClientRect(); "
+    inside += "return b.top >= 0 && b.bottom <= innerHeight && b.right <= innerWidth"
+    for position in (0, 10_000):
+        page.driver.execute_script(f"scrollTo(0, {position})")
+        assert page.driver.execute_script(inside)
+
+
+def test_strokes_are_undone_redone_erased_and_sized_by_keys(page: Page, photograph: Path) -> None:
+    page.open(photograph)
+    body = page.find("body")
+    page.paint((20, 0))
+    first = page.painted()
+    page.paint((0, 40))
+    both = page.painted()
+    assert (both > 0).sum() > (first > 0).sum()
+    body.send_keys(Keys.CONTROL, "z")
+    assert np.array_equal(page.painted(), first)
+    body.send_keys(Keys.CONTROL, Keys.SHIFT, "z")
+    assert np.array_equal(page.painted(), both)
+    body.send_keys("e")
+    page.paint((20, 0))
+    assert (page.painted() > 0).sum() < (both > 0).sum()
+    body.send_keys("e")
+    page.find("#clear").click()
+    assert not page.painted().any()
+    body.send_keys("]", "]", "]")
+    page.paint((20, 0))
+    assert (page.painted() > 0).sum() > 1.3 * (first > 0).sum()
+
+
+def test_pointing_at_a_filled_place_lights_up_where_it_was_copied_from(page: Page) -> None:
+    target = os.environ.get("GICINPAINT_SCREENSHOT")
+    if target:
+        page.driver.set_window_size(1366, 1250)
+    page.until(lambda: len(page.driver.find_elements("css selector", "#examples img")) == 4)
+    page.find("#examples button").click()
+    page.until(lambda: page.size() == [512, 512])
+    page.paint((15, 10), (15, 10), (10, 0))
+    page.fill()
+    assert page.find("#copied").is_displayed()
+    assert page.find("#copied-image").get_attribute("naturalWidth") == "512"
+    assert page.find("#copied figcaption img").get_attribute("naturalWidth") == "96"  # the colour wheel
+    lit = "const c = $('sources'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; "
+    lit += "let clear = 0; for (let i = 3; i < d.length; i += 4) clear += d[i] < 30; "
+    lit += "return [clear / (c.width * c.height), d[3]]"
+    assert page.driver.execute_script(lit)[1] == 0  # nothing is dimmed
+    ActionChains(page.driver).move_to_element_with_offset(page.find("#after"), -20, -20).perform()
+
+    def told() -> bool:
+        ActionChains(page.driver).move_by_offset(1, 0).move_by_offset(-1, 0).perform()
+        return "copied from the lit squares" in page.find("#inspector").text
+
+    page.until(told)
+    clear, corner = page.driver.execute_script(lit)
+    assert corner > 100  # the image is dimmed
+    assert 5e-5 < clear < 0.05  # but for the place and its sources, cells of 1/4096 of the image with lines over them
+    if target:
+        page.driver.save_screenshot(target)
+    page.driver.execute_script("scrollTo(0, 0)")
+    ActionChains(page.driver).move_to_element(page.find("h1")).perform()
+    page.until(lambda: page.driver.execute_script(lit)[1] == 0)

@@ -1,4 +1,4 @@
-"""The running server: its API, ten users at once, and thirty-odd hostile requests that it must refuse and survive."""
+"""The running server: its API, ten users at once, and hostile requests that it must refuse and survive."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import http.client
 import io
 import json
 import pickle
+import re
+import signal
+import socket
 import struct
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,8 +23,9 @@ from PIL import Image
 
 import demo_server
 
-pytest.importorskip("gradio", reason="gradio is not installed: pip install 'gicinpaint[demo]'")
+pytest.importorskip("starlette", reason="starlette is not installed: pip install 'gicinpaint[demo]'")
 
+from gicinpaint.demo.filler import Filler, ServerLimits, TooLargeError, grown
 from gicinpaint.inference.inpainter import Inpainter
 
 BOUNDARY = "a-line-that-no-file-has"
@@ -140,15 +144,36 @@ def test_the_api_describes_itself(server: demo_server.Server) -> None:
     status, content, _ = send(server, "GET", "/api")
     described = json.loads(content)
     assert status == 200
-    assert list(described["paths"]) == ["/api/fill"]
+    assert "/api/fill" in described["paths"]
+    limits = json.loads(send(server, "GET", "/settings")[1])
+    assert limits == {"upload": 2_000_000, "pixels": 1_000_000, "waiting": 32, "disk": 2_000_000_000, "examples": 4}
 
 
 def test_the_page_may_load_nothing_from_elsewhere(server: demo_server.Server) -> None:
-    status, content, headers = send(server, "GET", "/")
+    for path in ("/", "/page.js", "/result.js", "/page.css", "/examples/0"):
+        status, content, headers = send(server, "GET", path)
+        assert status == 200
+        assert headers["content-security-policy"].startswith("default-src 'none';")
+        assert path.startswith("/examples") or not re.search(rb"https?://", content)
+
+
+def test_more_of_an_answer_can_be_asked_for_by_its_name_alone(server: demo_server.Server) -> None:
+    image, mask = picture(2)
+    headers = fill(server, png(image), png(mask), grow="3")[2]
+    name = headers["x-answer"]
+    used = np.asarray(Image.open(io.BytesIO(send(server, "GET", f"/api/answers/{name}/mask")[1]))) > 0
+    assert np.array_equal(used, grown(mask > 0, 3))
+    copied = np.asarray(Image.open(io.BytesIO(send(server, "GET", f"/api/answers/{name}/copied")[1])))
+    assert copied.shape == image.shape
+    assert (copied[~used] == copied[~used][:, :1]).all()  # known pixels are grey
+    assert (copied[used] != copied[used][:, :1]).any()
+    status, content, _ = send(server, "GET", f"/api/answers/{name}/sources?x=30&y=20")
     assert status == 200
-    assert headers["content-security-policy"].startswith("default-src 'self';")
-    assert b"fonts.googleapis.com" not in content
-    assert b'"analytics_enabled":false' in content.replace(b" ", b"").replace(b"&quot;", b'"')
+    assert json.loads(content)["target"] == [24, 16]
+    for wrong in ("sources?x=0&y=0", "sources?x=a&y=b", "sources"):
+        assert send(server, "GET", f"/api/answers/{name}/{wrong}")[0] == 400
+    for absent in (f"{name}/other", "0/mask", f"{name}"):
+        assert send(server, "GET", f"/api/answers/{absent}")[0] == 404
 
 
 # --- Hostile requests ---------------------------------------------------------------------------------------------
@@ -212,8 +237,9 @@ def test_a_hostile_form_is_refused(server: demo_server.Server, name: str) -> Non
     begin = time.monotonic()
     with Peak(server) as peak:
         status, content, _ = fill(server, image, mask, **fields)
-    assert status == 400
+    assert status == (413 if "bomb" in name else 400)
     assert json.loads(content)["error"]
+    assert ("max_pixels" in json.loads(content)["error"]) == (status == 413)
     assert b"Traceback" not in content
     assert b"root:" not in content
     assert str(server.folder).encode() not in content
@@ -223,50 +249,35 @@ def test_a_hostile_form_is_refused(server: demo_server.Server, name: str) -> Non
     assert server.answers()
 
 
-LAYERS = form(
-    {
-        "type": "layer",
-        "index": str(10**9),
-        "id": "1",
-        "session_hash": "x",
-        "component_id": "9",
-        "fn_name": "accept_blobs",
-    },
-    {"file": b"x"},
-)
 MULTIPART = {"Content_Type": f"multipart/form-data; boundary={BOUNDARY}"}
 JSON = {"Content_Type": "application/json"}
+FORM = form({}, {"image": IMAGE, "mask": MASK})
 REQUESTS: dict[str, tuple[str, str, object, dict[str, str], tuple[int, ...]]] = {
-    "a file of the system": ("GET", "/gradio_api/file=/etc/passwd", None, {}, (403,)),
-    "a file by going up": ("GET", "/gradio_api/file=../../../../etc/passwd", None, {}, (403, 404)),
-    "a file by going up, encoded": ("GET", "/gradio_api/file=%2e%2e/%2e%2e/etc/passwd", None, {}, (403, 404)),
-    "a file by going up, encoded twice": (
-        "GET",
-        "/gradio_api/file=%252e%252e%252fetc%252fpasswd",
-        None,
-        {},
-        (403, 404),
-    ),
-    "a file behind a zero byte": ("GET", "/gradio_api/file=/tmp/a%00/etc/passwd", None, {}, (403,)),
-    "a foreign address as file": ("GET", "/gradio_api/file=http://169.254.169.254/latest", None, {}, (403, 404)),
-    "a foreign address by proxy": ("GET", "/gradio_api/proxy=http://169.254.169.254/latest", None, {}, (404,)),
-    "static files by going up": ("GET", "/static/../../../../etc/passwd", None, {}, (404,)),
-    "assets by going up, encoded": ("GET", "/assets/..%2f..%2f..%2fetc%2fpasswd", None, {}, (403, 404)),
-    "assets with back strokes": ("GET", "/assets/..\\..\\etc\\passwd", None, {}, (403, 404)),
-    "the code editor of gradio": ("POST", "/gradio_api/vibe-edit", b"{}", JSON, (404,)),
-    "statistics": ("GET", "/monitoring/summary", None, {}, (404,)),
-    "an event without the queue": ("POST", "/gradio_api/run/fill", b'{"data": []}', JSON, (404,)),
+    "a file of the system": ("GET", "/etc/passwd", None, {}, (404,)),
+    "a file by going up": ("GET", "/../../../../etc/passwd", None, {}, (404,)),
+    "a file by going up, encoded": ("GET", "/%2e%2e/%2e%2e/etc/passwd", None, {}, (404,)),
+    "an example by going up": ("GET", "/examples/../server.py", None, {}, (404,)),
+    "an example beyond the last": ("GET", "/examples/4", None, {}, (404,)),
+    "an example below the first": ("GET", "/examples/-1", None, {}, (404,)),
+    "an answer with the name of another thing": ("GET", "/api/answers/__class__/mask", None, {}, (404,)),
+    "a route of gradio": ("POST", "/gradio_api/queue/join", b'{"fn_index": 999, "data": []}', JSON, (405,)),
     "another method": ("DELETE", "/api/fill", None, {}, (405,)),
-    "JSON instead of a form": ("POST", "/api/fill", b'{"image": "/etc/passwd"}', JSON, (400,)),
-    "a form without its boundary": ("POST", "/api/fill", b"x", {"Content_Type": "multipart/form-data"}, (400,)),
-    "a form without a mask": ("POST", "/api/fill", form({}, {"image": IMAGE}), MULTIPART, (400,)),
-    "a file in place of a form's text": (
+    "a method that there is not": ("BREW", "/", None, {}, (405,)),
+    "JSON instead of a form": ("POST", "/api/fill", b'{"image": "/etc/passwd"}', JSON, (415,)),
+    "38 MB of brackets": ("POST", "/api/fill", b"[]," * 12_700_000, JSON, (413, 415)),
+    "a form of text": (
         "POST",
         "/api/fill",
-        form({"image": "/etc/passwd", "mask": "x"}, {}),
-        MULTIPART,
-        (400,),
+        b"image=a&mask=b",
+        {"Content_Type": "application/x-www-form-urlencoded"},
+        (415,),
     ),
+    "a form without its boundary": ("POST", "/api/fill", b"x", {"Content_Type": "multipart/form-data"}, (400,)),
+    "a form without a mask": ("POST", "/api/fill", form({}, {"image": IMAGE}), MULTIPART, (400,)),
+    "text in place of files": ("POST", "/api/fill", form({"image": "/etc/passwd", "mask": "x"}, {}), MULTIPART, (400,)),
+    "a third file": ("POST", "/api/fill", form({}, {"image": IMAGE, "mask": MASK, "more": b"x"}), MULTIPART, (400,)),
+    "a long text": ("POST", "/api/fill", form({"grow": "1" * 5000}, {"image": IMAGE, "mask": MASK}), MULTIPART, (400,)),
+    "a form that ends early": ("POST", "/api/fill", FORM[: len(FORM) // 2], MULTIPART, (400,)),
     "a length that is no number": ("POST", "/api/fill", None, {"Content_Length": "many"}, (400, 413)),
     "an upload above the limit": ("POST", "/api/fill", bytes(9 * MEGABYTE), MULTIPART, (413,)),
     "a file above the limit": (
@@ -277,21 +288,24 @@ REQUESTS: dict[str, tuple[str, str, object, dict[str, str], tuple[int, ...]]] = 
         (413,),
     ),
     "an endless upload in pieces": ("POST", "/api/fill", (bytes(MEGABYTE) for _ in range(50)), MULTIPART, (400, 413)),
-    "a file for the page above the limit": (
+    "an endless file in pieces": (
         "POST",
-        "/gradio_api/upload",
-        form({}, {"files": bytes(3 * MEGABYTE)}),
+        "/api/fill",
+        (FORM[:200] if part == 0 else bytes(MEGABYTE) for part in range(50)),
         MULTIPART,
         (413,),
     ),
-    "a drawing of a billion layers": ("POST", "/gradio_api/component_server", LAYERS, MULTIPART, (400, 404, 422, 500)),
-    "a server function that is none": (
-        "POST",
-        "/gradio_api/component_server",
-        b'{"session_hash": "x", "component_id": 9, "fn_name": "__init__", "data": "x"}',
-        JSON,
-        (400, 404, 422, 500),
+    "the name of another server": ("GET", "/", None, {"Host": "evil.example"}, (403,)),
+    "a name that is said to be passed on": (
+        "GET",
+        "/",
+        None,
+        {"Host": "evil.example", "X_Forwarded_Host": "localhost"},
+        (403,),
     ),
+    "the name of another server to fill": ("POST", "/api/fill", FORM, {**MULTIPART, "Host": "evil.example"}, (403,)),
+    "a page of another server": ("POST", "/api/fill", FORM, {**MULTIPART, "Origin": "http://evil.example"}, (403,)),
+    "a page without a server": ("POST", "/api/fill", FORM, {**MULTIPART, "Origin": "null"}, (403,)),
 }
 
 
@@ -308,37 +322,73 @@ def test_a_hostile_request_is_refused(server: demo_server.Server, name: str) -> 
     assert server.foreign_contacts() == ""
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "../../../etc/passwd", "http://169.254.169.254/latest"])
-def test_an_event_of_the_page_takes_no_foreign_file(server: demo_server.Server, path: str) -> None:
-    config = json.loads(send(server, "GET", "/config")[1])
-    uploads = [
-        event for event in config["dependencies"] if any("change" in map(str, target) for target in event["targets"])
-    ]
-    file = {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}
-    session = f"session{abs(hash(path))}"
-    event = {"data": [file], "fn_index": uploads[0]["id"], "session_hash": session}
-    status, content, _ = send(server, "POST", "/gradio_api/queue/join", json.dumps(event), **JSON)
-    assert status == 403
-    assert b"root:" not in content
-    assert server.answers()
-    assert server.foreign_contacts() == ""
+def test_a_page_may_ask_by_every_name_of_its_own_server(server: demo_server.Server) -> None:
+    port = server.address.rpartition(":")[2]
+    for name in ("localhost", "127.0.0.1", "[::1]", "192.168.1.7", "LOCALHOST"):
+        headers = {"Host": f"{name}:{port}", "Origin": f"http://{name}:{port}"}
+        assert send(server, "GET", "/settings", **headers)[0] == 200
 
 
-def test_an_upload_with_a_path_for_a_name_stays_in_the_folder(server: demo_server.Server, tmp_path: Path) -> None:
-    body = form({}, {"files": IMAGE}, name="../../../../../../../../tmp/gicinpaint-escaped.png")
-    status, content, _ = send(server, "POST", "/gradio_api/upload", body, **MULTIPART)
-    assert not Path("/tmp/gicinpaint-escaped.png").exists()
-    if status == 200:
-        (path,) = json.loads(content)
-        assert "gicinpaint-demo-" in str(Path(path).resolve())
+def test_a_photograph_of_a_phone_is_taken_and_one_pixel_too_many_is_not(tmp_path: Path) -> None:
+    limits = ServerLimits()
+    filler = Filler(None, limits)  # type: ignore[arg-type]
+    for height, allowed in ((3000, True), (6250, True), (6251, False)):
+        file = io.BytesIO()
+        Image.new("RGB", (4000, height)).save(file, "JPEG")
+        if allowed:
+            assert filler._read(file, "image").size == (4000, height)
+        else:
+            with pytest.raises(TooLargeError, match="max_pixels allows 25,000,000"):
+                filler._read(file, "image")
 
 
 def test_a_user_who_leaves_in_the_middle_stops_nobody(server: demo_server.Server) -> None:
-    import socket
-
     host, port = server.address.removeprefix("http://").split(":")
     for _ in range(5):
         with socket.create_connection((host, int(port))) as connection:
             head = f"POST /api/fill HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
             connection.sendall(f"{head}Content-Length: 100000\r\n\r\n--{BOUNDARY}\r\n".encode())
     assert fill(server, IMAGE, MASK)[0] == 200
+
+
+def hold(server: demo_server.Server, content: bytes) -> socket.socket:
+    """Begin an upload and leave it unfinished."""
+    host, port = server.address.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)))
+    head = f"POST /api/fill HTTP/1.1\r\nHost: localhost\r\nContent-Type: {MULTIPART['Content_Type']}\r\n"
+    connection.sendall(f"{head}Content-Length: {len(content) + 10}\r\n\r\n".encode() + content)
+    return connection
+
+
+def test_uploads_that_arrive_share_one_limit_and_give_it_back(tmp_path: Path) -> None:
+    server = demo_server.start(tmp_path, "max_upload=2", "max_disk=1", temporary=tmp_path)
+    try:
+        part = form({}, {"image": bytes(900_000), "mask": MASK})[:900_000]
+        with hold(server, part):
+            until(lambda: any(size > 800_000 for size in server.open_files(tmp_path)))
+            assert fill(server, IMAGE + bytes(200_000), MASK)[0] == 503  # 1.1 MB with the one that is held
+            assert fill(server, IMAGE, MASK)[0] == 200  # 0.95 MB
+        until(lambda: fill(server, IMAGE + bytes(200_000), MASK)[0] == 200)
+    finally:
+        server.stop()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not come to it")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_server_that_is_stopped_in_the_middle_leaves_no_file_and_no_traceback(number: int, tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    server = demo_server.start(tmp_path, "max_upload=2", temporary=temporary)
+    with hold(server, form({}, {"image": bytes(1_500_000)})):
+        until(lambda: any(size > 1_000_000 for size in server.open_files(temporary)))
+        server.process.send_signal(number)
+        assert server.process.wait(60) == (0 if number == signal.SIGINT else 128 + number)  # Ctrl+C is the way to end
+    assert not [path for path in temporary.rglob("*") if path.is_file()]
+    assert "Traceback" not in (tmp_path / "server.txt").read_text()

@@ -1,1 +1,1 @@
-"""A web page and an HTTP API that fill holes, one picture after the other."""
+"""A web page and an HTTP API that fill holes, one image after the other."""

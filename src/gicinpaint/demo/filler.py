@@ -1,89 +1,110 @@
-"""What the page and the API share: one queue in front of one model, and the limits on what it takes."""
+"""The queue in front of the model: images are filled one after the other, and abandoned when nobody waits any more."""
 
 import time
 import warnings
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from io import BytesIO
-from threading import Lock
-from typing import IO, NamedTuple
+from threading import Event
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from gicinpaint.attention.image_grid import to_image
-from gicinpaint.attention.visualize_offset import colour_offset, relative_offset
-from gicinpaint.data.image_io import ImageError, decode_image
+from gicinpaint.attention.row import AttentionCall, overhear
+from gicinpaint.attention.visualize_offset import colour_legend, colour_offset, relative_offset
+from gicinpaint.data.image_io import FORMATS, decode_image
 from gicinpaint.inference.blending import Blend, check_blend
 from gicinpaint.inference.inpainter import Inpainter
 
 MAX_GROW = 64  # pixels
+CELL = 8  # pixels of the image per cell of the attention, along each axis
+_MOST_SOURCES = 64  # that are told of one cell
 
 
-class Limits(NamedTuple):
+class ServerLimits(NamedTuple):
     """What the server takes.
 
     Attributes:
         upload: Bytes of one file.
-        pixels: Width x height of a picture, checked before it is decoded.
+        pixels: Width x height of an image, checked before it is decoded.
         waiting: Requests that may wait for the model; more are turned away.
-        disk: Bytes of uploads and results that are kept; the oldest go first.
+        disk: Bytes of uploads that are being received or wait, all together.
     """
 
     upload: int = 20_000_000
-    pixels: int = 8_000_000
+    pixels: int = 25_000_000
     waiting: int = 32
     disk: int = 2_000_000_000
 
 
 class BusyError(RuntimeError):
-    """The queue is full."""
+    """There is no room for another request now."""
+
+
+class TooLargeError(ValueError):
+    """A request, a file or an image is above a limit."""
+
+
+class AbandonedError(Exception):
+    """Nobody waits for an answer any more."""
 
 
 class Answer(NamedTuple):
-    """A filled picture.
+    """A filled image.
 
     Attributes:
-        image: The picture, RGB; outside the hole it equals what came in.
-        mask: What was filled, white, after growing.
-        copied: Where the attention copied from, as colours of the flow wheel; None without attention or in parts.
+        image: The filled image as PNG, RGB; outside the hole it equals what came in.
+        mask: What was filled as PNG, white, after growing.
+        copied: Where the attention copied from as PNG, in colours of the flow wheel; None without attention or where
+            the image was filled in parts.
+        attention: What the attention was called with, for `sources`; None where `copied` is.
         text: How it was filled and how long that took.
     """
 
-    image: Image.Image
-    mask: Image.Image
-    copied: Image.Image | None
+    image: bytes
+    mask: bytes
+    copied: bytes | None
+    attention: AttentionCall | None
     text: str
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory."""
+        tensors = (self.attention.foreground, self.attention.background) if self.attention else ()
+        return sum(map(len, (self.image, self.mask, self.copied or b""))) + sum(tensor.nbytes for tensor in tensors)
 
 
 class Filler:
-    """Fill pictures one after the other, in the order in which they came.
+    """Fill images one after the other, in the order in which they came.
 
-    A picture that waits is left where it was uploaded to; it is read and decoded when its turn comes, so memory does
-    not grow with the number of users.
+    An image that waits is left in the file it was uploaded to; it is read and decoded when its turn comes, so memory
+    does not grow with the number of users.
 
     Args:
         inpainter: Fills them.
         limits: What is refused.
     """
 
-    def __init__(self, inpainter: Inpainter, limits: Limits) -> None:
+    def __init__(self, inpainter: Inpainter, limits: ServerLimits) -> None:
         self.inpainter = inpainter
         self.limits = limits
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="filler")
-        self._count = 0
-        self._lock = Lock()
+        self._abandoned: dict[Future[Answer], Event] = {}
 
-    def submit(
-        self, image: bytes | IO[bytes], mask: bytes | IO[bytes] | np.ndarray, *, grow: int = 0, blend: Blend = "none"
-    ) -> "Future[Answer]":
-        """Queue a picture and return its answer to come.
+    def submit(self, image: IO[bytes], mask: IO[bytes], *, grow: int = 0, blend: Blend = "none") -> "Future[Answer]":
+        """Queue an image and return its answer to come.
 
         Args:
-            image: A picture's file, which stays open until the answer is there, or its content; it is taken as upright
-                RGB, transparent parts white.
-            mask: The same of a mask of the same size, white in the hole; or bool (H, W).
+            image: An image file, which stays open until the answer is there; it is taken as upright RGB, transparent
+                parts white.
+            mask: A file of the same size, white in the hole.
             grow: Pixels by which the hole is grown, 0..64.
             blend: As for `Inpainter`.
 
@@ -94,51 +115,91 @@ class Filler:
         if not 0 <= grow <= MAX_GROW:
             raise ValueError(f"grow must lie in 0..{MAX_GROW}, got {grow}")
         check_blend(blend)
-        with self._lock:
-            if self._count >= self.limits.waiting:
-                raise BusyError(f"{self._count} pictures are waiting already; try again in a minute")
-            self._count += 1
-        future = self._worker.submit(self._fill, image, mask, grow, blend)
-        future.add_done_callback(lambda _: self._leave())
+        if len(self._abandoned) >= self.limits.waiting:
+            raise BusyError(f"{len(self._abandoned)} images are waiting already; try again in a minute")
+        abandoned = Event()
+        future = self._worker.submit(self._fill, image, mask, grow, blend, abandoned)
+        self._abandoned[future] = abandoned
+        future.add_done_callback(lambda done: self._abandoned.pop(done, None))
         return future
 
-    def read(self, file: bytes | IO[bytes], name: str) -> Image.Image:
-        """Return an upright RGB picture of a file.
+    def abandon(self, futures: "Iterable[Future[Answer]] | None" = None) -> None:
+        """Take answers that nobody waits for out of the queue, all by default; one that is computed stops soon."""
+        for future in list(self._abandoned) if futures is None else futures:
+            if not future.cancel() and (event := self._abandoned.get(future)):
+                event.set()
 
-        Raises:
-            ValueError: If it is too large or no picture.
-        """
-        content = file if isinstance(file, bytes) else file.read(self.limits.upload + 1)
-        if len(content) > self.limits.upload:
-            size = f"{len(content):,}" if isinstance(file, bytes) else "more"
-            raise ImageError(f"{name} has {size} bytes, the limit is {self.limits.upload:,}")
-        return decode_image(BytesIO(content), name, max_pixels=self.limits.pixels)
+    def stop(self) -> None:
+        """Abandon everything and take no more."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
+        self.abandon()
 
-    def _fill(self, file: bytes | IO[bytes], mask: bytes | IO[bytes] | np.ndarray, grow: int, blend: Blend) -> Answer:
+    def _fill(self, image: IO[bytes], mask: IO[bytes], grow: int, blend: Blend, abandoned: Event) -> Answer:
         begin = time.perf_counter()
-        picture = self.read(file, "of the picture")
-        hole = mask if isinstance(mask, np.ndarray) else np.asarray(self.read(mask, "of the mask").convert("L")) > 127
+        picture = self._read(image, "image")
+        hole = np.asarray(self._read(mask, "mask").convert("L")) > 127
         if hole.shape != picture.size[::-1]:
             raise ValueError(
-                f"the mask must have the picture's size, {picture.width}x{picture.height}, got "
+                f"the mask must have the image's size, {picture.width}x{picture.height}, got "
                 f"{hole.shape[1]}x{hole.shape[0]}"
             )
         if not hole.any():
-            raise ValueError("there is no hole; paint over what is to be filled, or upload a mask that is white there")
+            raise ValueError("there is no hole; paint over what is to be filled, or send a mask that is white there")
         hole = grown(hole, grow)
-        with warnings.catch_warnings():
+        layer: Any = next(
+            (n.attention for n in self.inpainter.generator.children() if getattr(n, "attention", None)), None
+        )
+        noted: Any = nullcontext([]) if layer is None else overhear(layer)
+        with warnings.catch_warnings(), _Stoppable(abandoned.is_set), noted as calls:
             warnings.simplefilter("ignore")
             filled = self.inpainter.fill(picture, hole, blend=blend)
         seconds = time.perf_counter() - begin
-        copied = None
-        if filled.offset is not None:
-            copied = _colours(filled.offset, hole)
+        copied = None if filled.offset is None else _colours(filled.offset, hole, picture)
         text = f"{picture.width}x{picture.height}, {hole.mean():.1%} hole, {filled.method}, {seconds:.1f} s"
-        return Answer(filled.image, Image.fromarray(hole.astype(np.uint8) * 255), copied, text)
+        attention = calls[-1] if copied and calls else None
+        return Answer(_png(filled.image), _png(Image.fromarray(hole.astype(np.uint8) * 255)), copied, attention, text)
 
-    def _leave(self) -> None:
-        with self._lock:
-            self._count -= 1
+    def _read(self, file: IO[bytes], name: str) -> Image.Image:
+        """Return an upright RGB image of a file, after a look at its size."""
+        if (size := file.seek(0, 2)) > self.limits.upload:
+            raise TooLargeError(f"the {name} has {size:,} bytes, max_upload allows {self.limits.upload:,}")
+        file.seek(0)
+        if (pixels := _pixels(file)) > self.limits.pixels:
+            raise TooLargeError(f"the {name} has {pixels:,} pixels, max_pixels allows {self.limits.pixels:,}")
+        file.seek(0)
+        return decode_image(file, f"of the {name}", max_pixels=self.limits.pixels)
+
+
+def sources(call: AttentionCall, hole: np.ndarray, x: int, y: int) -> dict[str, Any]:
+    """Return the places that a filled pixel's cell was copied from, the largest share first.
+
+    Args:
+        call: Of the fill.
+        hole: What was filled, bool (H, W).
+        x: The pixel's column.
+        y: Its row.
+
+    Returns:
+        `cell`, the width of a cell in pixels; `target`, the top left pixel of the cell; `sources`, a list of
+        (x, y, share) with the top left pixels of at most 64 cells; `others`, how many more have a share over 0.1 %.
+
+    Raises:
+        ValueError: If the pixel lies outside the image or in no cell of the hole.
+    """
+    row, column = y // CELL, x // CELL
+    height, width = hole.shape
+    if not (0 <= y < height and 0 <= x < width):
+        raise ValueError(f"x and y must lie in 0..{width - 1} and 0..{height - 1}, got {x}, {y}")
+    if not hole[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL].any():
+        raise ValueError("there was no hole at this place")
+    weights = call.row(0, (row, column)).double().cpu()
+    shares, order = weights.flatten().sort(descending=True)
+    seen = int((shares > 1e-3).sum())
+    found = [
+        (int(place) % weights.shape[1] * CELL, int(place) // weights.shape[1] * CELL, round(share.item(), 4))
+        for place, share in zip(order[:_MOST_SOURCES], shares[: min(seen, _MOST_SOURCES)], strict=False)
+    ]
+    return {"cell": CELL, "target": (column * CELL, row * CELL), "sources": found, "others": seen - len(found)}
 
 
 def grown(hole: np.ndarray, pixels: int) -> np.ndarray:
@@ -146,8 +207,50 @@ def grown(hole: np.ndarray, pixels: int) -> np.ndarray:
     return hole if pixels == 0 or not hole.any() else distance_transform_edt(~hole) <= pixels
 
 
-def _colours(offset: torch.Tensor, hole: np.ndarray) -> Image.Image:
-    """Colour where each cell of the hole was copied from, at the picture's size; known pixels are grey."""
+def wheel() -> bytes:
+    """Return the colour wheel of `Answer.copied` as PNG: each pixel shows an offset from the middle to itself."""
+    return _png(to_image(colour_legend(96)))
+
+
+class _Stoppable(TorchFunctionMode):
+    """Let every operation of PyTorch in this thread raise `AbandonedError` once it is told to stop."""
+
+    def __init__(self, stop: Callable[[], bool]) -> None:
+        super().__init__()
+        self.stop = stop
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.stop():
+            raise AbandonedError
+        return function(*args, **(kwargs or {}))
+
+
+def _pixels(file: IO[bytes]) -> int:
+    """Return width x height as an image's header has them; 0 where there is no header."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(file, formats=FORMATS) as image:
+                return image.width * image.height
+    except Image.DecompressionBombError:
+        return 2 * (Image.MAX_IMAGE_PIXELS or 0)
+    except Exception:  # the decoder says what is wrong
+        return 0
+
+
+def _colours(offset: Tensor, hole: np.ndarray, image: Image.Image) -> bytes:
+    """Colour where each cell of the hole was copied from, at the image's size; known pixels are pale."""
     height, width = hole.shape
-    colours = np.asarray(to_image(colour_offset(relative_offset(offset[None]), rate=8)[0]))[:height, :width]
-    return Image.fromarray(np.where(hole[..., None], colours, np.uint8(200)))
+    inside = torch.from_numpy(
+        np.add.reduceat(np.add.reduceat(hole, range(0, height, CELL), 0), range(0, width, CELL), 1)
+    )
+    relative = relative_offset(offset[None]) * (inside > 0)  # the longest offset of the hole is the saturated one
+    colours = np.asarray(to_image(colour_offset(relative, rate=CELL)[0]))[:height, :width]
+    pale = 160 + np.asarray(image.convert("L"))[..., None] // 3
+    return _png(Image.fromarray(np.where(hole[..., None], colours, pale).astype(np.uint8)))
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

@@ -1,109 +1,93 @@
-"""The page and the API as one guarded application."""
+"""The demo job: open the model, start the server."""
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from io import BytesIO
-from pathlib import Path
-from typing import Annotated, Any
+import ipaddress
+import socket
 
-import gradio as gr
-from fastapi import FastAPI, Form, UploadFile
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
-from PIL import Image
+from omegaconf import DictConfig
 
-from gicinpaint.demo.filler import MAX_GROW, BusyError, Filler
-from gicinpaint.demo.limits import Guard
-from gicinpaint.demo.page import TITLE, Events, build_page
-from gicinpaint.demo.storage import Storage
+from gicinpaint.config.validation import ConfigurationError, JobError, check_configuration
+from gicinpaint.demo.application import Application, is_address
+from gicinpaint.demo.filler import Filler, ServerLimits
 
-_SWEEP_SECONDS = 60
-_FORM_BYTES = 100_000  # of a form beside its two files
+READS = {
+    "checkpoint": str | None,
+    "device": str,
+    "host": str,
+    "port": int,
+    "names": list[str],
+    "max_upload": float,
+    "max_pixels": int,
+    "max_waiting": int,
+    "max_disk": float,
+    "max_memory": float,
+    "threads": int | None,
+}
+_CONNECTIONS = 256
 
 
-def build_application(filler: Filler, storage: Storage, examples: list[Path], address: str) -> Guard:
-    """Return the ASGI application.
+def demo(config: DictConfig) -> None:
+    """Serve the page and the API until interrupted.
 
     Args:
-        filler: Fills.
-        storage: Where uploads and results lie; gradio's own folder too.
-        examples: Pictures to pick from.
-        address: Where it will be reached, as shown on the page.
+        config: `conf/demo.yaml`, composed.
+
+    Raises:
+        ConfigurationError: If a value is missing, wrong or unused.
+        JobError: If there is no model, a package is absent, or the port is taken.
     """
-    limits = filler.limits
-    Image.MAX_IMAGE_PIXELS = (
-        limits.pixels // 2
-    )  # gradio decodes drawings before this package sees them; twice is refused
+    import torch
+    import uvicorn
 
-    @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        sweeping = asyncio.create_task(_sweep(storage))
-        yield
-        sweeping.cancel()
+    from gicinpaint.data.datasets import SAMPLE_TRAIN, SamplePhotographs
+    from gicinpaint.inference.inpainter import Inpainter
 
-    app = FastAPI(title=TITLE, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/api")
-    _add_api(app, filler)
-    page = build_page(Events(filler, storage, examples), address)
-    gr.mount_gradio_app(
-        app,
-        page,
-        path="/",
-        footer_links=[],
-        run_history=False,
-        show_error=False,
-        max_file_size=limits.upload,
-        ssr_mode=False,
-        enable_monitoring=False,
-        theme=gr.themes.Default(font=["sans-serif"], font_mono=["monospace"]),  # fonts of its own, none fetched
-    )
-    storage.pin()  # gradio has put the examples there
-    return Guard(app, storage, 2 * limits.upload + _FORM_BYTES)
-
-
-def _add_api(app: FastAPI, filler: Filler) -> None:
-    @app.post(
-        "/api/fill",
-        response_class=Response,
-        responses={200: {"content": {"image/png": {}}, "description": "The filled picture, RGB, of the same size."}},
-    )
-    async def fill(
-        image: UploadFile,
-        mask: UploadFile,
-        grow: Annotated[int, Form(ge=0, le=MAX_GROW)] = 0,
-        blend: Annotated[str, Form(pattern="^(none|feather|poisson)$")] = "none",
-    ) -> Response:
-        """Fill the white part of a mask in an image: both files of the same size, of at most the server's limits."""
-        if max(image.size or 0, mask.size or 0) > filler.limits.upload:
-            return _refused(413, f"a file is larger than the limit of {filler.limits.upload:,} bytes")
-        try:
-            future = filler.submit(image.file, mask.file, grow=grow, blend=blend)  # type: ignore[arg-type]
-            answer = await asyncio.wrap_future(future)
-        except BusyError as error:
-            return _refused(503, str(error))
-        except (ValueError, TypeError) as error:
-            return _refused(400, str(error))
-        content = await asyncio.to_thread(_png, answer.image)
-        return Response(content, media_type="image/png", headers={"x-method": answer.text})
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Any, error: RequestValidationError) -> JSONResponse:
-        wrong = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
-        return _refused(400, wrong)
+    check_configuration(config, READS)
+    for key in ("max_upload", "max_pixels", "max_waiting", "max_disk"):
+        if config[key] <= 0:
+            raise ConfigurationError(f"{key}: expected a number above 0, got {config[key]}")
+    _check_address(config.host, config.port)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    options = {"device": config.device, "max_memory": config.max_memory, "progress": False}
+    try:
+        if config.checkpoint is None:
+            inpainter = Inpainter.default(**options)
+        else:
+            inpainter = Inpainter.from_checkpoint(config.checkpoint, **options)
+    except ValueError as error:
+        hint = "; or name one: gicinpaint demo checkpoint=FILE" if config.checkpoint is None else ""
+        raise JobError(f"{error}{hint}") from error
+    megabytes = {key: int(config[f"max_{key}"] * 1e6) for key in ("upload", "disk")}
+    filler = Filler(inpainter, ServerLimits(pixels=config.max_pixels, waiting=config.max_waiting, **megabytes))
+    application = Application(filler, SamplePhotographs(SAMPLE_TRAIN[:4]).paths, (config.host, *config.names))
+    if not _is_loopback(config.host):
+        print(f"WARNING: {config.host} can be reached from other machines, and nobody is asked for a password")
+    print(f"open http://{config.host}:{config.port} in a browser; Ctrl-C ends the server", flush=True)
+    try:
+        uvicorn.run(
+            application,
+            host=config.host,
+            port=config.port,
+            log_level="error",
+            proxy_headers=False,  # nobody is believed who only says where a request comes from
+            server_header=False,
+            limit_concurrency=_CONNECTIONS,
+            timeout_graceful_shutdown=2,
+        )
+    finally:
+        filler.stop()
 
 
-def _png(image: Image.Image) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+def _check_address(host: str, port: int) -> None:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((host, port))
+    except (OSError, OverflowError) as error:
+        raise JobError(
+            f"cannot serve at {host}:{port}: {error}; choose another with port={port % 60000 + 1}"
+        ) from error
 
 
-def _refused(status: int, reason: str) -> JSONResponse:
-    return JSONResponse({"error": reason}, status_code=status)
-
-
-async def _sweep(storage: Storage) -> None:
-    while True:
-        await asyncio.sleep(_SWEEP_SECONDS)
-        with contextlib.suppress(OSError):  # files come and go meanwhile
-            await asyncio.to_thread(storage.sweep)
+def _is_loopback(host: str) -> bool:
+    return ipaddress.ip_address(host).is_loopback if is_address(host) else host == "localhost"
