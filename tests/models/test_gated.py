@@ -21,7 +21,7 @@ from gicinpaint.weights import convert
 CONF = Path(__file__).parents[2] / "conf" / "attention"
 PADDING = {"SAME": "zeros", "SYMMETRIC": "mirror"}
 ACTIVATIONS = {"elu": nn.ELU, "relu": nn.ReLU}
-LAYERS = [path for path in golden.paths_v2("gated_*.npz")]
+LAYERS = list(golden.paths_v2("gated_*.npz"))
 GENERATORS = golden.paths_v2("generator_*.npz")
 ATTENTIONS = {
     path.stem: instantiate(config, _convert_="all")
