@@ -113,10 +113,12 @@ def _run(job: str, overrides: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from gicinpaint.config.aliases import first_names
     from gicinpaint.config.help import register_resolvers
     from gicinpaint.config.overrides import complaint_about_options, explain
 
     register_resolvers()
+    overrides = first_names(overrides, job)
     overrides = sorted(overrides, key=lambda word: word not in ("-m", "--multirun"))  # Hydra refuses it among others
     if complaint := complaint_about_options(overrides):
         _say(complaint)

@@ -215,6 +215,21 @@ def test_the_default_model_is_the_named_one_or_the_repositorys(tmp_path: Path, m
         find_default()
 
 
+def test_a_model_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gicinpaint.weights.pretrained.REPOSITORY_FOLDER", tmp_path / "weights")
+    monkeypatch.chdir(tmp_path)
+    faces = NETWORKS["coarse"]()
+    save_generator(NETWORKS["full"](), tmp_path / "weights" / "places")
+    save_generator(faces, tmp_path / "weights" / "faces")
+    for inpainter in (Inpainter.from_checkpoint("faces", "cpu"), Inpainter.from_pretrained("faces", device="cpu")):
+        assert torch.equal(outputs(inpainter.generator), outputs(faces))
+    with pytest.raises(ValueError, match=r"face must be .*; or take one by its name: faces, places"):
+        load_generator("face")
+    nearer = NETWORKS["baseline"]()
+    save_generator(nearer, tmp_path / "faces")  # a folder of this name goes before
+    assert torch.equal(outputs(load_generator("faces")), outputs(nearer))
+
+
 def test_the_stored_backend_does_not_matter(tmp_path: Path) -> None:
     generator = Generator(2, ContextualAttention(backend=ReferenceAttention()))
     save_generator(generator, tmp_path)

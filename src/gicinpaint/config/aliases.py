@@ -4,7 +4,7 @@
 checkpoint the names of today. A name that is still in use is never looked up here: callers ask after it was refused.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # A key of several words is found at any depth: attention.backend.fuse also inside model.generator. `*` is any one word.
@@ -61,11 +61,24 @@ _TRAIN = {
 }
 FOREIGN = {
     "train": _TRAIN,
-    "inpaint": {"image": "input", "images": "input", "mask": "masks", "model": "checkpoint", "weights": "checkpoint"},
+    "inpaint": {"image": "input", "images": "input", "mask": "masks", "weights": "checkpoint"},
     "evaluate": {"checkpoint": "+checkpoints.NAME", "image_size": "dataset.image_size", "mask": "eval_mask"},
-    "demo": {"model": "checkpoint", "weights": "checkpoint"},
-    "export": {"model": "checkpoint", "weights": "checkpoint"},
+    "demo": {"weights": "checkpoint"},
+    "export": {"weights": "checkpoint"},
 }
+SECOND_NAMES = {job: {"model": "checkpoint"} for job in ("inpaint", "demo", "export")}  # as good as the first
+
+
+def first_names(overrides: Sequence[str], job: str) -> list[str]:
+    """Return overrides with the keys that the job's configuration has.
+
+    Example:
+        >>> first_names(["model=faces_128", "input=a.png"], "inpaint")
+        ['checkpoint=faces_128', 'input=a.png']
+    """
+    names = SECOND_NAMES.get(job, {})
+    pairs = (override.partition("=") for override in overrides)
+    return [names.get(key, key) + equals + value for key, equals, value in pairs]
 
 
 def explain_key(key: str, job: str = "") -> str | None:

@@ -15,7 +15,7 @@ from gicinpaint.inference.engine import Engine, Picture, read_picture
 from gicinpaint.inference.hole import HoleColour
 from gicinpaint.inference.regions import Method, most_pixels
 from gicinpaint.models.stored import HubModel, fetch
-from gicinpaint.weights.pretrained import find_default, load_generator, save_generator
+from gicinpaint.weights.pretrained import find_default, load_generator, save_generator, shipped_models
 
 MAX_MEMORY = 3.0  # GB; a picture of 1920x1080 fits
 
@@ -44,8 +44,7 @@ class Inpainter(HubModel):
     whole is filled by a crop around each group of holes, or, where even that does not fit, at reduced size first and
     then refined at full size.
 
-    `save_pretrained(folder)`, `from_pretrained(folder_or_repository, device=...)` and `push_to_hub(repository)` are
-    those of huggingface_hub's model mixin.
+    `save_pretrained(folder)` and `push_to_hub(repository)` are those of huggingface_hub's model mixin.
 
     Args:
         generator: Maps (masked, mask) to a `Completion`.
@@ -86,8 +85,9 @@ class Inpainter(HubModel):
         """Return an inpainter with the generator of a file or folder.
 
         Args:
-            path: A training checkpoint, a folder with model.safetensors and config.json, or a folder with a TensorFlow
-                checkpoint of the authors' code (its colour channels are swapped to red, green, blue).
+            path: A training checkpoint, a folder with model.safetensors and config.json, a folder with a TensorFlow
+                checkpoint of the authors' code (its colour channels are swapped to red, green, blue), or the name of
+                a model in `weights`.
             device: As for the class.
             options: Other arguments of the class.
 
@@ -118,6 +118,22 @@ class Inpainter(HubModel):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         self.save(save_directory)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
+        """Return an inpainter with a model of `weights` by its name, of a folder, or of a hub repository.
+
+        Args:
+            pretrained_model_name_or_path: `faces_128`, for example, a folder, or a repository such as `user/model`.
+            options: Arguments of the class, and huggingface_hub's options for a repository.
+
+        Raises:
+            ImportError: If it is a repository and huggingface_hub is not installed.
+        """
+        if str(pretrained_model_name_or_path) in shipped_models() and not Path(pretrained_model_name_or_path).exists():
+            return cls.from_checkpoint(pretrained_model_name_or_path, **options)
+        inpainter: Self = super().from_pretrained(pretrained_model_name_or_path, **options)
+        return inpainter
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> Self:

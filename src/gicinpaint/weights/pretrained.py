@@ -38,9 +38,10 @@ def load_generator(path: str | os.PathLike[str], *, raw: bool = False) -> nn.Mod
     """Return the generator that a file or a folder holds, for evaluation, in float32 on the CPU.
 
     Args:
-        path: A training checkpoint, a folder with model.safetensors and config.json, or a folder with a TensorFlow
-            checkpoint of the authors' code. A checkpoint's averaged generator is preferred, where there is one. Where
-            a file has a checksum, it must hold.
+        path: A training checkpoint, a folder with model.safetensors and config.json, a folder with a TensorFlow
+            checkpoint of the authors' code, or the name of a model in the repository's `weights`, such as `faces_128`.
+            A checkpoint's averaged generator is preferred, where there is one. Where a file has a checksum, it must
+            hold.
         raw: Leave the channels of the authors' networks as they are, blue, green, red; by default they are swapped so
             that images are red, green, blue.
 
@@ -48,6 +49,8 @@ def load_generator(path: str | os.PathLike[str], *, raw: bool = False) -> nn.Mod
         ValueError: If nothing is there, it is damaged, of another kind, or carries code; nothing of it is executed.
     """
     path = Path(path)
+    if not path.exists() and str(path) in shipped_models():
+        path = REPOSITORY_FOLDER / path
     if path.is_file() and path.name in (WEIGHTS_FILE, CONFIG_FILE, "checkpoint"):
         path = path.parent  # one of the folder's files was named
     if path.is_dir():
@@ -62,8 +65,16 @@ def load_generator(path: str | os.PathLike[str], *, raw: bool = False) -> nn.Mod
             f"{_listed(path)}; {_HOW_TO_GET_ONE}"
         )
     if not path.is_file():
-        raise ValueError(f"{path} must be a model's file or folder, got nothing there; {_HOW_TO_GET_ONE}")
+        known = f"; or take one by its name: {', '.join(shipped_models())}" if shipped_models() else ""
+        raise ValueError(f"{path} must be a model's file or folder, got nothing there; {_HOW_TO_GET_ONE}{known}")
     return _from_checkpoint(path)
+
+
+def shipped_models() -> list[str]:
+    """Return the names of the models in the repository's `weights`, in order."""
+    if not REPOSITORY_FOLDER.is_dir():
+        return []
+    return sorted(path.name for path in REPOSITORY_FOLDER.iterdir() if (path / WEIGHTS_FILE).is_file())
 
 
 def find_default() -> Path:
