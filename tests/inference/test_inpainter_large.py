@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gicinpaint import Generator, Inpainter
-from gicinpaint.inference.box import Box
 from gicinpaint.inference.coarse_to_fine import fill_reduced
-from gicinpaint.inference.regions import Method, divide, group, most_pixels, tiles
+from gicinpaint.inference.regions import Method, Rectangle, divide, group, most_pixels, tiles
 from gicinpaint.models.generator import CoarseGenerator
 from pictures_of_every_kind import draw
 
@@ -79,12 +78,12 @@ def test_every_hole_pixel_belongs_to_one_region_that_sees_it(seed: int, height: 
 def test_near_holes_are_filled_together_and_far_ones_apart() -> None:
     hole = torch.zeros(600, 600, dtype=torch.bool)
     hole[100:110, 100:110] = hole[100:110, 125:140] = hole[500:510, 500:520] = True
-    assert sorted(group(hole, 10**5)) == [Box(100, 100, 110, 140), Box(500, 500, 510, 520)]
+    assert sorted(group(hole, 10**5)) == [Rectangle(100, 100, 110, 140), Rectangle(500, 500, 510, 520)]
 
 
 @pytest.mark.parametrize(("height", "width"), [(100, 100), (256, 256), (257, 300), (1000, 640)])
 def test_tiles_cover_and_overlap(height: int, width: int) -> None:
-    found = tiles(Box(0, 0, height, width), 256, 64)
+    found = tiles(Rectangle(0, 0, height, width), 256, 64)
     covered = torch.zeros(height, width)
     for box in found:
         assert box.height <= 256

@@ -82,7 +82,7 @@ def decode_image(
         return _turn_upright(image, _to_rgb(image, name))
 
 
-def decode_picture(
+def decode_unchanged(
     file: IO[bytes], name: str, *, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = FORMATS
 ) -> Image.Image:
     """Decode an open binary file, upright, in the mode that it has; `name` is what the error calls it.

@@ -1,4 +1,4 @@
-"""From an image with a hole to the filled image: kinds of images, padding, large images, blending, files."""
+"""From an image with a hole to the filled image, in memory and on files."""
 
 from gicinpaint.inference.inpainter import Inpainter
 

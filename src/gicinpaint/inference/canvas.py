@@ -1,17 +1,20 @@
-"""Images of every kind as planes of numbers that are painted in the hole only, and the way back."""
+"""Images and masks of every kind: planes of numbers that are painted in the hole only, and the way back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from gicinpaint.inference.box import Box
+from gicinpaint.inference.regions import Rectangle
+from gicinpaint.masks.files import hole_of_image, hole_of_levels
 
+HoleColour = str | int | Sequence[int]
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow weighs colours
 _ARRAY_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I", "F")
 _CONVERTED_MODES = ("1", "P", "CMYK", "YCbCr", "HSV")
@@ -43,30 +46,27 @@ class Canvas:
         """Height and width in pixels."""
         return self.planes.shape[-2], self.planes.shape[-1]
 
-    def colours(self, box: Box) -> Tensor:
+    def colours(self, box: Rectangle) -> Tensor:
         """Return a part of the image as the networks see it: (1, 3, h, w) in [-1, 1], over white where transparent."""
-        part = self.planes[:, box.top : box.bottom, box.left : box.right].to(torch.float32)
+        part = self.planes[:, *box.slices].to(torch.float32)
         part = (part - self.low) * (2 / (self.high - self.low)) - 1
         part = torch.nan_to_num(part).clamp_(-1, 1)  # only a hole can hold such numbers
-        count = self.planes.shape[0]
-        colour = part[: count - (count in (2, 4))]
-        if count in (2, 4):
-            colour = 1 + (colour - 1) * ((part[-1:] + 1) / 2)
-        return colour.expand(3, -1, -1)[None]
+        if len(part) in (2, 4):
+            part = 1 + (part[:-1] - 1) * ((part[-1:] + 1) / 2)
+        return part.expand(3, -1, -1)[None]
 
-    def paint(self, box: Box, colours: Tensor, hole: Tensor) -> None:
+    def paint(self, box: Rectangle, colours: Tensor, hole: Tensor) -> None:
         """Write colours, (3, h, w) in [-1, 1], where `hole`, bool (h, w), is true; there the image becomes opaque."""
-        part = self.planes[:, box.top : box.bottom, box.left : box.right]
-        count = part.shape[0]
-        if count < 3:
+        part = self.planes[:, *box.slices]
+        if len(part) < 3:
             colours = torch.tensordot(colours.new_tensor(_LUMA), colours, 1)[None]
-        if count in (2, 4):
+        if len(part) in (2, 4):
             colours = torch.cat([colours, torch.ones_like(colours[:1])])
         values = (colours.double().clamp(-1, 1) + 1) * ((self.high - self.low) / 2) + self.low
         if not part.is_floating_point():
             values = values.round()
         part[:, hole] = values[:, hole].to(part.dtype)
-        self.painted[box.top : box.bottom, box.left : box.right] |= hole
+        self.painted[box.slices] |= hole
 
     def finish(self) -> Any:
         """Return the painted image, of the kind that was read."""
@@ -76,9 +76,8 @@ class Canvas:
         """Raise unless the known pixels, bool (H, W), are finite and in the range of this kind of image."""
         if not self.planes.is_floating_point():
             return
-        values = self.planes[:, known].to(torch.float32)
         slack = _RANGE_SLACK * (self.high - self.low)
-        low, high = (value.item() for value in torch.aminmax(values))
+        low, high = (value.item() for value in torch.aminmax(self.planes[:, known].to(torch.float32)))
         if not (low >= self.low - slack and high <= self.high + slack):
             raise ValueError(
                 f"known pixels of floating-point images must be finite and in [{self.low:g}, {self.high:g}], got "
@@ -100,7 +99,7 @@ def read_canvas(image: Any) -> Canvas:
         ValueError: If its shape is another, or it has no pixel.
     """
     if isinstance(image, Image.Image):
-        return _of_picture(image)
+        return _of_pillow(image)
     if isinstance(image, np.ndarray):
         return _of_array(image)
     if isinstance(image, Tensor):
@@ -110,7 +109,79 @@ def read_canvas(image: Any) -> Canvas:
     )
 
 
-def _of_picture(image: Image.Image) -> Canvas:
+def read_mask(mask: Any, size: tuple[int, int]) -> Tensor:
+    """Return the hole of a mask, bool (H, W).
+
+    Args:
+        mask: A Pillow image, read by `gicinpaint.masks.hole_of_image`; a NumPy array (H, W), (H, W, C) or (1, 1, H, W)
+            or a tensor (H, W), (1, H, W) or (1, 1, H, W): bool, 0 to 1, or 0 to 255 with the brighter of two values, or
+            what is above the middle, as the hole. Of several channels the first counts.
+        size: Height and width that it must have.
+
+    Raises:
+        TypeError: If it is of another kind.
+        ValueError: If its shape or size is another, it holds numbers that are neither 0 to 1 nor 0 to 255, or it looks
+            like a photo.
+    """
+    if isinstance(mask, Image.Image):
+        hole = hole_of_image(mask)
+    elif isinstance(mask, np.ndarray | Tensor):
+        hole = _of_numbers(mask, size)
+    else:
+        raise TypeError(f"mask must be a Pillow image, a NumPy array or a tensor, got {type(mask).__name__}")
+    if hole.shape != size:
+        raise ValueError(
+            f"mask must have the image's height and width {size[0]}x{size[1]}, got {hole.shape[0]}x{hole.shape[1]}; "
+            "resize it with the nearest pixel"
+        )
+    return torch.from_numpy(np.ascontiguousarray(hole))
+
+
+def find_colour(canvas: Canvas, colour: HoleColour, tolerance: int = 0) -> Tensor:
+    """Return where an image has a colour, bool (H, W).
+
+    Args:
+        canvas: The image; its alpha does not count.
+        colour: A name or code that Pillow knows ("white", "#ff00ff"), a grey level or red, green, blue, 0..255.
+        tolerance: Largest difference in any channel, in 8-bit levels; JPEG files need some.
+
+    Raises:
+        ValueError: If the colour cannot be read or the tolerance is out of range.
+    """
+    red_green_blue = read_colour(colour)
+    if not 0 <= tolerance <= 255:
+        raise ValueError(f"hole_tolerance must lie in 0..255, got {tolerance}; 0 takes the exact colour only")
+    channels = 3 if len(canvas.planes) >= 3 else 1
+    if channels == 1 and len(set(red_green_blue)) > 1:
+        raise ValueError(f"hole_colour of a grey image must be grey, got {red_green_blue}; name one level, 0..255")
+    level = (canvas.high - canvas.low) / 255
+    wanted = torch.tensor(red_green_blue[:channels])[:, None, None] * level + canvas.low
+    distance = (canvas.planes[:channels].to(torch.float32) - wanted).abs()
+    return (distance <= (tolerance + 1e-3) * level).all(0)
+
+
+def read_colour(colour: HoleColour) -> tuple[int, int, int]:
+    """Return red, green and blue, 0..255, of a colour in any form.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    try:
+        if isinstance(colour, str):
+            red, green, blue = ImageColor.getrgb(colour)[:3]
+        else:
+            red, green, blue = map(index, [colour] * 3 if isinstance(colour, int) else colour)
+        if not all(0 <= level <= 255 for level in (red, green, blue)):
+            raise ValueError
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"hole_colour must be a colour, got {colour!r}; name one as 'white' or '#ff00ff', a grey level, or red, "
+            "green, blue, each 0..255"
+        ) from None
+    return red, green, blue
+
+
+def _of_pillow(image: Image.Image) -> Canvas:
     if not (image.width and image.height):
         raise ValueError(f"image must have at least one pixel, got {image.width}x{image.height}; leave it out")
     if image.mode in _ARRAY_MODES:
@@ -119,14 +190,16 @@ def _of_picture(image: Image.Image) -> Canvas:
         planes = _planes(array.astype(np.int32) if array.dtype.kind == "u" and array.itemsize == 2 else array)
 
         def rebuild(planes: Tensor, _: Tensor) -> Image.Image:
-            return _with_info(Image.fromarray(_unplaned(planes, array.ndim).astype(array.dtype)), image)
+            result = Image.fromarray(_interleaved(planes, array.ndim).astype(array.dtype))
+            result.info = dict(image.info)
+            return result
 
         return Canvas(planes, low, high, rebuild)
     if image.mode not in _CONVERTED_MODES:
         raise TypeError(f"image must have a mode such as L, RGB or RGBA, got {image.mode}; call image.convert('RGB')")
 
     def repaint(planes: Tensor, painted: Tensor) -> Image.Image:
-        colours = _unplaned(planes, 3)
+        colours = _interleaved(planes, 3)
         if image.mode == "P":
             filling = _nearest_in_palette(image, colours, painted.numpy())
         else:
@@ -144,18 +217,14 @@ def _of_array(image: np.ndarray) -> Canvas:
     own = image.dtype.newbyteorder("=")
     if own not in (np.uint8, np.uint16) and own.kind != "f":
         raise TypeError(f"image must be uint8, uint16 or floating point in [0, 1], got {image.dtype}; convert it")
-    native = image.astype(np.int32 if own == np.uint16 else own)  # a copy
-    if native.dtype.itemsize > 8:
-        native = native.astype(np.float64)
-    low, high = (0.0, 1.0) if own.kind == "f" else (0.0, float(np.iinfo(own).max))
+    native = image.astype(np.int32 if own == np.uint16 else np.float64 if own.itemsize > 8 else own)  # a copy
 
     def rebuild(planes: Tensor, painted: Tensor) -> np.ndarray:
-        result = image.copy()
-        hole = painted.numpy()
-        result[hole] = _unplaned(planes, image.ndim)[hole].astype(image.dtype)
+        result, hole = image.copy(), painted.numpy()
+        result[hole] = _interleaved(planes, image.ndim)[hole].astype(image.dtype)
         return result
 
-    return Canvas(_planes(native), low, high, rebuild)
+    return Canvas(_planes(native), 0.0, 1.0 if own.kind == "f" else float(np.iinfo(own).max), rebuild)
 
 
 def _of_tensor(image: Tensor) -> Canvas:
@@ -164,8 +233,7 @@ def _of_tensor(image: Tensor) -> Canvas:
     if image.dtype != torch.uint8 and not image.is_floating_point():
         raise TypeError(f"image must be uint8 or floating point in [-1, 1], got {image.dtype}; convert it")
     low, high = (-1.0, 1.0) if image.is_floating_point() else (0.0, 255.0)
-    planes = image.detach().to("cpu", copy=True)
-    return Canvas(planes, low, high, lambda planes, _: planes.to(image.device))
+    return Canvas(image.detach().to("cpu", copy=True), low, high, lambda planes, _: planes.to(image.device))
 
 
 def _levels(array: np.ndarray) -> tuple[float, float]:
@@ -174,8 +242,7 @@ def _levels(array: np.ndarray) -> tuple[float, float]:
         return 0.0, 255.0
     finite = array[np.isfinite(array)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    ceilings = {"u": (65535.0,), "i": (65535.0,), "f": (1.0, 255.0)}[array.dtype.kind]
-    for ceiling in ceilings:
+    for ceiling in (1.0, 255.0) if array.dtype.kind == "f" else (65535.0,):
         if low >= 0 and high <= ceiling:
             return 0.0, ceiling
     return low, high if high > low else low + 1
@@ -185,7 +252,7 @@ def _planes(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array[None] if array.ndim == 2 else array.transpose(2, 0, 1)))
 
 
-def _unplaned(planes: Tensor, dimensions: int) -> np.ndarray:
+def _interleaved(planes: Tensor, dimensions: int) -> np.ndarray:
     array = planes.numpy()
     return array[0] if dimensions == 2 else np.ascontiguousarray(array.transpose(1, 2, 0))
 
@@ -205,6 +272,23 @@ def _nearest_in_palette(image: Image.Image, colours: np.ndarray, painted: np.nda
     return Image.frombytes("P", image.size, indices.tobytes())
 
 
-def _with_info(result: Image.Image, image: Image.Image) -> Image.Image:
-    result.info = dict(image.info)
-    return result
+def _of_numbers(mask: np.ndarray | Tensor, size: tuple[int, int]) -> np.ndarray:
+    if isinstance(mask, Tensor):
+        tensor = mask.detach().cpu()
+        values = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    else:
+        values = mask
+    while values.ndim > 2 and values.shape[0] == 1 and values.shape[:2] != size:
+        values = values[0]
+    if isinstance(mask, np.ndarray) and values.ndim == 3:
+        values = values[..., 0]
+    if values.ndim != 2:
+        raise ValueError(f"mask must have one value per pixel, got shape {tuple(mask.shape)}; pass one channel")
+    if values.dtype.kind not in "buif":
+        raise TypeError(f"mask must hold numbers, got {values.dtype}; convert it to bool")
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= 255):
+        raise ValueError(
+            f"mask must hold 0 (known) and 1 or 255 (hole), got values from {low:.4g} to {high:.4g}; pass e.g. mask > 0"
+        )
+    return values if values.dtype == bool else hole_of_levels(values.astype(np.float64) / (1 if high <= 1 else 255))

@@ -1,4 +1,4 @@
-"""Pictures become regions, regions become passes of the networks, passes are painted back."""
+"""Images become regions, regions become passes of the networks, and passes are painted back."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,15 +9,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from gicinpaint.inference.blending import Blend, blended
-from gicinpaint.inference.canvas import Canvas, read_canvas
-from gicinpaint.inference.coarse_to_fine import fill_reduced
-from gicinpaint.inference.hole import HoleColour, find_colour, read_mask
-from gicinpaint.inference.padding import attends, complete, mirrored, padded_size
-from gicinpaint.inference.regions import Method, Region, divide
+from gicinpaint.inference.canvas import Canvas, HoleColour, find_colour, read_canvas, read_mask
+from gicinpaint.inference.coarse_to_fine import complete, fill_reduced, mirrored
+from gicinpaint.inference.regions import Method, Region, divide, padded_size
 
 
 @dataclass
-class Picture:
+class FillTask:
     """An image on its way through.
 
     Attributes:
@@ -37,10 +35,10 @@ class Picture:
     offset: Tensor | None = None
 
 
-def read_picture(
+def read_task(
     image: Any, mask: Any, hole_colour: HoleColour | None, hole_tolerance: int, most_pixels: int, stages: bool = False
-) -> Picture:
-    """Return a picture, ready to be filled.
+) -> FillTask:
+    """Return an image, ready to be filled.
 
     Args:
         image: As for `read_canvas`.
@@ -64,17 +62,16 @@ def read_picture(
         hole |= find_colour(canvas, hole_colour, hole_tolerance)
     coarse = read_canvas(image) if stages else None
     if not bool(hole.any()):
-        return Picture(canvas, coarse, hole, Method.NOTHING, [])
+        return FillTask(canvas, coarse, hole, Method.NOTHING, [])
     if bool(hole.all()):
         raise ValueError("the mask must leave known pixels, got a hole everywhere; was it inverted? 1 = hole")
     canvas.check_known(~hole)
-    method, regions = divide(hole, most_pixels)
-    return Picture(canvas, coarse, hole, method, regions)
+    return FillTask(canvas, coarse, hole, *divide(hole, most_pixels))
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Fill pictures with a generator; regions of one padded size share a pass.
+    """Fill images with a generator; regions of one padded size share a pass.
 
     Args:
         generator: Maps (masked, mask) to a `Completion`.
@@ -90,57 +87,57 @@ class Engine:
     batch_size: int = 1
     progress: bool = True
 
-    def fill(self, pictures: Sequence[Picture], blend: Blend) -> None:
-        """Paint the holes of pictures."""
-        total = sum(len(picture.regions) for picture in pictures)
-        divided = next((str(p.method) for p in pictures if p.method in (Method.CROPS, Method.COARSE_TO_FINE)), None)
+    def fill(self, tasks: Sequence[FillTask], blend: Blend) -> None:
+        """Paint the holes of images."""
+        total = sum(len(task.regions) for task in tasks)
+        divided = next((str(t.method) for t in tasks if t.method in (Method.CROPS, Method.COARSE_TO_FINE)), None)
         with tqdm(total=total, desc=divided, unit="part", disable=not self.progress or divided is None) as bar:
-            for group in self._groups(pictures):
+            for group in self._groups(tasks):
                 if group[0][1].reduced:
                     self._fill_reduced(*group[0], blend)
                 else:
                     self._fill_group(group, blend)
                 bar.update(len(group))
 
-    def _groups(self, pictures: Sequence[Picture]) -> Iterator[list[tuple[Picture, Region]]]:
+    def _groups(self, tasks: Sequence[FillTask]) -> Iterator[list[tuple[FillTask, Region]]]:
         """Yield regions that share a pass: of one padded size, at most `batch_size`, and no more than the memory."""
-        waiting: dict[tuple[int, int], list[tuple[Picture, Region]]] = {}
-        for picture in pictures:
-            for region in picture.regions:
-                if region.reduced:
-                    yield [(picture, region)]
-                    continue
-                height, width = padded_size(region.box.height, region.box.width)
-                group = waiting.setdefault((height, width), [])
-                group.append((picture, region))
-                if len(group) >= min(self.batch_size, max(1, self.most_pixels // (height * width))):
-                    yield waiting.pop((height, width))
+        waiting: dict[tuple[int, int], list[tuple[FillTask, Region]]] = {}
+        for task, region in [(one, region) for one in tasks for region in one.regions]:
+            if region.reduced:
+                yield [(task, region)]
+                continue
+            height, width = padded_size(region.box.height, region.box.width)
+            group = waiting.setdefault((height, width), [])
+            group.append((task, region))
+            if len(group) >= min(self.batch_size, max(1, self.most_pixels // (height * width))):
+                yield waiting.pop((height, width))
         yield from waiting.values()
 
-    def _fill_group(self, group: list[tuple[Picture, Region]], blend: Blend) -> None:
-        images = torch.cat([mirrored(picture.canvas.colours(region.box)) for picture, region in group])
-        holes = torch.cat([mirrored(picture.hole[region.box.slices].float()[None, None]) for picture, region in group])
-        offset = any(p.coarse is not None and p.method is Method.WHOLE for p, _ in group) and attends(self.generator)
+    def _fill_group(self, group: list[tuple[FillTask, Region]], blend: Blend) -> None:
+        images = torch.cat([mirrored(task.canvas.colours(region.box)) for task, region in group])
+        holes = torch.cat([mirrored(task.hole[region.box.slices].float()[None, None]) for task, region in group])
+        attends = any(getattr(network, "attention", None) is not None for network in self.generator.children())
+        offset = attends and any(task.coarse is not None and task.method is Method.WHOLE for task, _ in group)
         completion = complete(self.generator, images.to(self.device), holes.to(self.device), return_offset=offset)
-        for i, (picture, region) in enumerate(group):
-            _paint(picture, region, completion.coarse[i], completion.prediction[i], blend)
-            if completion.offset is not None and picture.method is Method.WHOLE:
-                picture.offset = completion.offset[i].cpu()
+        for i, (task, region) in enumerate(group):
+            _paint(task, region, completion.coarse[i], completion.prediction[i], blend)
+            if completion.offset is not None and task.method is Method.WHOLE:
+                task.offset = completion.offset[i].cpu()
 
-    def _fill_reduced(self, picture: Picture, region: Region, blend: Blend) -> None:
-        image = picture.canvas.colours(region.box).to(self.device)
-        hole = picture.hole[region.box.slices].float()[None, None].to(self.device)
+    def _fill_reduced(self, task: FillTask, region: Region, blend: Blend) -> None:
+        image = task.canvas.colours(region.box).to(self.device)
+        hole = task.hole[region.box.slices].float()[None, None].to(self.device)
         coarse, prediction = fill_reduced(self.generator, image, hole, self.most_pixels, self.progress)
-        _paint(picture, region, coarse[0], prediction[0], blend)
+        _paint(task, region, coarse[0], prediction[0], blend)
 
 
-def _paint(picture: Picture, region: Region, coarse: Tensor, prediction: Tensor, blend: Blend) -> None:
-    box, inner = region.box, region.own
-    hole = picture.hole[box.slices]
-    own = torch.zeros_like(hole)
-    own[inner.top - box.top : inner.bottom - box.top, inner.left - box.left : inner.right - box.left] = True
-    own &= hole
+def _paint(task: FillTask, region: Region, coarse: Tensor, prediction: Tensor, blend: Blend) -> None:
+    box = region.box
+    hole = task.hole[box.slices]
+    own = torch.zeros_like(task.hole)
+    own[region.own.slices] = True
+    own = own[box.slices] & hole
     coarse, prediction = (x[:, : box.height, : box.width].float().cpu() for x in (coarse, prediction))
-    picture.canvas.paint(box, blended(prediction, picture.canvas.colours(box)[0], hole, blend), own)
-    if picture.coarse is not None:
-        picture.coarse.paint(box, coarse, own)
+    task.canvas.paint(box, blended(prediction, task.canvas.colours(box)[0], hole, blend), own)
+    if task.coarse is not None:
+        task.coarse.paint(box, coarse, own)

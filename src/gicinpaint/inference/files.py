@@ -1,21 +1,34 @@
-"""What is filled, with which mask, and what the result is called."""
+"""Files of the inpaint job: which images, with which masks, where results go, and how they are written."""
 
 import io
 import os
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
+from gicinpaint.config.atomic_files import atomic_file
 from gicinpaint.config.validation import JobError
 from gicinpaint.data import ImageFiles, ImageSource, TarShards
-from gicinpaint.data.image_io import FORMATS, SUFFIXES, ImageError, decode_picture, read_file, show_name
+from gicinpaint.data.image_io import FORMATS, SUFFIXES, ImageError, decode_unchanged, read_file, show_name
 from gicinpaint.data.listing import Names, list_folder
 from gicinpaint.data.sources import NamedFiles, is_pattern
 
 _MASK_FORMATS = (*FORMATS, "GIF")
-_MASK_SUFFIXES = (*SUFFIXES, ".gif")
+_THREADS = 2
+_WAITING = 8  # results that may wait for the disk, so that memory stays bounded
+_GAP = 4  # pixels between the two images of a side-by-side view
+_SAVING: dict[str, tuple[str, dict[str, object]]] = {
+    ".png": ("PNG", {"compress_level": 4}),
+    ".webp": ("WEBP", {"lossless": True}),
+    ".tiff": ("TIFF", {}),
+    ".tif": ("TIFF", {}),
+    ".bmp": ("BMP", {}),
+}
+_JPEG: tuple[str, dict[str, object]] = ("JPEG", {"quality": 95, "subsampling": 0})
 
 
 class Loaded(NamedTuple):
@@ -23,9 +36,9 @@ class Loaded(NamedTuple):
 
     Attributes:
         number: Its number.
-        image: The picture, upright, in its own mode.
+        image: The image, upright, in its own mode.
         mask: Its mask, if masks are files.
-        fault: Why there is no picture, in one line.
+        fault: Why there is no image, in one line.
     """
 
     number: int
@@ -49,7 +62,10 @@ def open_source(path: str, output: str, max_pixels: int) -> ImageSource:
         return NamedFiles(os.path.dirname(path), Names.of([os.fsencode(os.path.basename(path))]), max_pixels=max_pixels)
     files = ImageFiles(path, max_pixels=max_pixels, hint="set input to an image, a folder, a pattern or .tar shards")
     inside = Path(output).resolve()
-    if not any(inside.is_relative_to(Path(parent).resolve()) for parent in _parents(files, path)):
+    parents = {path}
+    if is_pattern(path) or not os.path.isdir(path):
+        parents = {os.path.dirname(files.path(index)) for index in range(len(files))}
+    if not any(inside.is_relative_to(Path(parent).resolve()) for parent in parents):
         return files
     kept = [n for i, n in enumerate(files.names) if not Path(files.path(i)).resolve().is_relative_to(inside)]
     if not kept:
@@ -64,11 +80,9 @@ def result_names(source: ImageSource) -> list[str]:
     image of a shard is called by the shard and its number in it.
     """
     if isinstance(source, TarShards):
-        names = []
-        for shard, (first, last) in enumerate(zip(source.starts[:-1], source.starts[1:], strict=True)):
-            stem = os.path.basename(source.shards[shard]).removesuffix(".tar")
-            names += [f"{stem}/{place:06d}" for place in range(int(last) - int(first))]
-        return names
+        stems = [os.path.basename(shard).removesuffix(".tar") for shard in source.shards]
+        counts = (int(last - first) for first, last in zip(source.starts[:-1], source.starts[1:], strict=True))
+        return [f"{stem}/{place:06d}" for stem, count in zip(stems, counts, strict=True) for place in range(count)]
     assert isinstance(source, NamedFiles)
     paths = [os.fsdecode(name) for name in source.names]
     if any(os.path.isabs(path) or ".." in Path(path).parts for path in paths) or source.root == "":
@@ -76,6 +90,23 @@ def result_names(source: ImageSource) -> list[str]:
         common = os.path.commonpath([os.path.dirname(path) for path in absolute])
         paths = [os.path.relpath(path, common) for path in absolute]
     return [os.path.splitext(path)[0] for path in paths]
+
+
+def result_paths(source: object, names: Sequence[str], output: Path, kind: str) -> list[Path]:
+    """Return where each result goes.
+
+    Raises:
+        JobError: If two results would go to one place.
+    """
+    own = [os.path.splitext(source.path(i))[1] if isinstance(source, NamedFiles) else ".png" for i in range(len(names))]
+    suffixes = own if kind == "same" else [f".{kind}"] * len(names)
+    paths = [output / f"{name}{suffix}" for name, suffix in zip(names, suffixes, strict=True)]
+    seen: dict[Path, int] = {}
+    for number, path in enumerate(paths):
+        if (first := seen.setdefault(path, number)) != number:
+            hint = "set format=same" if kind != "same" else "fill them by two runs into two folders"
+            raise JobError(f"two images, {own[first]} and {own[number]}, would become {path}; {hint}")
+    return paths
 
 
 class Masks:
@@ -99,7 +130,7 @@ class Masks:
             return
         if os.path.isdir(path):
             names = [os.fsdecode(name) for name in list_folder(path)]
-            names += [str(found.relative_to(path)) for found in sorted(Path(path).rglob("*.gif"))]
+            names += [str(f.relative_to(path)) for f in sorted(Path(path).rglob("*")) if f.suffix.lower() == ".gif"]
             self.by_name = {os.path.splitext(name)[0]: os.path.join(path, name) for name in reversed(names)}
         elif not os.path.isfile(path):
             raise JobError(f"masks: there is nothing at {show_name(path)}; name a file for all images or a folder")
@@ -117,13 +148,12 @@ class Masks:
             wanted = name.replace(self.rename[0], self.rename[1]) if self.rename else name
             if wanted not in self.by_name:
                 raise ImageError(
-                    f"there is no mask called {show_name(wanted)} ({', '.join(_MASK_SUFFIXES[:5])}, ...) in "
+                    f"there is no mask called {show_name(wanted)} ({', '.join(SUFFIXES[:5])}, ...) in "
                     f"{show_name(path)}; name the text that differs with mask_rename=[of_images,of_masks]"
                 )
             path = self.by_name[wanted]
-        return decode_picture(
-            io.BytesIO(read_file(path)), show_name(path), max_pixels=self.max_pixels, formats=_MASK_FORMATS
-        )
+        file = io.BytesIO(read_file(path))
+        return decode_unchanged(file, show_name(path), max_pixels=self.max_pixels, formats=_MASK_FORMATS)
 
 
 class Reader:
@@ -133,39 +163,81 @@ class Reader:
         source: The images.
         names: Their names.
         masks: Their masks.
-        indices: Which of them to read.
+        numbers: Which of them to read.
         max_pixels: Largest width x height that is decoded.
     """
 
     def __init__(
-        self, source: ImageSource, names: Sequence[str], masks: Masks, indices: Sequence[int], max_pixels: int
+        self, source: ImageSource, names: Sequence[str], masks: Masks, numbers: Sequence[int], max_pixels: int
     ) -> None:
         self.source = source
         self.names = names
         self.masks = masks
-        self.indices = indices
+        self.numbers = numbers
         self.max_pixels = max_pixels
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.numbers)
 
     def __getitem__(self, place: int) -> Loaded:
-        index = self.indices[place]
+        number = self.numbers[place]
         try:
-            file = io.BytesIO(self.source.encoded(index))
-            image = decode_picture(file, self.source.name(index), max_pixels=self.max_pixels)
-            return Loaded(index, image, self.masks.read(self.names[index]))
+            file = io.BytesIO(self.source.encoded(number))
+            image = decode_unchanged(file, self.source.name(number), max_pixels=self.max_pixels)
+            return Loaded(number, image, self.masks.read(self.names[number]))
         except ImageError as error:
-            return Loaded(index, fault=str(error))
+            return Loaded(number, fault=str(error))
+
+
+class Writer:
+    """Save results in the background, each whole or not at all.
+
+    Args:
+        report: Is called with the number and the reason of each image that could not be saved.
+    """
+
+    def __init__(self, report: Callable[[int, str], None]) -> None:
+        self.report = report
+        self.pool = ThreadPoolExecutor(_THREADS)
+        self.waiting: deque[tuple[int, Future[None]]] = deque()
+
+    def save(self, number: int, image: Image.Image, path: Path, original: Image.Image | None = None) -> None:
+        """Save an image, and beside it a view with the original; waits where too many are in line."""
+        self.waiting.append((number, self.pool.submit(_save, image, path, original)))
+        while len(self.waiting) > _WAITING:
+            self._finish_first()
+
+    def close(self) -> None:
+        """Wait until everything is written."""
+        while self.waiting:
+            self._finish_first()
+        self.pool.shutdown()
+
+    def _finish_first(self) -> None:
+        number, future = self.waiting.popleft()
+        try:
+            future.result()
+        except (OSError, ValueError, SystemError) as error:  # what Pillow raises for modes that a format cannot hold
+            self.report(number, f"cannot write the result: {error}")
+
+
+def _save(image: Image.Image, path: Path, original: Image.Image | None) -> None:
+    if original is not None:  # first: the result is what tells a later run that this image is done
+        view = Image.new("RGB", (2 * image.width + _GAP, image.height), "white")
+        view.paste(original.convert("RGB"), (0, 0))
+        view.paste(image.convert("RGB"), (image.width + _GAP, 0))
+        _write(view, path.with_name(f"{path.stem}.side_by_side.png"))
+    _write(image, path)
+
+
+def _write(image: Image.Image, path: Path) -> None:
+    kind, options = _SAVING.get(path.suffix.lower(), _JPEG)
+    kept = {key: image.info[key] for key in ("icc_profile", "transparency") if image.info.get(key) is not None}
+    with atomic_file(path) as partial:
+        image.save(partial, format=kind, **options, **kept)
 
 
 def _holds_shards(folder: str) -> bool:
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if not entry.name.startswith(".")]
     return any(name.endswith(".tar") for name in names) and not any(name.lower().endswith(SUFFIXES) for name in names)
-
-
-def _parents(files: NamedFiles, path: str) -> list[str]:
-    if is_pattern(path) or not os.path.isdir(path):
-        return sorted({os.path.dirname(files.path(index)) for index in range(len(files))})
-    return [path]

@@ -1,4 +1,4 @@
-"""Fill holes in pictures of any kind and size with a trained generator."""
+"""Fill holes in images of any kind and size with a trained generator."""
 
 import os
 import warnings
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from gicinpaint.inference.blending import Blend, check_blend
-from gicinpaint.inference.engine import Engine, Picture, read_picture
-from gicinpaint.inference.hole import HoleColour
+from gicinpaint.inference.canvas import HoleColour
+from gicinpaint.inference.engine import Engine, FillTask, read_task
 from gicinpaint.inference.regions import Method, most_pixels
 from gicinpaint.models.stored import HubModel, fetch
 from gicinpaint.weights.pretrained import find_default, load_generator, save_generator, shipped_models
 
-MAX_MEMORY = 3.0  # GB; a picture of 1920x1080 fits
+MAX_MEMORY = 3.0  # GB; an image of 1920x1080 fits
 
 
 class Filled(NamedTuple):
@@ -38,7 +38,7 @@ class Filled(NamedTuple):
 
 
 class Inpainter(HubModel):
-    """Fill holes in pictures: any size, any number of holes, the known pixels unchanged to the bit.
+    """Fill holes in images: any size, any number of holes, the known pixels unchanged to the bit.
 
     Images are padded by mirroring to a multiple of 8 and cropped back. An image that does not fit `max_memory` as a
     whole is filled by a crop around each group of holes, or, where even that does not fit, at reduced size first and
@@ -168,25 +168,20 @@ class Inpainter(HubModel):
             ValueError: If their sizes or values differ from that, neither mask nor colour is given, or all is hole.
         """
         if isinstance(image, np.ndarray | Tensor) and image.ndim == 4:
-            several = mask is not None and not isinstance(mask, list) and mask.ndim > 2 and len(mask) == len(image)
-            filled = self(
-                list(image),
-                list(mask) if several else mask,
-                hole_colour=hole_colour,
-                hole_tolerance=hole_tolerance,
-                blend=blend,
-            )
+            several = getattr(mask, "ndim", 0) > 2 and len(mask) == len(image)
+            options: Any = {"hole_colour": hole_colour, "hole_tolerance": hole_tolerance, "blend": blend}
+            filled = self(list(image), list(mask) if several else mask, **options)
             return torch.stack(filled) if isinstance(image, Tensor) else np.stack(filled)
         images = list(image) if isinstance(image, list | tuple) else [image]
         masks = list(mask) if isinstance(mask, list | tuple) else [mask] * len(images)
         if len(masks) != len(images):
             raise ValueError(f"masks must be as many as images, {len(images)}, got {len(masks)}; or pass one for all")
-        pictures = [
-            read_picture(one, its, hole_colour, hole_tolerance, self.engine.most_pixels)
+        tasks = [
+            read_task(one, its, hole_colour, hole_tolerance, self.engine.most_pixels)
             for one, its in zip(images, masks, strict=True)
         ]
-        self._fill(pictures, blend)
-        results = [picture.canvas.finish() for picture in pictures]
+        self._fill(tasks, blend)
+        results = [task.canvas.finish() for task in tasks]
         return results if isinstance(image, list | tuple) else results[0]
 
     def fill(
@@ -202,16 +197,16 @@ class Inpainter(HubModel):
 
         Arguments and errors are those of a call with one image.
         """
-        picture = read_picture(image, mask, hole_colour, hole_tolerance, self.engine.most_pixels, stages=True)
-        self._fill([picture], blend)
-        assert picture.coarse is not None
-        return Filled(picture.canvas.finish(), picture.coarse.finish(), picture.offset, str(picture.method))
+        task = read_task(image, mask, hole_colour, hole_tolerance, self.engine.most_pixels, stages=True)
+        self._fill([task], blend)
+        assert task.coarse is not None
+        return Filled(task.canvas.finish(), task.coarse.finish(), task.offset, str(task.method))
 
-    def _fill(self, pictures: list[Picture], blend: Blend) -> None:
+    def _fill(self, tasks: list[FillTask], blend: Blend) -> None:
         check_blend(blend)
-        if any(picture.method is Method.NOTHING for picture in pictures):
+        if any(task.method is Method.NOTHING for task in tasks):
             warnings.warn("there is no hole: the image comes back as it is", stacklevel=3)
-        self.engine.fill(pictures, blend)
+        self.engine.fill(tasks, blend)
 
 
 def choose_device(device: str | torch.device) -> torch.device:

@@ -1,24 +1,30 @@
-"""The inpaint job: fill files with a model."""
+"""The inpaint job: each process reads, fills and writes its own share of the files."""
 
 import logging
-import os
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, ListConfig
+from PIL import Image
+from torch.utils.data import DataLoader
+from tqdm import tqdm
 
+from gicinpaint.config.atomic_files import write_text
 from gicinpaint.config.validation import JobError, build, check_configuration
 from gicinpaint.data import DatasetError
-from gicinpaint.inference.blending import check_blend
-from gicinpaint.inference.files import Masks, Reader, open_source, result_names
-from gicinpaint.inference.hole import HoleColour, read_colour
+from gicinpaint.inference.blending import Blend, check_blend
+from gicinpaint.inference.canvas import HoleColour, read_colour
+from gicinpaint.inference.engine import FillTask, read_task
+from gicinpaint.inference.files import Loaded, Masks, Reader, Writer, open_source, result_names, result_paths
 from gicinpaint.inference.inpainter import Inpainter
-from gicinpaint.inference.predict_module import FillFiles
 from gicinpaint.inference.regions import Method
 from gicinpaint.weights.pretrained import find_default, load_generator
 
@@ -41,7 +47,135 @@ READS = {
     "threads": int | None,
 }
 _FORMATS = ("png", "tiff", "webp", "same")
-_SHOWN = 20
+_SHOWN = 20  # images that are named on the command line
+_NOTHING = -1  # stands in for the image of a process that has none
+_PATIENCE = timedelta(days=7)
+
+
+class FillFiles(LightningModule):
+    """Fill images of files and write the results.
+
+    Process r of n takes every n-th image, from the r-th on: none is lost or done twice. What is there already is left
+    out by each process for itself, after that, so the shares do not depend on when a process looks.
+
+    Args:
+        inpainter: Fills.
+        reader: Makes the reader of some of the images.
+        paths: Where each result goes.
+        hole_colour: See `Inpainter`.
+        hole_tolerance: See `Inpainter`.
+        blend: See `Inpainter`.
+        overwrite: Whether results that are there are made again.
+        side_by_side: Whether a view of input and result is written beside each result.
+        workers: Processes that read images, per device.
+
+    Attributes:
+        faults: Number and reason of each image that was not filled; at the end, of all processes.
+        skipped: Results that were there already; likewise.
+        methods: How many images were filled in which way; likewise.
+    """
+
+    def __init__(
+        self,
+        inpainter: Inpainter,
+        reader: Callable[[list[int]], Reader],
+        paths: list[Path],
+        *,
+        hole_colour: HoleColour | None = None,
+        hole_tolerance: int = 0,
+        blend: Blend = "none",
+        overwrite: bool = False,
+        side_by_side: bool = False,
+        workers: int = 1,
+    ) -> None:
+        super().__init__()
+        self.generator = inpainter.generator  # registered, so that the trainer moves it
+        self.inpainter = inpainter
+        self.reader = reader
+        self.paths = paths
+        self.hole = (hole_colour, hole_tolerance)
+        self.blend = blend
+        self.overwrite = overwrite
+        self.side_by_side = side_by_side
+        self.workers = workers
+        self.faults: list[tuple[int, str]] = []
+        self.skipped = 0
+        self.methods: Counter[str] = Counter()
+
+    def predict_dataloader(self) -> DataLoader[Loaded]:
+        """Return this process's share, a few images at a time."""
+        share = list(range(len(self.paths)))[self.trainer.global_rank :: self.trainer.world_size]
+        left = [index for index in share if self.overwrite or not self.paths[index].exists()]
+        self.skipped = len(share) - len(left)
+        self.left = len(left)
+        # the trainer leaves the loop out where there is nothing, and the other processes would wait for this one
+        images: Any = self.reader(left) if left else [Loaded(_NOTHING)]
+        return DataLoader(
+            images,
+            batch_size=self.inpainter.engine.batch_size,
+            num_workers=min(self.workers, len(left)),
+            collate_fn=list,
+        )
+
+    def on_predict_start(self) -> None:
+        """Open the writer and the progress bar."""
+        self.inpainter = Inpainter.like(self.inpainter, self.device)
+        self.writer = Writer(lambda index, reason: self.faults.append((index, reason)))
+        shown = self.trainer.is_global_zero
+        self.bar = tqdm(total=self.left, desc="filling", unit="image", disable=not shown, smoothing=0.05)
+        # a group of its own, because shares of large images may end hours apart, where the usual wait gives up
+        several = self.trainer.world_size > 1
+        self.everyone = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE) if several else None
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Leave images where they are; their regions go to the device one by one."""
+        return batch
+
+    def predict_step(self, batch: list[Loaded], batch_idx: int) -> None:
+        """Fill a few images and hand them to the writer."""
+        batch = [loaded for loaded in batch if loaded.number != _NOTHING]
+        tasks = [(loaded, task) for loaded in batch if (task := self._read(loaded)) is not None]
+        try:
+            self.inpainter.engine.fill([task for _, task in tasks], self.blend)
+        except torch.OutOfMemoryError:
+            reason = "there was not enough memory; set a smaller max_memory or batch_size"
+            self.faults += [(loaded.number, reason) for loaded, _ in tasks]
+            tasks = []
+        for loaded, task in tasks:
+            self.methods[str(task.method)] += 1
+            result = task.canvas.finish()
+            original = _with_white_hole(loaded.image, task) if self.side_by_side else None
+            self.writer.save(loaded.number, result, self.paths[loaded.number], original)
+        self.bar.update(len(batch))
+
+    def on_predict_end(self) -> None:
+        """Wait for the disk, and learn what the other processes found."""
+        self.writer.close()
+        self.bar.close()
+        if self.everyone is not None:
+            found: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(found, (self.faults, self.skipped, self.methods), group=self.everyone)
+            self.faults = [fault for faults, _, _ in found for fault in faults]
+            self.skipped = sum(skipped for _, skipped, _ in found)
+            self.methods = sum((methods for _, _, methods in found), Counter())
+        self.faults.sort()
+
+    def _read(self, loaded: Loaded) -> FillTask | None:
+        if loaded.image is None:
+            self.faults.append((loaded.number, loaded.fault))
+            return None
+        try:
+            return read_task(loaded.image, loaded.mask, *self.hole, self.inpainter.engine.most_pixels)
+        except (ValueError, TypeError) as error:
+            self.faults.append((loaded.number, str(error)))
+            return None
+
+
+def _with_white_hole(image: Image.Image | None, task: FillTask) -> Image.Image:
+    assert image is not None
+    view = image.convert("RGB")
+    view.paste((255, 255, 255), mask=Image.fromarray(task.hole.numpy()))
+    return view
 
 
 def inpaint(config: DictConfig) -> None:
@@ -109,24 +243,6 @@ def build_module(config: DictConfig) -> FillFiles:
     )
 
 
-def result_paths(source: object, names: Sequence[str], output: Path, kind: str) -> list[Path]:
-    """Return where each result goes.
-
-    Raises:
-        JobError: If two results would go to one place.
-    """
-    own = [os.path.splitext(source.path(i))[1] if hasattr(source, "path") else ".png" for i in range(len(names))]
-    suffixes = own if kind == "same" else [f".{kind}"] * len(names)
-    paths = [output / f"{name}{suffix}" for name, suffix in zip(names, suffixes, strict=True)]
-    seen: dict[Path, int] = {}
-    for index, path in enumerate(paths):
-        if path in seen:
-            hint = "set format=same" if kind != "same" else "fill them by two runs into two folders"
-            raise JobError(f"two images, {own[seen[path]]} and {own[index]}, would become {path}; {hint}")
-        seen[path] = index
-    return paths
-
-
 def _report(module: FillFiles, config: DictConfig) -> None:
     total, methods = len(module.paths), dict(module.methods)
     without_hole = methods.pop(Method.NOTHING, 0)
@@ -143,8 +259,7 @@ def _report(module: FillFiles, config: DictConfig) -> None:
     listing.unlink(missing_ok=True)
     if module.faults:
         names = [f"{_name(module.paths[index], config.output)}: {reason}" for index, reason in module.faults]
-        listing.parent.mkdir(parents=True, exist_ok=True)
-        listing.write_text("\n".join(names) + "\n", encoding="utf-8")
+        write_text(listing, "\n".join(names) + "\n")
         more = f"; {len(names) - _SHOWN} more are in {listing}" if len(names) > _SHOWN else ""
         names = names[:_SHOWN]
         raise JobError(f"{len(module.faults)} of {total} images were not filled: {'; '.join(names)}{more}")

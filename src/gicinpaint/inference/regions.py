@@ -1,4 +1,4 @@
-"""How an image is divided where it does not fit the memory as a whole."""
+"""Large images: how one that does not fit the memory as a whole is divided into regions."""
 
 from enum import StrEnum
 from typing import NamedTuple
@@ -8,16 +8,47 @@ from skimage.measure import label, regionprops
 from torch import Tensor
 from torch.nn import functional as F
 
-from gicinpaint.inference.box import Box
-from gicinpaint.inference.padding import padded_size
+from gicinpaint.models.generator import SIZE_MULTIPLE
 
 _BASE_BYTES = 200e6  # what a pass takes beside what grows with the image
 _BYTES_PER_PIXEL = 1000  # measured from 256x256 to 1920x1080 at width 32: 690 to 930 beside the base
 _CELL = 16  # pixels; holes are grouped on a grid of such cells
 _NEAR = 2  # cells; holes that lie closer are filled together
-_CONTEXT = 1.0  # known pixels around a hole on each side, in heights and widths of the hole
 _LEAST_CONTEXT = 128  # pixels: what the dilated convolutions reach
 _MOST_CONTEXT = 512
+
+
+class Rectangle(NamedTuple):
+    """A part of an image, in pixels; bottom and right are the first row and column behind it."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.right - self.left
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows and columns as slices, for the last two axes of an array."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    def joined(self, other: "Rectangle") -> "Rectangle":
+        """Return the smallest rectangle that holds both."""
+        return Rectangle(*map(min, self[:2], other[:2]), *map(max, self[2:], other[2:]))
+
+    def grown(self, rows: int, columns: int, height: int, width: int) -> "Rectangle":
+        """Return the rectangle with a margin, cut off at the borders of an image of `height` x `width`."""
+        top, left = max(0, self.top - rows), max(0, self.left - columns)
+        return Rectangle(top, left, min(height, self.bottom + rows), min(width, self.right + columns))
 
 
 class Method(StrEnum):
@@ -34,12 +65,12 @@ class Region(NamedTuple):
 
     Attributes:
         box: What the networks see.
-        own: Part of it whose hole is painted.
+        own: The part of it whose hole is painted.
         reduced: Whether the box is too large for one pass at full size.
     """
 
-    box: Box
-    own: Box
+    box: Rectangle
+    own: Rectangle
     reduced: bool
 
 
@@ -59,100 +90,91 @@ def most_pixels(max_memory: float) -> int:
     return pixels
 
 
+def padded_size(height: int, width: int) -> tuple[int, int]:
+    """Return the next multiples of 8."""
+    return -(-height // SIZE_MULTIPLE) * SIZE_MULTIPLE, -(-width // SIZE_MULTIPLE) * SIZE_MULTIPLE
+
+
 def divide(hole: Tensor, pixels: int) -> tuple[Method, list[Region]]:
     """Return the regions in which a hole is filled, and what that way is called.
 
-    An image of at most `pixels` is one region. Of a larger one, holes that lie near each other are filled together in
-    a crop with context: its own height and width on each side, at least 128 and at most 512 pixels, less where the
-    memory asks for it. A group of holes whose crop is too large even so is filled at reduced size and then refined.
+    An image of at most `pixels` is one region. In a larger one, near holes are filled together in a crop with context:
+    their own height and width on each side, at least 128 and at most 512 pixels, less where the memory asks for it. A
+    group of holes whose crop is too large even so is filled at reduced size and then refined.
 
     Args:
         hole: bool (H, W).
         pixels: Most pixels of one pass.
     """
     h, w = hole.shape
-    whole = Box(0, 0, h, w)
-    height, width = padded_size(h, w)
-    if height * width <= pixels:
+    whole = Rectangle(0, 0, h, w)
+    if _padded_area(whole) <= pixels:
         return Method.WHOLE, [Region(whole, whole, False)]
     regions = []
     for own in group(hole, pixels):
-        rows, columns = (min(max(int(_CONTEXT * n), _LEAST_CONTEXT), _MOST_CONTEXT) for n in (own.height, own.width))
+        rows, columns = (min(max(n, _LEAST_CONTEXT), _MOST_CONTEXT) for n in (own.height, own.width))
         box = own.grown(rows, columns, h, w)
         while _padded_area(box) > pixels and min(rows, columns) > _LEAST_CONTEXT // 2:
             rows, columns = int(rows * 0.8), int(columns * 0.8)
             box = own.grown(rows, columns, h, w)
-        if _padded_area(box) > pixels:
-            context = own.grown(max(own.height, _LEAST_CONTEXT), max(own.width, _LEAST_CONTEXT), h, w)
-            regions.append(Region(context, own, True))
-        else:
-            regions.append(Region(box, own, False))
-    reduced = any(region.reduced for region in regions)
-    return Method.COARSE_TO_FINE if reduced else Method.CROPS, regions
+        reduced = _padded_area(box) > pixels
+        if reduced:
+            box = own.grown(max(own.height, _LEAST_CONTEXT), max(own.width, _LEAST_CONTEXT), h, w)
+        regions.append(Region(box, own, reduced))
+    return Method.COARSE_TO_FINE if any(region.reduced for region in regions) else Method.CROPS, regions
 
 
-def group(hole: Tensor, pixels: int) -> list[Box]:
-    """Return boxes that do not overlap and hold the whole hole, bool (H, W); each fits a few near holes tightly."""
-    h, w = hole.shape
-    cells = F.max_pool2d(hole[None].float(), _CELL, ceil_mode=True)[0]
-    near = F.max_pool2d(cells[None], 2 * _NEAR + 1, stride=1, padding=_NEAR)[0].bool().numpy()
-    boxes = []
-    for properties in regionprops(label(near, connectivity=2)):
-        top, left, bottom, right = (int(edge) * _CELL for edge in properties.bbox)
-        boxes.append(_tight(hole, Box(top, left, min(bottom, h), min(right, w))))
+def group(hole: Tensor, pixels: int) -> list[Rectangle]:
+    """Return disjoint rectangles that hold the whole hole, bool (H, W); each fits a few near holes tightly."""
+    cells = F.max_pool2d(hole[None].float(), _CELL, ceil_mode=True)
+    near = F.max_pool2d(cells, 2 * _NEAR + 1, stride=1, padding=_NEAR)[0].bool().numpy()
+    found = (properties.bbox for properties in regionprops(label(near, connectivity=2)))
+    boxes = [_tight(hole, Rectangle(*(int(edge) * _CELL for edge in bbox))) for bbox in found]
     return [_tight(hole, box) for box in _merged(boxes, pixels)]
 
 
-def tiles(box: Box, size: int, overlap: int) -> list[Box]:
-    """Return boxes of at most `size` x `size` pixels that cover a box and overlap by at least `overlap`."""
+def tiles(box: Rectangle, size: int, overlap: int) -> list[Rectangle]:
+    """Return rectangles of at most `size` x `size` pixels that cover a box and overlap by at least `overlap`."""
 
     def starts(first: int, length: int) -> list[int]:
         count = max(1, -(-(length - overlap) // (size - overlap)))
         return [first + round(i * (length - min(size, length)) / max(1, count - 1)) for i in range(count)]
 
     return [
-        Box(top, left, min(top + size, box.bottom), min(left + size, box.right))
+        Rectangle(top, left, min(top + size, box.bottom), min(left + size, box.right))
         for top in starts(box.top, box.height)
         for left in starts(box.left, box.width)
     ]
 
 
-def _tight(hole: Tensor, box: Box) -> Box:
-    rows, columns = np.nonzero(hole[box.slices].numpy())
-    return Box(
-        box.top + int(rows.min()),
-        box.left + int(columns.min()),
-        box.top + int(rows.max()) + 1,
-        box.left + int(columns.max()) + 1,
-    )
+def _tight(hole: Tensor, box: Rectangle) -> Rectangle:
+    rows, columns = (places + start for places, start in zip(np.nonzero(hole[box.slices].numpy()), box, strict=False))
+    return Rectangle(int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
 
 
-def _merged(boxes: list[Box], pixels: int) -> list[Box]:
-    """Join boxes that overlap, until none do, and small ones that share most of their context."""
-    boxes = sorted(boxes)
-    joined = True
-    while joined:
-        joined = False
-        result: list[Box] = []
+def _merged(boxes: list[Rectangle], pixels: int) -> list[Rectangle]:
+    """Join rectangles that overlap, until none do, and small ones that share most of their context."""
+    boxes, before = sorted(boxes), -1
+    while len(boxes) != before:
+        before, result = len(boxes), list[Rectangle]()
         for box in boxes:
-            for index, other in enumerate(result):
-                both = box.joined(other)
-                if _overlap(box, other) or (
-                    both.area <= pixels // 16 and both.height <= _LEAST_CONTEXT and both.width <= _LEAST_CONTEXT
-                ):
-                    result[index], joined = both, True
-                    break
-            else:
+            index = next((i for i, other in enumerate(result) if _belong_together(box, other, pixels)), None)
+            if index is None:
                 result.append(box)
+            else:
+                result[index] = box.joined(result[index])
         boxes = result
     return boxes
 
 
-def _overlap(one: Box, other: Box) -> bool:
+def _belong_together(one: Rectangle, other: Rectangle, pixels: int) -> bool:
+    both = one.joined(other)
+    if max(both.height, both.width) <= _LEAST_CONTEXT and both.height * both.width <= pixels // 16:
+        return True
     rows = min(one.bottom, other.bottom) > max(one.top, other.top)
     return rows and min(one.right, other.right) > max(one.left, other.left)
 
 
-def _padded_area(box: Box) -> int:
+def _padded_area(box: Rectangle) -> int:
     height, width = padded_size(box.height, box.width)
     return height * width

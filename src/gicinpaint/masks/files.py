@@ -78,15 +78,36 @@ def hole_of_image(image: Image.Image, hole: str | int = "white") -> np.ndarray:
         levels = _levels(image)
         if image.format == "JPEG" and np.ptp(levels) < _LEAST_CONTRAST:
             levels = np.full_like(levels, levels.mean().round())  # one color and noise
-        return _bright(levels) if hole == "white" else ~_bright(levels) & (levels.min() < levels.max())
+        return hole_of_levels(levels) if hole == "white" else ~hole_of_levels(levels) & (levels.min() < levels.max())
     levels = _levels(image.convert("RGBA").convert("RGB"))
     painted = levels[~transparent]
     if painted.size and painted.min() == painted.max():
         is_hole = painted[0] > 0 if hole == "white" else painted[0] < 1
         return ~transparent & is_hole
     ground = painted.min(initial=0) if hole == "white" else painted.max(initial=1)
-    bright = _bright(np.where(transparent, ground, levels))
+    bright = hole_of_levels(np.where(transparent, ground, levels))
     return ~transparent & (bright if hole == "white" else ~bright)
+
+
+def hole_of_levels(levels: np.ndarray) -> np.ndarray:
+    """Return where a mask is bright, bool (H, W): the brighter of two values, or what is above the middle.
+
+    Args:
+        levels: Brightness, (H, W) in [0, 1].
+
+    Raises:
+        ValueError: If more than a quarter of the pixels lie between black and white, as in a photo.
+    """
+    low, high = levels.min(), levels.max()
+    if low == high:
+        return levels > 0.5
+    between = (levels > low) & (levels < high)
+    if not between.any():
+        return levels > low
+    grey = ((levels > low + 0.25 * (high - low)) & (levels < high - 0.25 * (high - low))).mean()
+    if grey > _LARGEST_GREY_RATIO:
+        raise ValueError(f"must be black and white, got {grey:.0%} of grey pixels, as in a photo; threshold it")
+    return levels > (0.5 if low <= 0.5 < high else (low + high) / 2)
 
 
 def read_hole(hole: str | int) -> str:
@@ -233,17 +254,3 @@ def _levels(image: Image.Image) -> np.ndarray:
     if brightest.min() == brightest.max():  # e.g. red on white
         brightest = np.asarray(image.convert("L"))
     return brightest / 255
-
-
-def _bright(levels: np.ndarray) -> np.ndarray:
-    """Split brightness into dark and bright, bool (H, W)."""
-    low, high = levels.min(), levels.max()
-    if low == high:
-        return levels > 0.5
-    between = (levels > low) & (levels < high)
-    if not between.any():
-        return levels > low
-    grey = ((levels > low + 0.25 * (high - low)) & (levels < high - 0.25 * (high - low))).mean()
-    if grey > _LARGEST_GREY_RATIO:
-        raise ValueError(f"must be black and white, got {grey:.0%} of grey pixels, as in a photo; threshold it")
-    return levels > (0.5 if low <= 0.5 < high else (low + high) / 2)
