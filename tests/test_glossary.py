@@ -66,7 +66,7 @@ def search(term: str) -> list[str]:
         ranks = (
             name.removesuffix("s") == word.removesuffix("s"),
             f" {name}".find(f" {word}") >= 0,
-            f" {word}" in first,
+            f" {word}" in f" {first}",
         )
         if any(ranks):
             found.append((ranks.index(True), path.relative_to(SOURCE).as_posix()))
