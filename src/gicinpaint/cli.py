@@ -114,8 +114,7 @@ def _run(job: str, overrides: list[str]) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from gicinpaint.config.aliases import first_names
-    from gicinpaint.config.help import register_resolvers
-    from gicinpaint.config.overrides import complaint_about_options, explain
+    from gicinpaint.config.command_line import complaint_about_options, explain, register_resolvers
 
     register_resolvers()
     overrides = first_names(overrides, job)

@@ -6,9 +6,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gicinpaint.attention.row import overhear
+from gicinpaint.attention.attention_map import colour_offset, overhear
 from gicinpaint.attention.visualize import draw_arrows, draw_attention, draw_heat, middle_of_hole
-from gicinpaint.attention.visualize_offset import colour_offset
 from gicinpaint.models.generator import Generator
 
 GAP, TITLE, WHEEL = 4, 20, 56

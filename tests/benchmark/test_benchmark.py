@@ -12,7 +12,7 @@ import torch
 from gicinpaint import cli
 from gicinpaint.benchmark import AttentionBenchmark, BenchmarkLimits, Case, Measuring, list_cases
 from gicinpaint.benchmark.measure import peak_extra_memory, time_in_turns
-from gicinpaint.benchmark.training_step import TrainingWork
+from gicinpaint.benchmark.networks import TrainingWork
 from gicinpaint.models.layers import Convolution
 
 FOLDER = Path(__file__).parents[2] / "conf" / "benchmark"

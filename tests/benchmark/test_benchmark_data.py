@@ -13,7 +13,7 @@ from gicinpaint import cli
 from gicinpaint.benchmark import DataBenchmark, Figure
 from gicinpaint.benchmark.data import make_photographs
 from gicinpaint.benchmark.measure import resident_memory
-from gicinpaint.benchmark.report import figure_table
+from gicinpaint.benchmark.run import figure_table
 from gicinpaint.masks import RectangleMask
 
 SMALL = ["images=8", "batch_size=4", "items=16", "image_size=128"]

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import time
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 
 from gicinpaint.data import DatasetError, ImageError, ImageFiles, Packing, SamplePhotographs, TarShards, prepare
-from gicinpaint.data.parallel import work_through
+from gicinpaint.data.packing import work_through
 
 FORK = multiprocessing.get_context("fork")
 
@@ -156,7 +157,7 @@ def test_another_packing_or_other_images_are_not_mixed_into_a_folder(tmp_path):
 
 
 def test_two_jobs_do_not_write_to_one_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("gicinpaint.data.packing._LOCK_WAIT", 0.2)
+    monkeypatch.setattr(sys.modules["gicinpaint.data.prepare"], "_LOCK_WAIT", 0.2)
     source = pictures(tmp_path / "images", 3)
     (tmp_path / "out").mkdir()
     with open(tmp_path / "out" / ".lock", "w") as lock:

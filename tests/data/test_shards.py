@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 
 from gicinpaint.data import DatasetError, ImageError, ImageFiles, InpaintingDataModule, Packing, TarShards, prepare
-from gicinpaint.data.shard_cache import ShardCache, expand
-from gicinpaint.data.shards import index_path
+from gicinpaint.data.shards import ShardCache, expand, index_path
 from gicinpaint.masks import RectangleMask
 
 COUNT, PER_SHARD = 23, 4
@@ -143,7 +142,7 @@ def test_a_resumed_run_continues_inside_an_epoch_of_shards(packed):
 
 
 def test_more_open_shards_than_allowed_are_closed_and_opened_again(packed, monkeypatch):
-    monkeypatch.setattr("gicinpaint.data.shards._OPEN_FILES", 2)
+    monkeypatch.setattr("gicinpaint.data.sources._OPEN_FILES", 2)
     shards = TarShards(packed, window=2)
     before = [shards.encoded(index) for index in range(COUNT)]
     assert len(shards._open) == 2
@@ -235,7 +234,7 @@ def test_shards_behind_a_url_are_fetched_once_and_equal_the_local_ones(server, p
     for _ in range(2):
         assert [remote.encoded(index) for index in range(COUNT)] == [local.encoded(index) for index in range(COUNT)]
     assert sorted(path for path in asked if path.endswith(".tar")) == [f"/shard-00000{n}.tar" for n in range(6)]
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_fetched_shards_beyond_the_limit_are_deleted_and_fetched_again(server, packed, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gicinpaint.masks import CenterMask, RectangleMask
-from gicinpaint.masks.drawing import _fill_at_once, fill_rectangles
+from gicinpaint.masks.rectangle import _fill_at_once, fill_rectangles
 from holes import best_window, hole_edges, rectangle, seeded
 
 

@@ -1,4 +1,4 @@
-"""The contextual attention layer: shrink, find the valid keys of every image, call the backend."""
+"""The contextual attention layer: shrink, find the valid keys, call the backend with the softmax's temperature."""
 
 from typing import Protocol
 

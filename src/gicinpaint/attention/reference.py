@@ -1,4 +1,4 @@
-"""Contextual attention, literal and slow: the judge of all other backends."""
+"""Contextual attention with propagation (fusion), literal and slow: the judge of all other backends."""
 
 from contextlib import AbstractContextManager, nullcontext
 

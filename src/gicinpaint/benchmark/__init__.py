@@ -3,13 +3,10 @@
 To add a benchmark, write a class that is a `Benchmark` or a `FigureBenchmark`, and a yaml in `conf/benchmark`.
 """
 
-from gicinpaint.benchmark.attention import AttentionBenchmark
-from gicinpaint.benchmark.cases import Benchmark, Case, Work, list_cases
+from gicinpaint.benchmark.cases import Benchmark, Case, Figure, FigureBenchmark, Work, list_cases
 from gicinpaint.benchmark.data import DataBenchmark
-from gicinpaint.benchmark.generator import GeneratorBenchmark
 from gicinpaint.benchmark.measure import BenchmarkLimits, CaseResult, Measuring
-from gicinpaint.benchmark.report import Figure, FigureBenchmark
-from gicinpaint.benchmark.training_step import TrainingStepBenchmark
+from gicinpaint.benchmark.networks import AttentionBenchmark, GeneratorBenchmark, TrainingStepBenchmark
 
 __all__ = [
     "AttentionBenchmark",

@@ -1,9 +1,9 @@
-"""What is measured: a case is one row of the table, and a benchmark the list of its cases."""
+"""What is measured: a case is a row of the table, a benchmark the list of its cases; or figures with a goal each."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -98,6 +98,55 @@ class Benchmark(Protocol):
 
     def work(self, part: str, variant: str) -> Work:
         """Return what sets up the steps of a part and a variant."""
+        ...
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What was measured once.
+
+    Attributes:
+        part: The part of the benchmark that it belongs to.
+        what: What was measured.
+        value: The figure.
+        unit: Its unit.
+        least: Smallest value that is good enough, or None.
+        most: Largest value that is good enough, or None.
+    """
+
+    part: str
+    what: str
+    value: float
+    unit: str
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def goal(self) -> str:
+        """The goal in words, or an empty string."""
+        if self.least is not None:
+            return f"at least {self.least:,.4g}"
+        return "" if self.most is None else f"at most {self.most:,.4g}"
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the goal is reached; None without one."""
+        if self.least is not None:
+            return self.value >= self.least
+        return None if self.most is None else self.value <= self.most
+
+    @property
+    def verdict(self) -> str:
+        """The same in a word."""
+        return {None: "", True: "reached", False: "missed"}[self.reached]
+
+
+@runtime_checkable
+class FigureBenchmark(Protocol):
+    """A benchmark that measures figures instead of cases."""
+
+    def figures(self, rounds: int) -> Iterator[Figure]:
+        """Return the figures one after the other, the best of so many rounds where something is repeated."""
         ...
 
 

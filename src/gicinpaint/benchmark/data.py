@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from gicinpaint.benchmark.cases import check_parts
+from gicinpaint.benchmark.cases import Figure, check_parts
 from gicinpaint.benchmark.measure import resident_memory
-from gicinpaint.benchmark.report import Figure
 from gicinpaint.data import ImageFiles, InpaintingDataModule, InpaintingDataset, Packing, RandomCrop, TarShards, prepare
 from gicinpaint.data.dataset import collate
 from gicinpaint.data.sources import ImageSource
@@ -101,7 +100,7 @@ class DataBenchmark:
             yield Figure("speed", f"{name}: the same, of the time to read", 100 * added / read, "%", most=5)
             share = 100 * added * IMAGES_PER_SECOND
             yield Figure("speed", f"{name}: the same, of 1/{IMAGES_PER_SECOND:.0f} s", share, "%", most=5)
-            yield Figure("speed", f"{name}: thereof to values, where it trains", 1000 * unpacked, "ms/image")
+            yield Figure("speed", f"{name}: to values, where it trains", 1000 * unpacked, "ms/image")
             through = self._rate_of_loader(source, rounds)
             yield Figure("speed", f"{name}: one worker's loader, by the clock", through, "images/s", IMAGES_PER_SECOND)
 

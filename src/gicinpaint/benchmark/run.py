@@ -1,5 +1,6 @@
-"""The benchmark job: list the cases, measure them, write table, CSV and plot."""
+"""The benchmark job: list the cases, measure them, write a table, a CSV file and a plot."""
 
+import csv
 import logging
 import os
 from collections.abc import Sequence
@@ -11,10 +12,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from gicinpaint.benchmark.cases import Case, list_cases
+from gicinpaint.benchmark.cases import Case, Figure, FigureBenchmark, list_cases
 from gicinpaint.benchmark.measure import BenchmarkLimits, CaseResult, Measuring, load
-from gicinpaint.benchmark.report import Figure, FigureBenchmark, figure_table, plot, table, write_csv, write_figures
 from gicinpaint.config.validation import JobError, build, check_configuration, load_option
+from gicinpaint.training.environment import processor_name
 
 READS = {
     "backends": list[str] | None,
@@ -25,7 +26,11 @@ READS = {
     "output": str,
 }
 BUSY = 0.5  # processes that want a core besides this one
-
+_COLUMNS = (
+    *("what", "variant", "height", "width", "batch_size", "dtype", "threads", "device", "median_s", "fastest_s"),
+    *("ratio", "memory_bytes", "left_out", "load_before", "runs_s"),
+)
+_HEADER = ("what", "variant", "size", "batch", "type", "threads", "median s", "fastest s", "ratio", "memory MB")
 _LOG = logging.getLogger(__name__)
 
 
@@ -73,8 +78,82 @@ def run_benchmark(config: DictConfig) -> Sequence[CaseResult | Figure]:
 
 def machine(device: str) -> str:
     """Return what the numbers were measured on, in a line."""
-    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
+    name = torch.cuda.get_device_name() if device == "cuda" else processor_name()
     return f"torch {torch.__version__} on {name}, {os.cpu_count()} processors"
+
+
+def table(results: Sequence[CaseResult], basis: str) -> str:
+    """Return the results as aligned text, a blank line between comparisons."""
+    rows = [_HEADER, *(_row(result) for result in results)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
+    lines = []
+    for number, row in enumerate(rows):
+        left = [cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]
+        right = [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
+        if number > 1 and results[number - 1].case.comparison != results[number - 2].case.comparison:
+            lines.append("")
+        lines.append("  ".join((*left, *right)).rstrip())
+    return "\n".join([*lines, "", f"ratio: time of {basis} / time; memory: peak beyond inputs and weights"])
+
+
+def write_csv(results: Sequence[CaseResult], path: Path, load: float) -> None:
+    """Write a row for each case, with every single measurement and the machine's load before the run."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(_COLUMNS)
+        for result in results:
+            case = result.case
+            times = (f"{result.median:.6g}", f"{min(result.seconds):.6g}") if result.seconds else ("", "")
+            writer.writerow(
+                (
+                    *(case.what, case.variant, case.height, case.width, case.batch_size, case.dtype, case.threads),
+                    *(case.device, *times, "" if result.ratio is None else f"{result.ratio:.4g}"),
+                    *("" if result.memory is None else result.memory, result.left_out, f"{load:.2f}"),
+                    " ".join(f"{seconds:.6g}" for seconds in result.seconds),
+                )
+            )
+
+
+def plot(results: Sequence[CaseResult], path: Path) -> None:
+    """Draw time and memory against the pixels of an image, both axes logarithmic, a line for each curve.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure as Canvas
+
+    measured = [result for result in results if result.seconds]
+    with_memory = [result for result in measured if result.memory]
+    figure = Canvas(figsize=(12 if with_memory else 7, 5), layout="constrained")
+    panels = figure.subplots(1, 2 if with_memory else 1, squeeze=False)[0]
+    _draw(panels[0], measured, [result.median for result in measured], "seconds per step")
+    if with_memory:
+        _draw(panels[1], with_memory, [(result.memory or 0) / 1e6 for result in with_memory], "peak memory, MB")
+    panels[0].legend(fontsize=7)
+    figure.savefig(path, dpi=120)
+
+
+def figure_table(figures: Sequence[Figure]) -> str:
+    """Return the figures as aligned text, a blank line between parts."""
+    rows = [("what", "figure", "unit", "goal", "")]
+    rows += [(f.what, f"{f.value:,.4g}", f.unit, f.goal, f.verdict) for f in figures]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    lines = []
+    for number, row in enumerate(rows):
+        if number > 1 and figures[number - 1].part != figures[number - 2].part:
+            lines.append("")
+        cells = (row[0].ljust(widths[0]), row[1].rjust(widths[1]), *map(str.ljust, row[2:], widths[2:]))
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def write_figures(figures: Sequence[Figure], path: Path, load: float) -> None:
+    """Write a row for each figure, with the machine's load before the run."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("part", "what", "value", "unit", "goal", "verdict", "load_before"))
+        for f in figures:
+            writer.writerow((f.part, f.what, f"{f.value:.6g}", f.unit, f.goal, f.verdict, f"{load:.2f}"))
 
 
 def _layers(config: DictConfig) -> dict[str, Any]:
@@ -125,10 +204,32 @@ def _device(name: str) -> str:
     return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    import platform
+def _draw(axes, results: Sequence[CaseResult], values: Sequence[float], label: str) -> None:  # type: ignore[no-untyped-def]
+    curves: dict[tuple[object, ...], list[tuple[int, float]]] = {}
+    for result, value in zip(results, values, strict=True):
+        curves.setdefault(result.case.curve, []).append((result.case.pixels, value))
+    for number, (curve, points) in enumerate(curves.items()):
+        what, variant, batch_size, dtype, threads, _ = curve
+        name = f"{what} {variant}, batch {batch_size}, {dtype}, {threads} threads"
+        axes.loglog(*zip(*points, strict=True), marker="os^vD<>"[number % 7], label=name)
+    first = min((points[0] for points in curves.values()), key=lambda point: point[1])
+    last = max(pixels for points in curves.values() for pixels, _ in points)
+    axes.loglog([first[0], last], [first[1], first[1] * last / first[0]], "k:", linewidth=1, label="linear in pixels")
+    axes.set_xlabel("pixels (or feature cells)")
+    axes.set_ylabel(label)
+    axes.grid(which="both", alpha=0.2)
 
-    return platform.processor() or "a processor"
+
+def _row(result: CaseResult) -> tuple[str, ...]:
+    case = result.case
+    size = f"{case.height}x{case.width}"
+    start = (case.what, case.variant, size, str(case.batch_size), case.dtype, str(case.threads))
+    if not result.seconds:
+        return (*start, "", "", "", result.left_out)
+    return (
+        *start,
+        f"{result.median:.4f}",
+        f"{min(result.seconds):.4f}",
+        "" if result.ratio is None else f"{result.ratio:.2f}",
+        "" if result.memory is None else f"{result.memory / 1e6:,.0f}",
+    )

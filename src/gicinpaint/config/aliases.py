@@ -36,7 +36,7 @@ TARGETS = {  # the longest beginning that fits is replaced
     "gicinpaint.compositing": "gicinpaint.models.compositing",
     "gicinpaint.critics": "gicinpaint.models.critics",
     "gicinpaint.data.VaryColours": "gicinpaint.data.ColorJitter",
-    "gicinpaint.flow": "gicinpaint.attention.visualize",
+    "gicinpaint.flow": "gicinpaint.attention.attention_map",
     "gicinpaint.generator": "gicinpaint.models.generator",
     "gicinpaint.inpainter": "gicinpaint.inference.inpainter",
     "gicinpaint.losses.CrossEntropy": "gicinpaint.losses.NonSaturating",

@@ -1,15 +1,14 @@
 """Images in, batches out: reading, cropping, ordering, holes."""
 
-from gicinpaint.data.bad_images import Scan, scan
 from gicinpaint.data.datamodule import InpaintingDataModule
 from gicinpaint.data.dataset import Batch, InpaintingDataset
 from gicinpaint.data.datasets import SamplePhotographs
 from gicinpaint.data.image_io import ImageError, decode_image, read_image
 from gicinpaint.data.listing import DatasetError
 from gicinpaint.data.order import EndlessBatchSampler, derive_seed
-from gicinpaint.data.packing import Packing, prepare
-from gicinpaint.data.shards import TarShards
-from gicinpaint.data.sources import ImageFiles, ImageSource
+from gicinpaint.data.packing import Packing
+from gicinpaint.data.prepare import Scan, prepare, scan
+from gicinpaint.data.sources import ImageFiles, ImageSource, TarShards
 from gicinpaint.data.transforms import (
     CenterCropResize,
     ColorJitter,

@@ -12,8 +12,7 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from gicinpaint.data.bad_images import BadImageCount
-from gicinpaint.data.dataset import Batch, InpaintingDataset, OnError, collate
+from gicinpaint.data.dataset import BadImageCount, Batch, InpaintingDataset, OnError, collate
 from gicinpaint.data.image_io import ImageError
 from gicinpaint.data.listing import DatasetError
 from gicinpaint.data.order import EndlessBatchSampler, FiniteBatchSampler

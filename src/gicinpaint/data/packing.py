@@ -1,34 +1,32 @@
-"""Packing a dataset into WebDataset shards: in parallel, the same after any interruption, with a manifest."""
+"""Work on every image of a dataset in several processes: pack them into shards, or find those that are of no use."""
 
 import dataclasses
-import fcntl
 import hashlib
 import io
-import json
+import multiprocessing
 import os
+import signal
 import tarfile
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+from tqdm import tqdm
 
-from gicinpaint.config.atomic_files import atomic_file, remove_partial, write_text
+from gicinpaint.config.atomic_files import atomic_file
 from gicinpaint.data.dataset import OnError
-from gicinpaint.data.image_io import MAX_PIXELS, ImageError, decode_image, show_name
+from gicinpaint.data.image_io import MAX_PIXELS, ImageError, decode_image
 from gicinpaint.data.listing import DatasetError, Names
-from gicinpaint.data.order import random_order
-from gicinpaint.data.parallel import check_stopped, work_through
-from gicinpaint.data.shards import ShardIndex, load_index, save_index
-from gicinpaint.data.sources import ImageSource, NamedFiles
+from gicinpaint.data.shards import ShardIndex, index_path, save_index
+from gicinpaint.data.sources import ImageSource
+from gicinpaint.data.transforms import Crop
 
-MANIFEST = "manifest.json"
-_SETTINGS = "settings.json"
-_LOCK = ".lock"
-_LOCK_WAIT = 10.0  # seconds; the workers of a job that was killed end within one
-_LARGEST_SHARE = 0.01
+Result = TypeVar("Result")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,53 +60,6 @@ class Packing:
             raise ValueError(f"on_error must be 'raise' or 'skip', got {self.on_error!r}; choose one of the two")
 
 
-def prepare(
-    sources: Mapping[str, ImageSource],
-    output: str | os.PathLike[str],
-    packing: Packing | None = None,
-    *,
-    workers: int = 4,
-    progress: bool = True,
-) -> Path:
-    """Write the shards of every part of a dataset and a manifest.
-
-    Part p goes to `output/p/shard-000000.tar`, ... with an index beside each shard. A shard is a function of the
-    source and the packing alone: interrupted at any moment and started again, the job goes on with the first shard
-    that is not complete and ends with the same bytes. Each shard is written under another name, synced and renamed.
-
-    Args:
-        sources: Images of each part, e.g. train and val.
-        output: Folder to write to.
-        packing: How images are packed.
-        workers: Processes that read and pack.
-        progress: Show a progress bar on the standard error.
-
-    Returns:
-        The path of the manifest: for each part the number of images and bytes, for each shard also its SHA-256, and
-        the images that were left out with the reason.
-
-    Raises:
-        DatasetError: If the folder holds shards of other images or another packing, another job is writing to it, or
-            too many images are bad.
-        ImageError: If an image is bad and `on_error` is "raise".
-    """
-    packing = packing if packing is not None else Packing()
-    folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
-        remove_partial(folder)  # of a job that was killed
-        _check_settings(folder, sources, packing)
-        parts = {
-            name: _pack_part(source, folder / name, packing, workers, progress) for name, source in sources.items()
-        }
-        manifest = {
-            "packing": dataclasses.asdict(packing),
-            "parts": {name: _describe(folder / name, shards) for name, shards in parts.items()},
-        }
-        write_text(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-    return folder / MANIFEST
-
-
 def write_shard(source: ImageSource, numbers: list[int], first: int, path: Path, packing: Packing) -> list[bytes]:
     """Write one shard and its index, the index last: where it exists, the shard is complete.
 
@@ -134,41 +85,145 @@ def write_shard(source: ImageSource, numbers: list[int], first: int, path: Path,
                 except ImageError as error:
                     if packing.on_error == "raise":
                         raise
-                    skipped.append(_line(error))
+                    skipped.append(one_line(error))
                 else:
                     member = tarfile.TarInfo(f"{first + place:09d}{suffix}")  # all else fixed: no time, no owner
                     member.size = len(content)
                     entries.append((shard.offset + tarfile.BLOCKSIZE, len(content)))  # behind the header
-                    names.append(_line(source.name(number)))
+                    names.append(one_line(source.name(number)))
                     shard.addfile(member, io.BytesIO(content))
                 check_stopped()
         with partial.open("rb") as file:
             size, digest = os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
     table = torch.tensor(entries, dtype=torch.int64).reshape(-1, 2)
-    save_index(ShardIndex(table, Names.of(names), size, digest, Names.of(skipped)), _index_of(path))
+    save_index(ShardIndex(table, Names.of(names), size, digest, Names.of(skipped)), index_path(str(path)))
     return skipped
 
 
-def _pack_part(source: ImageSource, folder: Path, packing: Packing, workers: int, progress: bool) -> list[Path]:
-    folder.mkdir(exist_ok=True)
-    remove_partial(folder)
-    order = random_order(len(source), packing.seed, 0)
-    pieces = order.split(packing.images_per_shard)
-    shards = [folder / f"shard-{number:06d}.tar" for number in range(len(pieces))]
-    todo = [number for number, shard in enumerate(shards) if not _is_complete(shard)]
-    done = len(source) - sum(len(pieces[number]) for number in todo)
-    skipped = sum(len(index.skipped) for index in map(_load, set(shards) - {shards[number] for number in todo}))
-    tasks = [(pieces[n], n * packing.images_per_shard, shards[n], packing) for n in todo]
-    for result in work_through(
-        write_shard, source, tasks, workers, total=len(source), done=done, title=folder.name if progress else None
-    ):
-        skipped += len(result)
-        if skipped > _LARGEST_SHARE * len(source):
+class Scanned(NamedTuple):
+    """Images that a scan goes through, with the crop to the size that training needs."""
+
+    source: ImageSource
+    crop: Crop | None
+    height: int
+    width: int
+
+
+def find_bad(subject: Scanned, numbers: list[int]) -> list[tuple[int, str]]:
+    """Return the images that cannot be decoded or cropped, by number and reason."""
+    bad = []
+    generator = torch.Generator().manual_seed(0)
+    for number in numbers:
+        try:
+            image = subject.source.read(number)
+            if subject.crop is not None:
+                subject.crop(image, subject.height, subject.width, generator)
+        except ImageError as error:
+            named = str(error)
+            if not named.startswith("cannot read"):  # a crop does not know the file
+                named = f"cannot use image {subject.source.name(number)}: {named}"
+            bad.append((number, named))
+        check_stopped()
+    return bad
+
+
+def work_through(
+    work: Callable[..., Result],
+    subject: object,
+    tasks: Sequence[tuple[Tensor, *tuple[Any, ...]]],
+    workers: int,
+    *,
+    total: int,
+    done: int = 0,
+    title: str | None = None,
+) -> Iterator[Result]:
+    """Yield `work(subject, numbers, ...)` for every task as they end, which may be in any order.
+
+    Args:
+        work: A function of a module; it runs in other processes.
+        subject: Its first argument, the same for all tasks, e.g. a dataset.
+        tasks: Its other arguments; the first are image numbers, int64 (N,), which it gets as a list.
+        workers: Number of processes; 0 works in this one.
+        total: Number of images.
+        done: How many of them were done before.
+        title: Title of the progress bar on the standard error; None shows none.
+
+    Raises:
+        DatasetError: If a process was killed.
+        Exception: What the work raises; the other tasks are given up.
+    """
+    dataset = _Tasks(work, subject, tasks)
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_unchanged,
+        worker_init_fn=_prepare_worker,
+        in_order=False,
+    )
+    with tqdm(total=total, initial=done, desc=title, unit="image", disable=title is None, smoothing=0.05) as bar:
+        try:
+            for images, result in loader:
+                if isinstance(result, Exception):
+                    raise result
+                bar.update(images)
+                yield result
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
             raise DatasetError(
-                f"{skipped} of {len(source)} images could not be used so far, more than {_LARGEST_SHARE:.0%}; the "
-                f"last: {os.fsdecode(result[-1])}; list all of them with check=true"
-            )
-    return shards
+                "a worker process was killed, perhaps for want of memory; start the job again, it goes on where it "
+                "stopped, with fewer workers if need be"
+            ) from None
+        finally:
+            dataset.stop[0] = True
+
+
+def check_stopped() -> None:
+    """Give the task up if all work was stopped; the work calls it after each image."""
+    worker = get_worker_info()
+    if worker is not None and cast(_Tasks, worker.dataset).stop:
+        raise _StoppedError
+
+
+class _StoppedError(Exception):
+    """Another task failed or the user interrupted; nobody waits for this one's result."""
+
+
+class _Tasks(Dataset[Any]):
+    """The tasks as a dataset: item i is the number of its images, and its result or error."""
+
+    def __init__(self, work: Callable[..., Any], subject: object, tasks: Sequence[Any]) -> None:
+        self.work = work
+        self.subject = subject
+        self.tasks = tasks
+        self.stop = torch.zeros(1, dtype=torch.bool).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __getitem__(self, index: int) -> tuple[int, Any]:
+        numbers, *rest = self.tasks[index]
+        try:
+            return len(numbers), self.work(self.subject, numbers.tolist(), *rest)
+        except Exception as error:  # raised in the parent, as it is: a loader would put a traceback into its message
+            return len(numbers), error
+
+
+def _unchanged(item: Any) -> Any:
+    return item
+
+
+def _prepare_worker(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()  # returns when the parent has been killed; a worker would finish its shard first
+        os._exit(1)
 
 
 def _content(source: ImageSource, number: int, packing: Packing) -> tuple[bytes, str]:
@@ -188,92 +243,6 @@ def _content(source: ImageSource, number: int, packing: Packing) -> tuple[bytes,
     return file.getvalue(), ".jpg"
 
 
-def _check_settings(folder: Path, sources: Mapping[str, ImageSource], packing: Packing) -> None:
-    settings = {
-        "packing": dataclasses.asdict(packing),
-        "parts": {name: {"count": len(source), "names": _fingerprint(source)} for name, source in sources.items()},
-    }
-    kept = folder / _SETTINGS
-    if kept.exists():
-        before = json.loads(kept.read_text("utf-8"))
-        changed = [word for word in settings if before.get(word) != settings[word]]
-        if changed:
-            raise DatasetError(
-                f"{show_name(folder)} holds shards that were packed from other images or in another way "
-                f"({' and '.join(changed)} changed); delete it, or choose another output"
-            )
-        return
-    if any(path.name != _LOCK for path in folder.iterdir()):
-        raise DatasetError(f"{show_name(folder)} holds other files; choose an empty folder as output")
-    write_text(kept, json.dumps(settings, indent=1, sort_keys=True) + "\n")
-
-
-def _fingerprint(source: ImageSource) -> str:
-    """Return a hash of the images' names; two folders with equal names and other pixels are not told apart."""
-    digest = hashlib.sha256()
-    if isinstance(source, NamedFiles):  # relative names, so a moved folder is the same; millions in a second
-        digest.update(source.names.data.numpy().data)
-        digest.update(source.names.offsets.numpy().data)
-    else:
-        for index in range(len(source)):
-            digest.update(_line(source.name(index)) + b"\n")
-    return digest.hexdigest()
-
-
-def _describe(folder: Path, shards: list[Path]) -> dict[str, object]:
-    indices = [_load(shard) for shard in shards]
-    return {
-        "images": sum(map(len, indices)),
-        "bytes": sum(index.shard_bytes for index in indices),
-        "skipped": [os.fsdecode(line) for index in indices for line in index.skipped],
-        "shards": [
-            {
-                "file": f"{folder.name}/{shard.name}",
-                "images": len(index),
-                "bytes": index.shard_bytes,
-                "sha256": index.sha256,
-            }
-            for shard, index in zip(shards, indices, strict=True)
-        ],
-    }
-
-
-def _is_complete(shard: Path) -> bool:
-    index = load_index(_index_of(shard))
-    return index is not None and shard.exists() and shard.stat().st_size == index.shard_bytes
-
-
-def _load(shard: Path) -> ShardIndex:
-    index = load_index(_index_of(shard))
-    if index is None:
-        raise DatasetError(f"the index of {show_name(shard)} has gone; start the job again")
-    return index
-
-
-def _index_of(shard: Path) -> Path:
-    return shard.with_suffix(".index.npz")
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder.
-
-    Forked workers hold it too: when it is free, the last worker of a job that was killed has ended.
-    """
-    with open(folder / _LOCK, "w") as lock:
-        deadline = time.monotonic() + _LOCK_WAIT
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise DatasetError(
-                        f"another job is writing to {show_name(folder)}; wait for it or end it"
-                    ) from None
-                time.sleep(0.05)
-        yield
-
-
-def _line(text: object) -> bytes:
+def one_line(text: object) -> bytes:
+    """Return a text as the bytes of one line."""
     return os.fsencode(str(text).replace("\n", " "))

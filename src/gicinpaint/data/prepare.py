@@ -1,27 +1,38 @@
-"""The prepare job: pack a dataset into shards, or scan it for images that training could not use."""
+"""The prepare job: pack a dataset into shards, the same ones after any interruption, or scan it for bad images."""
 
+import dataclasses
+import fcntl
+import hashlib
 import json
 import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+import torch
 from omegaconf import DictConfig
 
+from gicinpaint.config.atomic_files import remove_partial, write_text
 from gicinpaint.config.validation import ConfigurationError, JobError, build, check_configuration
-from gicinpaint.data.bad_images import scan
+from gicinpaint.data.dataset import LARGEST_SHARE
 from gicinpaint.data.image_io import show_name
-from gicinpaint.data.packing import prepare
-from gicinpaint.data.sources import ImageSource
+from gicinpaint.data.listing import DatasetError
+from gicinpaint.data.order import random_order
+from gicinpaint.data.packing import Packing, Scanned, find_bad, one_line, work_through, write_shard
+from gicinpaint.data.shards import ShardIndex, index_path, is_remote, load_index, read_index
+from gicinpaint.data.sources import ImageSource, NamedFiles, TarShards
+from gicinpaint.data.transforms import Crop
 
-READS = {
-    "check": bool,
-    "output": str | None,
-    "report": str,
-    "workers": int,
-    "seed": int,
-    "data_dir": str,
-}
+READS = {"check": bool, "output": str | None, "report": str, "workers": int, "seed": int, "data_dir": str}
 PARTS = {"train": "train", "val": "validation"}  # folder of the shards: the dataset's key
-
+MANIFEST = "manifest.json"
+_SETTINGS = "settings.json"
+_LOCK = ".lock"
+_LOCK_WAIT = 10.0  # seconds; the workers of a job that was killed end within one
+_CHUNK = 256  # images per task of a scan
 _LOG = logging.getLogger(__name__)
 
 
@@ -42,8 +53,7 @@ def run_prepare(config: DictConfig) -> None:
     if not config.check and config.output is None:
         raise ConfigurationError("output: a folder for the shards is missing; set it with output=<folder>")
     sources = {folder: build(config.dataset[key]) for folder, key in PARTS.items()}
-    counts = " and ".join(f"{len(source):,} {folder}" for folder, source in sources.items())
-    _LOG.info(f"{counts} images")
+    _LOG.info(" and ".join(f"{len(source):,} {folder}" for folder, source in sources.items()) + " images")
     try:
         (_check if config.check else _pack)(config, sources)
     except (ValueError, OSError) as error:
@@ -71,3 +81,220 @@ def _check(config: DictConfig, sources: dict[str, ImageSource]) -> None:
             "or replace them, or set dataset.on_error=skip, which skips up to 1 %"
         )
     _LOG.info(f"all {found.images:,} images can be used; report: {found.report}")
+
+
+def prepare(
+    sources: Mapping[str, ImageSource],
+    output: str | os.PathLike[str],
+    packing: Packing | None = None,
+    *,
+    workers: int = 4,
+    progress: bool = True,
+) -> Path:
+    """Write the shards of every part of a dataset and a manifest.
+
+    Part p goes to `output/p/shard-000000.tar`, ... with an index beside each shard. A shard is a function of the
+    source and the packing alone: interrupted at any moment and started again, the job goes on with the first shard
+    that is not complete and ends with the same bytes. Each shard is written under another name, synced and renamed.
+
+    Args:
+        sources: Images of each part, e.g. train and val.
+        output: Folder to write to.
+        packing: How images are packed.
+        workers: Processes that read and pack.
+        progress: Show a progress bar on the standard error.
+
+    Returns:
+        The path of the manifest: for each part the number of images and bytes, for each shard also its SHA-256, and
+        the images that were left out with the reason.
+
+    Raises:
+        DatasetError: If the folder holds shards of other images or another packing, another job is writing to it, or
+            too many images are bad.
+        ImageError: If an image is bad and `on_error` is "raise".
+    """
+    packing = packing if packing is not None else Packing()
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        remove_partial(folder)  # of a job that was killed
+        _check_settings(folder, sources, packing)
+        parts = {
+            name: _pack_part(source, folder / name, packing, workers, progress) for name, source in sources.items()
+        }
+        manifest = {
+            "packing": dataclasses.asdict(packing),
+            "parts": {name: _describe(folder / name, shards) for name, shards in parts.items()},
+        }
+        write_text(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    return folder / MANIFEST
+
+
+class Scan(NamedTuple):
+    """What a scan found.
+
+    Attributes:
+        images: Number of images that were looked at.
+        bad: Number of those that cannot be used, and of shards that differ from their SHA-256.
+        report: File with a line for each.
+    """
+
+    images: int
+    bad: int
+    report: Path
+
+
+def scan(
+    sources: Mapping[str, ImageSource],
+    report: str | Path,
+    *,
+    crops: Mapping[str, Crop] | None = None,
+    image_size: tuple[int, int] = (256, 256),
+    workers: int = 4,
+    progress: bool = True,
+) -> Scan:
+    """Decode every image of a dataset and write a report with a line per bad one: part, number, file and reason.
+
+    Args:
+        sources: Images of each part, e.g. train and val.
+        report: Text file to write; fields are separated by tabs.
+        crops: Crops by part, to find images that are too small for them as well.
+        image_size: Height and width for them.
+        workers: Processes that read.
+        progress: Show a progress bar on the standard error.
+
+    Returns:
+        The counts and the path of the report.
+    """
+    lines = []
+    for part, source in sources.items():
+        subject = Scanned(source, (crops or {}).get(part), *image_size)
+        tasks = [(chunk,) for chunk in torch.arange(len(source)).split(_CHUNK)]
+        title = f"check {part}" if progress else None
+        found: list[tuple[int, str]] = []
+        for result in work_through(find_bad, subject, tasks, workers, total=len(source), title=title):
+            found += result
+        lines += [f"{part}\t{index}\t{reason}" for index, reason in sorted(found)]
+        if isinstance(source, TarShards):
+            lines += [f"{part}\t-\t{reason}" for reason in _changed_shards(source)]
+    path = Path(report)
+    images = sum(map(len, sources.values()))
+    head = f"# {len(lines)} bad of {images} images: part, number, reason\n"
+    write_text(path, head + "".join(line + "\n" for line in lines))
+    return Scan(images, len(lines), path)
+
+
+def _changed_shards(source: TarShards) -> Iterator[str]:
+    for shard in source.shards:
+        if is_remote(shard):
+            continue
+        recorded = read_index(shard, source.cache).sha256
+        if recorded:
+            with open(shard, "rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != recorded:
+                    yield f"the shard {show_name(shard)} differs from its SHA-256; copy it again or pack it again"
+
+
+def _pack_part(source: ImageSource, folder: Path, packing: Packing, workers: int, progress: bool) -> list[Path]:
+    folder.mkdir(exist_ok=True)
+    remove_partial(folder)
+    order = random_order(len(source), packing.seed, 0)
+    pieces = order.split(packing.images_per_shard)
+    shards = [folder / f"shard-{number:06d}.tar" for number in range(len(pieces))]
+    todo = [number for number, shard in enumerate(shards) if not _is_complete(shard)]
+    done = len(source) - sum(len(pieces[number]) for number in todo)
+    skipped = sum(len(index.skipped) for index in map(_load, set(shards) - {shards[number] for number in todo}))
+    tasks = [(pieces[n], n * packing.images_per_shard, shards[n], packing) for n in todo]
+    for result in work_through(
+        write_shard, source, tasks, workers, total=len(source), done=done, title=folder.name if progress else None
+    ):
+        skipped += len(result)
+        if skipped > LARGEST_SHARE * len(source):
+            raise DatasetError(
+                f"{skipped} of {len(source)} images could not be used so far, more than {LARGEST_SHARE:.0%}; the "
+                f"last: {os.fsdecode(result[-1])}; list all of them with check=true"
+            )
+    return shards
+
+
+def _check_settings(folder: Path, sources: Mapping[str, ImageSource], packing: Packing) -> None:
+    settings = {
+        "packing": dataclasses.asdict(packing),
+        "parts": {name: {"count": len(source), "names": _fingerprint(source)} for name, source in sources.items()},
+    }
+    kept = folder / _SETTINGS
+    if kept.exists():
+        before = json.loads(kept.read_text("utf-8"))
+        changed = [word for word in settings if before.get(word) != settings[word]]
+        if changed:
+            raise DatasetError(
+                f"{show_name(folder)} holds shards that were packed from other images or in another way "
+                f"({' and '.join(changed)} changed); delete it, or choose another output"
+            )
+        return
+    if any(path.name != _LOCK for path in folder.iterdir()):
+        raise DatasetError(f"{show_name(folder)} holds other files; choose an empty folder as output")
+    write_text(kept, json.dumps(settings, indent=1, sort_keys=True) + "\n")
+
+
+def _fingerprint(source: ImageSource) -> str:
+    """Return a hash of the images' names; two folders with equal names and other pixels are not told apart."""
+    digest = hashlib.sha256()
+    if isinstance(source, NamedFiles):  # relative names, so a moved folder is the same; millions in a second
+        digest.update(source.names.data.numpy().data)
+        digest.update(source.names.offsets.numpy().data)
+    else:
+        for index in range(len(source)):
+            digest.update(one_line(source.name(index)) + b"\n")
+    return digest.hexdigest()
+
+
+def _describe(folder: Path, shards: list[Path]) -> dict[str, object]:
+    indices = [_load(shard) for shard in shards]
+    return {
+        "images": sum(map(len, indices)),
+        "bytes": sum(index.shard_bytes for index in indices),
+        "skipped": [os.fsdecode(line) for index in indices for line in index.skipped],
+        "shards": [
+            {
+                "file": f"{folder.name}/{shard.name}",
+                "images": len(index),
+                "bytes": index.shard_bytes,
+                "sha256": index.sha256,
+            }
+            for shard, index in zip(shards, indices, strict=True)
+        ],
+    }
+
+
+def _is_complete(shard: Path) -> bool:
+    index = load_index(index_path(str(shard)))
+    return index is not None and shard.exists() and shard.stat().st_size == index.shard_bytes
+
+
+def _load(shard: Path) -> ShardIndex:
+    index = load_index(index_path(str(shard)))
+    if index is None:
+        raise DatasetError(f"the index of {show_name(shard)} has gone; start the job again")
+    return index
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder.
+
+    Forked workers hold it too: when it is free, the last worker of a job that was killed has ended.
+    """
+    with open(folder / _LOCK, "w") as lock:
+        deadline = time.monotonic() + _LOCK_WAIT
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise DatasetError(
+                        f"another job is writing to {show_name(folder)}; wait for it or end it"
+                    ) from None
+                time.sleep(0.05)
+        yield

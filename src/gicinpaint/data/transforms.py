@@ -1,4 +1,4 @@
-"""From a photograph of any size to the training size: how each dataset crops and resizes.
+"""Crops and augmentation: from an image of any size to the training size.
 
 A crop is an object called as `crop(image, height, width, generator) -> image`: 8-bit RGB images in and out.
 """

@@ -16,9 +16,8 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from gicinpaint.attention.image_grid import to_image
-from gicinpaint.attention.row import AttentionCall, overhear
-from gicinpaint.attention.visualize_offset import colour_legend, colour_offset, relative_offset
+from gicinpaint.attention.attention_map import AttentionCall, colour_legend, colour_offset, overhear, relative_offset
+from gicinpaint.attention.visualize import to_image
 from gicinpaint.data.image_io import FORMATS, decode_image
 from gicinpaint.inference.blending import Blend, check_blend
 from gicinpaint.inference.inpainter import Inpainter

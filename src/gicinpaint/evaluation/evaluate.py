@@ -1,9 +1,11 @@
 """The evaluate job: methods x images x masks, measured alike, as one table with everything needed to repeat it."""
 
+import json
 import re
 import shlex
 import warnings
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,15 +15,19 @@ from hydra.core.hydra_config import HydraConfig
 from lightning import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 
+from gicinpaint.attention.visualize import draw_sheet, to_tensor
+from gicinpaint.config.atomic_files import write_text
 from gicinpaint.config.validation import ConfigurationError, JobError, build, check_configuration
 from gicinpaint.data import CenterCropResize, ImageError
 from gicinpaint.evaluation.compare import Run, figure_class, find_runs, write_comparison
 from gicinpaint.evaluation.images import EvaluationImages, spread
 from gicinpaint.evaluation.measuring import Measurement, MethodResult
 from gicinpaint.evaluation.methods import Checkpoint, Method, try_columns, try_method
-from gicinpaint.evaluation.record import write_record
-from gicinpaint.evaluation.tables import BY_FOLDER, Groups, Table, group_images, write_groups, write_images
+from gicinpaint.evaluation.tables import BY_FOLDER, Table, group_images, write_groups, write_images
+from gicinpaint.models.compositing import composite
+from gicinpaint.training.environment import git_commit, processor_name, versions
 
 READS = {
     "seed": int,
@@ -80,25 +86,22 @@ def evaluate(config: DictConfig) -> None:
         try_method(name, candidate.make(), fabric.device)
     metrics = build(config.metrics)
     try_columns(metrics, images.height, images.width)
-    folder = _make_folder(config.output)
+    folder = Path(config.output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JobError(f"output: cannot make the folder {folder}: {error.strerror}; name another") from error
     fabric.launch()
+    pictured = spread(min(config.pictures, len(images)), len(images)) if config.pictures else []
     measurement = Measurement(
-        images,
-        masks,
-        metrics,
-        folder,
-        spread(min(config.pictures, len(images)), len(images)) if config.pictures else [],
-        fabric,
-        config.batch_size,
-        config.workers,
-        groups,
+        images, masks, metrics, folder, pictured, fabric, config.batch_size, config.workers, groups
     )
     try:
         results, identities = _measure_all(measurement, candidates, mask_manifest)
     except ImageError as error:
         raise JobError(str(error)) from error
     if fabric.is_global_zero:
-        _report(config, measurement, Table(results, config.published), identities, runs, groups)
+        _report(plain, measurement, Table(results, config.published), identities, runs)
 
 
 def build_images(config: DictConfig) -> EvaluationImages:
@@ -120,15 +123,6 @@ def build_images(config: DictConfig) -> EvaluationImages:
         )
     except ValueError as error:
         raise JobError(str(error)) from error
-
-
-def _make_folder(output: str) -> Path:
-    folder = Path(output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise JobError(f"output: cannot make the folder {output}: {error.strerror}; name another") from error
-    return folder
 
 
 def _candidates(config: DictConfig, runs: list[Run], device: torch.device) -> dict[str, Candidate]:
@@ -181,27 +175,66 @@ def _measure_all(
 
 
 def _report(
-    config: DictConfig,
-    measurement: Measurement,
-    table: Table,
-    identities: Mapping[str, Any],
-    runs: list[Run],
-    groups: Groups,
+    config: Mapping[str, Any], measurement: Measurement, table: Table, identities: Mapping[str, Any], runs: list[Run]
 ) -> None:
-    command = shlex.join(["gicinpaint", "evaluate", *HydraConfig.get().overrides.task])
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    write_record(measurement, table, identities, command, plain)
-    write_images(measurement.images.names(), groups, table.results, measurement.folder)
+    """Write all files and print the tables; the configuration is plain data."""
+    images, groups, folder = measurement.images, measurement.groups, measurement.folder
+    _write_record(measurement, table, identities, config)
+    write_images(images.names(), groups, table.results, folder)
     print("\n" + table.text())
     if groups:
-        print("\n".join(write_groups(groups, table.results, measurement.folder)))
+        print("\n".join(write_groups(groups, table.results, folder)))
     if runs:
-        size = (measurement.images.height, measurement.images.width)
-        other = [run.name for run in runs if run.image_size not in (None, size)]
-        print("\n" + "\n".join(write_comparison(runs, table.results, measurement.folder)))
+        other = [run.name for run in runs if run.image_size not in (None, (images.height, images.width))]
+        print("\n" + "\n".join(write_comparison(runs, table.results, folder)))
         if other:
-            print(f"trained on images of another size than {size[0]}x{size[1]}: {', '.join(other)}")
-    print(f"\neverything is in {config.output}", flush=True)
+            print(f"trained on images of another size than {images.height}x{images.width}: {', '.join(other)}")
+    print(f"\neverything is in {config['output']}", flush=True)
+
+
+def _write_record(
+    measurement: Measurement, table: Table, identities: Mapping[str, Any], config: Mapping[str, Any]
+) -> None:
+    """Write results.csv, costs.csv, results.md, results.json and results.png: tables, and all that repeats them."""
+    folder, now, git, place = measurement.folder, datetime.now(UTC), git_commit(), measurement.fabric.device
+    name = torch.cuda.get_device_name(place) if place.type == "cuda" else processor_name()
+    processes, threads = measurement.fabric.world_size, torch.get_num_threads()
+    record = {
+        "command": shlex.join(["gicinpaint", "evaluate", *HydraConfig.get().overrides.task]),
+        "date": now.isoformat(timespec="seconds"),
+        "git": git,
+        "versions": versions(),
+        "device": {"type": place.type, "name": name, "processes": processes, "threads": threads},
+        "seed": config["seed"],
+        **identities,
+        "results": {method: result.summary() for method, result in table.results.items()},
+        "config": config,
+    }
+    write_text(folder / "results.json", json.dumps(record, indent=2) + "\n")
+    write_text(folder / "results.csv", table.csv())
+    write_text(folder / "costs.csv", table.costs_csv())
+    images, masks = identities["images"], identities["masks"]
+    commit = git["commit"][:10] + (" with changes" if git["modified"] else "") if git["commit"] else "unknown"
+    head = (
+        f"{images['count']} images of {images['height']}x{images['width']} (SHA-256 {images['sha256'][:12]}), "
+        f"masks {masks['preset']} (SHA-256 {masks['sha256'][:12]}); {name}, "
+        f"processes: {processes}, threads of each: {threads}; {now:%Y-%m-%d}, commit {commit}."
+    )
+    write_text(folder / "results.md", f"{head}\n\n{table.markdown()}\n")
+    if measurement.pictured:
+        _draw_methods(measurement, list(table.results)).save(folder / "results.png")
+
+
+def _draw_methods(measurement: Measurement, names: list[str]) -> Image.Image:
+    """Draw a row for each pictured image: input, each method's saved completion, ground truth."""
+    images, pictured = measurement.images, measurement.pictured
+    truth = torch.stack([images[index] for index in pictured])
+    mask, _ = measurement.masks(pictured, images.height, images.width)
+    columns = {"input": composite(truth, torch.ones_like(truth), mask)}
+    for name in names:
+        completed = [to_tensor(Image.open(measurement.picture(name, index))) for index in pictured]
+        columns[name.replace("_", " ")] = torch.stack(completed)
+    return draw_sheet({**columns, "ground truth": truth}, smallest_width=128)  # titles need that much room
 
 
 def _fabric(config: DictConfig) -> Fabric:

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import Metric, MetricCollection
 from tqdm import tqdm
 
-from gicinpaint.attention.image_grid import to_image
+from gicinpaint.attention.visualize import to_image
 from gicinpaint.config.atomic_files import write_text
 from gicinpaint.evaluation.images import EvaluationImages
 from gicinpaint.evaluation.methods import Method
@@ -52,6 +53,12 @@ class MethodResult:
     peak_memory_mib: float
     each: dict[str, list[float | None]] = field(default_factory=dict, repr=False)
     groups: dict[str, dict[str, float]] = field(default_factory=dict, repr=False)
+
+    def summary(self) -> dict[str, Any]:
+        """Return values and costs as JSON can hold them: text for an infinite value, None for NaN."""
+        values = {c: None if isnan(v) else v if isfinite(v) else str(v) for c, v in self.values.items()}
+        costs = {"seconds_per_image": self.seconds_per_image, "peak_memory_mib": self.peak_memory_mib}
+        return {"values": values, "images": self.images, **costs}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -177,11 +176,6 @@ def write_images(names: Sequence[str], groups: Groups, results: Mapping[str, Met
         for i, name in enumerate(names)
     ]
     write_text(folder / "images.csv", csv_text(["method", "image", "name", "groups", *columns], rows))
-
-
-def finite(value: float) -> float | str | None:
-    """Return a number as JSON can hold it: text for an infinite one, None for NaN."""
-    return None if math.isnan(value) else value if math.isfinite(value) else str(value)
 
 
 def exact(value: float | None) -> str:

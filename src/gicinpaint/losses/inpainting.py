@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from gicinpaint.losses.adversarial import Adversary, Wasserstein, penalty
+from gicinpaint.losses.adversarial import Adversary, Wasserstein
+from gicinpaint.losses.gradient_penalty import penalty
 from gicinpaint.losses.reconstruction import BoxReconstruction, known_l1
 from gicinpaint.models.compositing import Box
 

@@ -1,4 +1,4 @@
-"""Reconstruction: absolute errors of the hole, discounted by distance, and of the known pixels."""
+"""Reconstruction: absolute errors of the hole with a spatial discount, and of the known pixels."""
 
 import torch
 from torch import Tensor

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from kornia.geometry.bbox import bbox_to_mask
 from torch import Tensor
 
-from gicinpaint.masks.drawing import fill_rectangles
 from gicinpaint.masks.sampler import Device, check_room, draw_integers, hole_window, read_pair, read_range
 from gicinpaint.models.compositing import Box
 
@@ -139,3 +139,33 @@ class CenterMask:
         place = torch.tensor([[top, left]], device=device).repeat(batch_size, 1)  # (B, 2)
         edges = torch.cat([place, place + place.new_tensor(self.box)], 1)
         return fill_rectangles(edges[:, None], height, width), Box(place[:, 0], place[:, 1], *self.box)
+
+
+def fill_rectangles(edges: Tensor, height: int, width: int) -> Tensor:
+    """Draw the union of each image's rectangles.
+
+    Args:
+        edges: First row and column of each rectangle, and the row and column after its last; empty ones are legal.
+        height: Height of the images in pixels.
+        width: Width of the images in pixels.
+
+    Shape:
+        - edges: int64 (B, N, 4): top, left, bottom, right
+        - returned: float32 (B, 1, H, W), {0, 1}
+    """
+    if edges.device.type != "cpu":
+        return _fill_at_once(edges, height, width)
+    mask = torch.zeros(len(edges), 1, height, width)
+    for image, rectangles in zip(mask.numpy()[:, 0], edges.tolist(), strict=True):
+        for top, left, bottom, right in rectangles:
+            image[top:bottom, left:right] = 1
+    return mask
+
+
+def _fill_at_once(edges: Tensor, height: int, width: int) -> Tensor:
+    """Draw the rectangles of a batch with few large steps: an accelerator's way; a processor is slower by it."""
+    b, n, _ = edges.shape
+    top, left, bottom, right = edges.reshape(b * n, 4).float().unbind(-1)
+    corners = torch.stack([left, top, right - 1, top, right - 1, bottom - 1, left, bottom - 1], -1)
+    filled = bbox_to_mask(corners.reshape(b * n, 4, 2), width, height).reshape(b, n, height, width)
+    return filled if n == 1 else filled.amax(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Mask samplers: the protocols, how settings are read and numbers drawn, the local critic's window, mixed samplers."""
+"""Mask samplers: their protocols, how boxes and hole ratios are read, the local critic's window, mixed samplers."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

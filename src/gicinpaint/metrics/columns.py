@@ -4,11 +4,19 @@ from pathlib import Path
 
 from torchmetrics import Metric, MetricCollection
 
-from gicinpaint.metrics.fid import FID
-from gicinpaint.metrics.lpips import LPIPS
 from gicinpaint.metrics.patch_distance import PatchDistance
-from gicinpaint.metrics.region import ImageTV, RegionL1, RegionL2, RegionPSNR, RegionTV, RelativeTV
-from gicinpaint.metrics.whole import SSIM, RelativeL1, RelativeL2
+from gicinpaint.metrics.perceptual import FID, LPIPS
+from gicinpaint.metrics.region import (
+    SSIM,
+    ImageTV,
+    RegionL1,
+    RegionL2,
+    RegionPSNR,
+    RegionTV,
+    RelativeL1,
+    RelativeL2,
+    RelativeTV,
+)
 
 
 def hole_metrics(prefix: str = "") -> MetricCollection:

@@ -1,4 +1,4 @@
-"""The critics: one scores the whole image, one the box around the hole, one every patch.
+"""The critics (discriminators): one scores the whole image, one the box around the hole, one every patch.
 
 Training calls all of them alike: `critic(critic.view(image, box), critic.view(mask, box))`.
 """

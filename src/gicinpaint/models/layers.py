@@ -1,4 +1,4 @@
-"""The layers of the paper's networks: padded convolutions, upsampling, the encoder and decoder of each stage."""
+"""The layers of the paper's networks: padded and dilated convolutions, upsampling, each stage's encoder and decoder."""
 
 from collections.abc import Sequence
 

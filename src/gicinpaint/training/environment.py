@@ -1,4 +1,4 @@
-"""What a result depends on besides its configuration: the code's commit and the versions of packages."""
+"""Reproducibility: what a result depends on besides its configuration: commit, versions of packages, machine."""
 
 import platform
 import subprocess
@@ -41,6 +41,14 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def processor_name() -> str:
+    """Return what the processor calls itself."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else ()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
 
 
 def _git(*arguments: str, folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""What stands between a loss and an optimizer's step: gradients that are not finite are dropped, large ones clipped."""
+"""Gradient clipping, and gradients that are not finite: what stands between a loss and an optimizer's step."""
 
 import logging
 from collections import Counter

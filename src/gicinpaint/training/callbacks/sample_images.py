@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from torch import Tensor, nn
 
-from gicinpaint.attention.image_grid import attention_of, draw_completions
+from gicinpaint.attention.visualize import attention_of, draw_completions
 from gicinpaint.data import Batch
 from gicinpaint.training.callbacks.narrowing import inpainting
 from gicinpaint.training.loggers import show_picture

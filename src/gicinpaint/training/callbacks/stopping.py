@@ -1,4 +1,4 @@
-"""When training ends."""
+"""When training ends: after its last update, or by early stopping."""
 
 from typing import Any
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import golden
-from gicinpaint.attention.visualize_offset import colour_legend, colour_offset, hole_arrows, relative_offset
+from gicinpaint.attention.attention_map import colour_legend, colour_offset, hole_arrows, relative_offset
 
 # Files whose foreground and background differ in size have neither offsets nor a drawing.
 FILES = [path for path in golden.paths("ca_*.npz") if {"flow_rgb", "offset_rel"} <= golden.load(path).keys()]

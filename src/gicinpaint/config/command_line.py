@@ -1,17 +1,22 @@
-"""One line for each way in which a command line can fail to compose."""
+"""The command line: what help pages show, and one line for each way in which it can fail."""
 
 import contextlib
 import io
+import textwrap
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 
-from omegaconf import DictConfig
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gicinpaint.compat import hydra_argument_parser
 from gicinpaint.config.aliases import explain_key, explain_option
 from gicinpaint.config.signatures import arguments
 from gicinpaint.config.validation import closest
+
+_WIDTH = 118
+_ABSENT = object()
 
 
 def complaint_about_options(command_line: Sequence[str]) -> str | None:
@@ -55,6 +60,12 @@ def explain(error: Exception, overrides: Sequence[str] = (), job: str = "") -> s
     if isinstance(error, MissingConfigException):
         return lines[0]  # the rest is the search path
     return "; ".join(line for line in lines if line and not line.startswith("See https"))
+
+
+def register_resolvers() -> None:
+    """Let the pages in `conf/hydra/help` ask for `${help.groups:}` and `${help.setting:key}`."""
+    OmegaConf.register_new_resolver("help.groups", _groups, replace=True)
+    OmegaConf.register_new_resolver("help.setting", _setting, replace=True)
 
 
 def _explain_option(missing: str, options: Sequence[str]) -> str:
@@ -103,3 +114,38 @@ def _known_arguments(node: DictConfig) -> set[str]:
         return set(arguments(node["_target_"]) or ()) if "_target_" in node else set()
     except ImportError:  # the target is wrong too; the key is what was asked about
         return set()
+
+
+def _groups(_root_: DictConfig) -> str:
+    """Return a line for each group that the job reads, with what is chosen now in brackets."""
+    loader = GlobalHydra.instance().config_loader()
+    chosen = {group: name for group, name in _root_.hydra.runtime.choices.items() if not group.startswith("hydra/")}
+    width = max(map(len, chosen), default=0)
+    lines = []
+    for group, name in reversed(chosen.items()):  # Hydra counts from the last default to the first
+        options = loader.get_group_options(group.partition("@")[0])
+        shown = ", ".join(f"[{option}]" if option == name else option for option in options)
+        lines += textwrap.wrap(
+            f"  {group:{width}}   {shown}",
+            _WIDTH,
+            subsequent_indent=" " * (width + 5),
+            break_on_hyphens=False,
+        )
+    return "\n".join(lines)
+
+
+def _setting(key: str, _root_: DictConfig) -> str:
+    """Return a setting as the command line takes it, with its present value."""
+    try:
+        value = OmegaConf.select(_root_, key, default=_ABSENT)
+    except OmegaConfBaseException:  # a value that refers to what is chosen or given only later
+        value = _ABSENT
+    return f"{key}=..." if value is _ABSENT else f"{key}={_typed(value)}"
+
+
+def _typed(value: object) -> str:
+    if OmegaConf.is_list(value):
+        return "[" + ",".join(_typed(item) for item in value) + "]"  # type: ignore[attr-defined]
+    return (
+        {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)
+    )

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from gicinpaint.attention.image_grid import attention_of, draw_completions, draw_sheet, to_image, to_tensor
-from gicinpaint.attention.visualize_offset import colour_legend, colour_offset, relative_offset
+from gicinpaint.attention.attention_map import colour_legend, colour_offset, relative_offset
+from gicinpaint.attention.visualize import attention_of, draw_completions, draw_sheet, to_image, to_tensor
 from gicinpaint.models.generator import CoarseGenerator, Generator
 
 GAP, TITLE = 4, 20  # pixels between pictures, and above them

@@ -8,8 +8,8 @@ from torch import Tensor
 
 import golden
 from gicinpaint.attention import ContextualAttention, FactorizedAttention, ReferenceAttention
+from gicinpaint.attention.attention_map import AttentionCall, overhear
 from gicinpaint.attention.reference import attend, match, spread
-from gicinpaint.attention.row import AttentionCall, overhear
 
 CASES = {
     "one grid": {"foreground": (16, 20), "background": (16, 20)},

@@ -1,0 +1,260 @@
+"""What the benchmarks of networks time: attention alone, the generator, a training step of the whole algorithm."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from lightning import Fabric
+from torch import Tensor
+
+from gicinpaint.attention import ContextualAttention
+from gicinpaint.benchmark.cases import Case, Step, check_parts, floating_point, layout_variants
+from gicinpaint.data import Batch
+from gicinpaint.models.compositing import Box
+from gicinpaint.models.critics import GlobalCritic, LocalCritic
+from gicinpaint.models.generator import Generator
+from gicinpaint.training.module import InpaintingModule
+
+PARTS = ("critic_update", "pair")
+PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+
+
+@dataclass(frozen=True)
+class AttentionWork:
+    """Random features with a hole in the middle, through one layer.
+
+    Args:
+        layer: The layer.
+        channels: Channels of the features.
+        backward: Whether the gradient belongs to the step.
+    """
+
+    layer: ContextualAttention
+    channels: int
+    backward: bool
+
+    def __call__(self, case: Case) -> Step:
+        """Return a forward pass without gradients, or a forward and a backward pass."""
+        shape = (case.batch_size, self.channels, case.height, case.width)
+        features = torch.randn(shape, device=case.device).to(floating_point(case.dtype))
+        mask = _middle_hole(case)
+        if not self.backward:
+            return lambda: self._look(features, mask)
+        features.requires_grad_()
+        weight = torch.randn_like(features)
+
+        def both() -> None:
+            features.grad = None
+            output: Tensor = self.layer(features, mask=mask)
+            output.backward(weight)
+
+        return both
+
+    @torch.inference_mode()
+    def _look(self, features: Tensor, mask: Tensor) -> object:
+        return self.layer(features, mask=mask)
+
+
+@dataclass
+class AttentionBenchmark:
+    """Compare attention backends with each other.
+
+    Args:
+        layers: Attention layers by backend.
+        basis: The backend that the others are compared with.
+        parts: "forward", "forward_backward" or both.
+        sizes: Feature cells, as numbers or pairs (height, width); the image has four times as many along each axis.
+        batch_sizes: Images per step.
+        dtypes: Types of the features.
+        channels: Channels of the features; the paper's network has 128.
+
+    Raises:
+        ValueError: If a part is none of the two.
+    """
+
+    layers: Mapping[str, ContextualAttention]
+    basis: str = "reference"
+    parts: Sequence[str] = ("forward", "forward_backward")
+    sizes: Sequence[int | Sequence[int]] = (64, 128)
+    batch_sizes: Sequence[int] = (1,)
+    dtypes: Sequence[str] = ("float32",)
+    channels: int = 128
+    variants: Sequence[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        check_parts(self.parts, ("forward", "forward_backward"))
+        self.variants = tuple(self.layers)
+
+    def work(self, part: str, variant: str) -> AttentionWork:
+        """Return what sets up a backend's pass."""
+        return AttentionWork(self.layers[variant], self.channels, part == "forward_backward")
+
+
+@dataclass(frozen=True)
+class GeneratorWork:
+    """A masked image with a hole in the middle, through a generator with random weights.
+
+    Args:
+        layer: Attention layer of the second stage, or None.
+        width: Channels at full size.
+        channels_last: Whether weights and images lie in memory pixel by pixel.
+    """
+
+    layer: ContextualAttention | None
+    width: int
+    channels_last: bool
+
+    def __call__(self, case: Case) -> Step:
+        """Return a forward pass."""
+        generator = Generator(self.width, attention=self.layer).eval().to(case.device, floating_point(case.dtype))
+        masked = _images(case)
+        mask = _middle_hole(case)
+        masked = (masked * (1 - mask)).to(floating_point(case.dtype))
+        if self.channels_last:
+            generator = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            masked = masked.contiguous(memory_format=torch.channels_last)
+
+        @torch.inference_mode()
+        def forward() -> object:
+            return generator(masked, mask)
+
+        return forward
+
+
+@dataclass
+class GeneratorBenchmark:
+    """Compare generators by their attention backend and their layout in memory.
+
+    Args:
+        layers: Attention layers by backend; None for the generator without attention.
+        basis: The variant that the others are compared with.
+        layouts: "contiguous", "channels_last" or both.
+        parts: "forward", the only part.
+        sizes: Pixels, multiples of 8, as numbers or pairs (height, width).
+        batch_sizes: Images per step.
+        dtypes: Types of weights and images.
+        width: Channels at full size.
+
+    Raises:
+        ValueError: If a part, a layout or a size is none of those.
+    """
+
+    layers: Mapping[str, ContextualAttention | None]
+    basis: str = "reference contiguous"
+    layouts: Sequence[str] = ("contiguous", "channels_last")
+    parts: Sequence[str] = ("forward",)
+    sizes: Sequence[int | Sequence[int]] = (256, 512)
+    batch_sizes: Sequence[int] = (1,)
+    dtypes: Sequence[str] = ("float32",)
+    width: int = 32
+    variants: Sequence[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        check_parts(self.parts, ("forward",))
+        self.variants = layout_variants(self.layers, self.layouts)
+
+    def work(self, part: str, variant: str) -> GeneratorWork:
+        """Return what sets up a variant's pass."""
+        name, layout = variant.split()
+        return GeneratorWork(self.layers[name], self.width, layout == "channels_last")
+
+
+@dataclass(frozen=True)
+class TrainingWork:
+    """Random images with a hole in the middle, half as high and wide, through `InpaintingModule.training_step`.
+
+    Args:
+        layer: Attention layer of the generator, or None.
+        width: Channels of the generator at full size; the critics have twice as many.
+        pair: Whether the step updates the generator as well as the critics.
+        channels_last: Whether weights and images lie in memory pixel by pixel.
+    """
+
+    layer: ContextualAttention | None
+    width: int
+    pair: bool
+    channels_last: bool
+
+    def __call__(self, case: Case) -> Step:
+        """Return an update of both critics, or of both critics and the generator."""
+        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it greets once per fabric
+        height, width = case.height, case.width
+        module = InpaintingModule(
+            Generator(self.width, attention=self.layer),
+            {
+                "global": GlobalCritic(2 * self.width, (height, width)),
+                "local": LocalCritic(2 * self.width, (height // 2, width // 2)),
+            },
+        )
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        module = module.to(memory_format=layout)
+        fabric = Fabric(accelerator=case.device, devices=1, precision=PRECISIONS[case.dtype])  # type: ignore[arg-type]
+        optimizers, _ = module.configure_optimizers()
+        wrapped, *_ = fabric.setup(module, *optimizers)
+        batch = _batch(case, layout)
+
+        def step() -> None:
+            module.batches_seen = module.critic_steps - 1 if self.pair else 0
+            with fabric.autocast():  # as the trainer does; Fabric would for `forward` alone
+                wrapped.training_step(batch, 0)
+
+        return step
+
+
+@dataclass
+class TrainingStepBenchmark:
+    """Measure critic updates and generator updates; compare attention backends and layouts in memory.
+
+    Args:
+        layers: Attention layers by backend; None for the baseline without attention.
+        basis: The variant that the others are compared with.
+        layouts: "contiguous", "channels_last" or both.
+        parts: "critic_update" (both critics), "pair" (both critics and the generator) or both.
+        sizes: Pixels, multiples of 32, as numbers or pairs (height, width).
+        batch_sizes: Images per step.
+        dtypes: "float32", or "bfloat16" and "float16" for mixed precision.
+        width: Channels of the generator at full size.
+
+    Raises:
+        ValueError: If a part, a layout or a type is none of those.
+    """
+
+    layers: Mapping[str, ContextualAttention | None]
+    basis: str = "tiled contiguous"
+    layouts: Sequence[str] = ("contiguous", "channels_last")
+    parts: Sequence[str] = PARTS
+    sizes: Sequence[int | Sequence[int]] = (256,)
+    batch_sizes: Sequence[int] = (1, 4)
+    dtypes: Sequence[str] = ("float32",)
+    width: int = 32
+    variants: Sequence[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        check_parts(self.parts, PARTS)
+        for dtype in self.dtypes:
+            if dtype not in PRECISIONS:
+                raise ValueError(f"dtypes must be among {', '.join(PRECISIONS)}, got {dtype!r}; correct the list")
+        self.variants = layout_variants(self.layers, self.layouts)
+
+    def work(self, part: str, variant: str) -> TrainingWork:
+        """Return what sets up a variant's step."""
+        name, layout = variant.split()
+        return TrainingWork(self.layers[name], self.width, part == "pair", layout == "channels_last")
+
+
+def _images(case: Case) -> Tensor:
+    return torch.rand(case.batch_size, 3, case.height, case.width, device=case.device).mul(2).sub(1)
+
+
+def _middle_hole(case: Case) -> Tensor:
+    """Return masks whose hole is half as high and wide as the image."""
+    mask = torch.zeros(case.batch_size, 1, case.height, case.width, device=case.device)
+    mask[..., case.height // 4 : 3 * case.height // 4, case.width // 4 : 3 * case.width // 4] = 1
+    return mask
+
+
+def _batch(case: Case, layout: torch.memory_format) -> Batch:
+    places = [torch.full((case.batch_size,), size // 4, device=case.device) for size in (case.height, case.width)]
+    box = Box(places[0], places[1], case.height // 2, case.width // 2)
+    return Batch(_images(case).contiguous(memory_format=layout), _middle_hole(case), box)
