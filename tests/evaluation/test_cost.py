@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from gicinpaint.evaluation.measuring import Cost
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets earlier peaks")

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from gicinpaint.benchmark.cases import Figure, check_parts
-from gicinpaint.benchmark.measure import resident_memory
 from gicinpaint.data import ImageFiles, InpaintingDataModule, InpaintingDataset, Packing, RandomCrop, TarShards, prepare
 from gicinpaint.data.dataset import collate
 from gicinpaint.data.sources import ImageSource
 from gicinpaint.masks.sampler import MaskSampler
+from gicinpaint.training.environment import resident_memory
 
 PARTS = ("speed", "memory")
 IMAGES_PER_SECOND = 150.0  # of a worker process; the goals are those of docs/data.md
@@ -145,7 +145,7 @@ class DataBenchmark:
             next(batches)
             if number in (first, count):
                 (worker,) = multiprocessing.active_children()
-                before, after = after, resident_memory(str(worker.pid)) or 0
+                before, after = after, resident_memory(str(worker.pid))
         yield Figure("memory", f"a worker after {first * self.batch_size:,} images", before / 1e6, "MB")
         yield Figure("memory", f"the same after {count * self.batch_size:,} images", after / 1e6, "MB")
         yield Figure("memory", "growth", 100 * (after / before - 1), "%", most=1)

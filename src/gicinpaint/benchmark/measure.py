@@ -5,7 +5,6 @@ import gc
 import multiprocessing
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from pathlib import Path
 import torch
 
 from gicinpaint.benchmark.cases import Case, Step
+from gicinpaint.training.environment import resident_memory
 
 SHORTEST = 0.05  # seconds of one measurement; shorter steps are repeated within it
 FEWEST = 3  # rounds, whatever the time limit
@@ -197,15 +197,6 @@ def _measure(case: Case, sender: Connection) -> None:
         sender.send(error)
 
 
-def resident_memory(process: int | str = "self", field: str = "VmRSS") -> int | None:
-    """Return the bytes that a process has in memory now (VmRSS) or had at most (VmHWM); None where nobody tells."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{process}/status").read_text().splitlines():
-            if line.startswith(f"{field}:"):
-                return int(line.split()[1]) * 1024
-    return None
-
-
 def _start(device: str) -> int:
     """Forget earlier peaks and return what is held now."""
     if device != "cpu":
@@ -213,17 +204,13 @@ def _start(device: str) -> int:
         return torch.cuda.memory_allocated()
     with contextlib.suppress(OSError):  # only Linux forgets peaks; elsewhere the earlier one is the ground
         Path("/proc/self/clear_refs").write_text("5")
-    return resident_memory() or _peak(device)
+    return resident_memory()
 
 
 def _peak(device: str) -> int:
     if device != "cpu":
         return torch.cuda.max_memory_allocated()
-    if (found := resident_memory(field="VmHWM")) is not None:
-        return found
-    import resource  # absent on Windows, which has no other way here
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resident_memory(field="VmHWM")
 
 
 def load() -> float:

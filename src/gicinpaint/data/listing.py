@@ -71,7 +71,7 @@ def list_folder(folder: str | os.PathLike[str], *, cache_dir: str | os.PathLike[
     """List the image files under a folder, relative to it, in an order that never changes.
 
     A folder's own files come first, in byte order, then its sub-folders in byte order. Links are followed; a folder
-    that is reached twice counts once. Files are taken by suffix (see `images.SUFFIXES`), in upper or lower case;
+    that is reached twice counts once. Files are taken by suffix (see `image_io.SUFFIXES`), in upper or lower case;
     names that start with a dot are left out.
 
     Args:
@@ -107,21 +107,13 @@ def read_list(path: str | os.PathLike[str]) -> Names:
         DatasetError: If the file is missing or cannot be read.
     """
     try:
-        data = Path(path).read_bytes()
+        with open(path, "rb") as file:
+            return Names.of(name for line in file if (name := line.rstrip(b"\r\n")))
     except OSError as error:
         raise DatasetError(
             f"looked for a list of images at {show_name(path)}: {error.strerror}; write one path per line there, "
             "or point to another file"
         ) from None
-    lines = data.split(b"\n") if b"\r" in data else None
-    if lines is not None:
-        return Names.of(line.rstrip(b"\r") for line in lines if line.rstrip(b"\r"))
-    buffer = np.frombuffer(data if data.endswith(b"\n") else data + b"\n", np.uint8)
-    is_end = buffer == ord("\n")
-    ends = np.flatnonzero(is_end)
-    lengths = np.diff(ends, prepend=-1) - 1
-    offsets = np.concatenate([[0], np.cumsum(lengths[lengths > 0])]).astype(np.int64)
-    return Names(_tensor(buffer[~is_end]), _tensor(offsets))
 
 
 def _walk(root: bytes, folders: list[tuple[bytes, int]]) -> Iterator[bytes]:

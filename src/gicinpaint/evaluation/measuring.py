@@ -5,8 +5,6 @@ import ctypes
 import gc
 import hashlib
 import json
-import resource
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +27,7 @@ from gicinpaint.evaluation.methods import Method
 from gicinpaint.masks.sampler import NumberedMasks
 from gicinpaint.metrics import PatchDistance, RegionMetric
 from gicinpaint.training.checkpoint import AtomicCheckpointIO
+from gicinpaint.training.environment import resident_memory
 
 _SECONDS_BETWEEN_SAVES = 15.0
 
@@ -201,23 +200,14 @@ class Cost:
                 ctypes.CDLL(None).malloc_trim(0)
             with contextlib.suppress(OSError):  # only Linux forgets peaks; elsewhere the earlier peak is the start
                 Path("/proc/self/clear_refs").write_text("5")
-            before = _resident("VmRSS")
+            before = resident_memory()
         started = time.perf_counter()
         yield
         if cuda:
             torch.cuda.synchronize(self.device)
         self.seconds += time.perf_counter() - started
-        peak = torch.cuda.max_memory_allocated(self.device) if cuda else _resident("VmHWM")
+        peak = torch.cuda.max_memory_allocated(self.device) if cuda else resident_memory(field="VmHWM")
         self.peak = max(self.peak, peak - before)
-
-
-def _resident(key: str) -> int:
-    """Return the process's resident memory (VmRSS) or its peak (VmHWM) in bytes; always the peak except on Linux."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(f"{key}:"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 class _Progress:

@@ -2,6 +2,8 @@
 
 import platform
 import subprocess
+import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,20 @@ def processor_name() -> str:
     lines = path.read_text().splitlines() if path.is_file() else ()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
+
+
+def resident_memory(process: int | str = "self", field: str = "VmRSS") -> int:
+    """Return the bytes that a process has in memory now (VmRSS) or had at most (VmHWM).
+
+    Where the system does not tell, the peak of this process.
+    """
+    with suppress(OSError):
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1]) * 1024
+    import resource  # absent on Windows, which has no other way here
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _git(*arguments: str, folder: Path) -> str:
