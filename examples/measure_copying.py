@@ -20,9 +20,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from gicinpaint.attention.image_grid import attention_of, draw_sheet, to_tensor
-from gicinpaint.attention.row import overhear
-from gicinpaint.attention.visualize import draw_arrows
+from gicinpaint.attention.attention_map import overhear
+from gicinpaint.attention.visualize import attention_of, draw_arrows, draw_sheet, to_tensor
 from gicinpaint.data import RandomScaleCrop, SamplePhotographs
 from gicinpaint.data.datasets import SAMPLE_TRAIN
 from gicinpaint.models import composite, mask_out
