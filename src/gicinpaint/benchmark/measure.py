@@ -214,5 +214,5 @@ def _peak(device: str) -> int:
 
 
 def load() -> float:
-    """Return how many processes wanted a core during the last minute, on average; 0 where nobody counts."""
+    """Return the load average of the last minute; 0 where the system has none."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0

@@ -1,4 +1,4 @@
-"""What comes when: every batch is a pure function of (seed, position), so a resumed run continues where it stopped."""
+"""Seeds and order: every batch is a pure function of (seed, position), so a resumed run continues where it stopped."""
 
 import hashlib
 from collections.abc import Callable, Iterator

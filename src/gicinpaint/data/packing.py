@@ -1,4 +1,4 @@
-"""Work on every image of a dataset in several processes: pack them into shards, or find those that are of no use."""
+"""Work on every image of a dataset in several processes: pack them into shards, or find those that cannot be used."""
 
 import dataclasses
 import hashlib

@@ -49,7 +49,7 @@ _NAME = re.compile(r"[^/\\\0]{1,200}")
 
 
 class Candidate(NamedTuple):
-    """A method that waits for its turn: how to build it, and plain data that tells it from others."""
+    """A method to measure: how to build it, and plain data that tells it from others."""
 
     make: Callable[[], Method]
     identity: Any

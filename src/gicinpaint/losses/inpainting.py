@@ -15,11 +15,11 @@ Terms = dict[str, Tensor]  # scalars by the names that the log gives them; "tota
 
 
 class CriticLoss(NamedTuple):
-    """What one critic and the generator play, and what it weighs.
+    """The adversarial loss between one critic and the generator, and its weights.
 
     Attributes:
         adversary: What they minimise against each other.
-        weight: Weight of the critic's verdict in the generator's loss.
+        weight: Weight of the critic's scores in the generator's loss.
         penalty_weight: Weight of the gradient penalty in the critic's loss; 0 leaves it out.
     """
 
@@ -32,7 +32,7 @@ class InpaintingLoss:
     """All losses of the training algorithm and the weights that join them.
 
     Args:
-        adversary: What critics and generator play, or None to train on reconstruction alone.
+        adversary: Adversarial loss of critics and generator, or None to train on reconstruction alone.
         reconstruction: Error of the hole.
         coarse_weight: Weight of the first stage within each reconstruction term, against 1 for the second.
         reconstruction_weight: Weight of the hole's error.
@@ -69,7 +69,7 @@ class InpaintingLoss:
         self._own = {name: loss for name, loss in (critics or {}).items() if loss is not None}
 
     def of_critic(self, name: str) -> CriticLoss | None:
-        """Return what a critic plays and weighs; None on reconstruction alone."""
+        """Return the adversarial loss of a critic with its weights; None on reconstruction alone."""
         if name in self._own:
             return self._own[name]
         weight = self.adversarial_weight * (self.global_weight if name == "global" else 1.0)
@@ -92,7 +92,7 @@ class InpaintingLoss:
             image: Ground truth, (B, 3, H, W), [-1, 1].
             mask: Hole mask, (B, 1, H, W).
             box: Rectangle around each hole.
-            scores: What each critic says of the completed images, by its name.
+            scores: Each critic's scores of the completed images, by its name.
         """
         reconstruction = self.coarse_weight * self.reconstruction(coarse, image, mask, box)
         known = self.coarse_weight * known_l1(coarse, image, mask)
@@ -108,7 +108,7 @@ class InpaintingLoss:
         return {"total": total, **terms}
 
     def critic(self, name: str, real: Tensor, completed: Tensor, gradient_norm: Tensor | None = None) -> Terms:
-        """Return one critic's loss, and what it said, which is for the log alone.
+        """Return one critic's loss, and means of its scores for the log.
 
         Args:
             name: The critic's name.
