@@ -33,7 +33,7 @@ def test_the_sample_set_needs_no_download_and_is_split_by_photograph(monkeypatch
     assert len(train) == 12
     assert {validation.name(i) for i in range(len(validation))} == set(SAMPLE_VALIDATION)
     data = InpaintingDataModule(train, validation, MASK, image_size=SIZE, batch_size=4, workers=0)
-    batch = next(iter(data.train_dataloader()))
+    batch = next(iter(data.train_dataloader())).to_float()
     assert batch.image.shape == (4, 3, SIZE, SIZE)
     assert batch.image.std() > 0.05
 
@@ -115,7 +115,7 @@ def test_the_layout_of_the_archive_is_read(tmp_path, name):
     ]
     data = instantiate(compose_dataset(name, tmp_path, *counts, *size))
     assert (len(data.train), len(data.validation)) == (2, 1)
-    batch = next(iter(data.train_dataloader()))
+    batch = next(iter(data.train_dataloader())).to_float()
     expected = torch.tensor([200.0, 100.0, 50.0]).div(127.5).sub(1).view(1, 3, 1, 1).expand(2, 3, 48, 48)
     torch.testing.assert_close(batch.image, expected, atol=4 / 127.5, rtol=0)  # JPEG rounds a plain colour by little
     if name != "celeba_hq":  # whose split, and so the number of images, is the user's
