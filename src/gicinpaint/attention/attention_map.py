@@ -71,14 +71,17 @@ class AttentionCall:
     def _spread(self, foreground: Tensor, background: Tensor, query: tuple[int, int]) -> Tensor:
         """Sum along the diagonals of the grids flattened by columns, of those flattened by rows; (hb, wb)."""
         (h, w), (hb, wb) = foreground.shape[-2:], background.shape[-2:]
-        matched = _Matcher(foreground, background, self.patch_size)
-        reach = self.propagation_size // 2
+        size, reach = self.patch_size, self.propagation_size // 2
+        padded, norm = F.pad(foreground, [size // 2] * 4), key_norm(background, size)[0]
         total = background.new_zeros(wb * hb)
         for down in _steps(query[1] * h + query[0], h * w, reach):
             column, row = divmod(query[1] * h + query[0] + down, h)
             along = background.new_zeros(hb * wb)
             for right in _steps(row * w + column, h * w, reach):
-                along += _shifted(matched(divmod(row * w + column + right, w)).flatten(), right)
+                top, left = divmod(row * w + column + right, w)
+                patch = padded[..., top : top + size, left : left + size]
+                matched = F.conv2d(background, patch, padding=size // 2)[0, 0] / norm
+                along += _shifted(matched.flatten(), right)
             total += _shifted(along.reshape(hb, wb).t().flatten(), down)
         return total.reshape(wb, hb).t()
 
@@ -104,16 +107,8 @@ def overhear(attention: ContextualAttention) -> Iterator[list[AttentionCall]]:
         foreground: Tensor, background: Tensor, valid: Tensor, **settings: Any
     ) -> Tensor | tuple[Tensor, Tensor]:
         length = settings["propagation_size"] if settings["propagate"] else 1
-        calls.append(
-            AttentionCall(
-                foreground.detach(),
-                background.detach(),
-                valid,
-                settings["patch_size"],
-                length,
-                settings["softmax_scale"],
-            )
-        )
+        size, scale = settings["patch_size"], settings["softmax_scale"]
+        calls.append(AttentionCall(foreground.detach(), background.detach(), valid, size, length, scale))
         return backend(foreground, background, valid, **settings)
 
     attention.backend = noting
@@ -222,22 +217,6 @@ def hole_arrows(offset: Tensor, mask: Tensor, every: int = 1) -> list[Tensor]:
         ends = torch.stack([cells, sources[:, cells[:, 0], cells[:, 1]].t()], dim=1)
         arrows.append((ends + 0.5) * size - 0.5)
     return arrows
-
-
-class _Matcher:
-    """Products of one query's patch with all normalised key patches."""
-
-    def __init__(self, foreground: Tensor, background: Tensor, patch_size: int) -> None:
-        reach = patch_size // 2
-        self.padded = F.pad(foreground, (reach, reach, reach, reach))
-        self.background = background
-        self.norm = key_norm(background, patch_size)[0]
-        self.size = patch_size
-
-    def __call__(self, query: tuple[int, int]) -> Tensor:
-        row, column = query
-        patch = self.padded[..., row : row + self.size, column : column + self.size]
-        return F.conv2d(self.background, patch, padding=self.size // 2)[0, 0] / self.norm
 
 
 def _steps(place: int, count: int, reach: int) -> range:

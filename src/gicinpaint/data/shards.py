@@ -5,7 +5,6 @@ import dataclasses
 import fcntl
 import glob
 import hashlib
-import itertools
 import os
 import re
 import tarfile
@@ -40,17 +39,12 @@ def expand(path: str | os.PathLike[str] | Sequence[str]) -> list[str]:
         DatasetError: If a URL holds a pattern, which cannot be listed everywhere.
     """
     if not isinstance(path, (str, os.PathLike)):
-        return list(itertools.chain.from_iterable(expand(item) for item in path))
+        return [shard for item in path for shard in expand(item)]
     place = os.fspath(path)
-    counted = _RANGE.search(place)
-    if counted:
+    if counted := _RANGE.search(place):
         first, last = counted.groups()
         numbers = (f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1))
-        return list(
-            itertools.chain.from_iterable(
-                expand(place[: counted.start()] + number + place[counted.end() :]) for number in numbers
-            )
-        )
+        return expand([place[: counted.start()] + number + place[counted.end() :] for number in numbers])
     if is_remote(place):
         if "*" in place:
             raise DatasetError(f"cannot list {place}: name remote shards by a range, e.g. shard-{{000000..000439}}.tar")

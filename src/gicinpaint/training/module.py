@@ -89,9 +89,7 @@ class InpaintingModule(LightningModule):
         if loss.adversary is not None:
             self.critics.update({name: critic for name, critic in (critics or {}).items() if critic is not None})
             if not self.critics:
-                raise ValueError(
-                    "an adversarial loss needs a critic, got none; pass one or use a loss without adversary"
-                )
+                raise ValueError("an adversarial loss needs a critic, got none; pass one, or a loss without adversary")
         self.loss = loss
         self.generator_optimizer = generator_optimizer
         self.critic_optimizer = critic_optimizer
@@ -125,9 +123,7 @@ class InpaintingModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the critics, the generator or both from one batch."""
         micro_batches = split(batch, self.micro_batches)
-        completion = (
-            None  # of a whole batch: it serves both updates; a micro-batch is completed again, which saves memory
-        )
+        completion = None  # of a whole batch, for both updates; a micro-batch is completed again, to save memory
         if len(micro_batches) == 1:
             with torch.set_grad_enabled(self.updates_generator):
                 completion = self._complete(batch)
