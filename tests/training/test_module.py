@@ -295,7 +295,7 @@ def test_a_frozen_part_outside_a_list_is_reported() -> None:
 
 
 def test_an_adversary_without_critic_is_reported() -> None:
-    with pytest.raises(ValueError, match="an adversarial loss needs a critic, got none; pass one, or a loss without adversary"):
+    with pytest.raises(ValueError, match="needs a critic, got none; pass one, or a loss without adversary"):
         InpaintingModule(Generator(2))
 
 
