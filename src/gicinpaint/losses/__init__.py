@@ -6,6 +6,7 @@ from gicinpaint.losses.inpainting import CriticLoss, InpaintingLoss, Terms
 from gicinpaint.losses.reconstruction import (
     BoxReconstruction,
     HoleReconstruction,
+    ImageReconstruction,
     discounted_l1,
     hole_discount,
     known_l1,
@@ -18,6 +19,7 @@ __all__ = [
     "CriticLoss",
     "Hinge",
     "HoleReconstruction",
+    "ImageReconstruction",
     "InpaintingLoss",
     "LeastSquares",
     "NonSaturating",

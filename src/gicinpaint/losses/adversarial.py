@@ -31,11 +31,18 @@ class Wasserstein:
 
 
 class Hinge:
-    """Scores pushed beyond -1 and 1 (Lim and Ye 2017)."""
+    """Scores pushed beyond -1 and 1 (Lim and Ye 2017).
+
+    Args:
+        scale: Factor on the critic's loss; the second paper's released code has 0.5.
+    """
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
 
     def critic_loss(self, real: Tensor, completed: Tensor) -> Tensor:
-        """Return the mean distance of real scores below 1 plus that of completed scores above -1."""
-        return F.relu(1 - real).mean() + F.relu(1 + completed).mean()
+        """Return the mean distance of real scores below 1 plus that of completed scores above -1, scaled."""
+        return self.scale * (F.relu(1 - real).mean() + F.relu(1 + completed).mean())
 
     def generator_loss(self, completed: Tensor) -> Tensor:
         """Return the negative mean score."""

@@ -163,6 +163,19 @@ class HoleReconstruction:
         return _region_mean(error, mask.to(image.dtype))
 
 
+class ImageReconstruction:
+    """Absolute error of the whole image, known pixels included, without discount.
+
+    Source:
+        Released code of Yu et al. 2019, `ae_loss`; give `InpaintingLoss` a known_weight of 0 beside it.
+    """
+
+    def __call__(self, prediction: Tensor, image: Tensor, mask: Tensor, box: Box) -> Tensor:
+        """Return the loss, a scalar, of (B, C, H, W) images."""
+        check_like(prediction, image, "prediction", "image")
+        return (prediction - image).abs().mean()
+
+
 def _region_mean(values: Tensor, region: Tensor) -> Tensor:
     """Mean over images of each image's mean inside its region, (B or 1, 1, H, W); an empty region counts as 0."""
     pixels = region.sum(dim=(1, 2, 3)) * values.shape[1]

@@ -3,6 +3,7 @@
 from gicinpaint.masks.files import MaskFolder, hole_of_image, read_mask_file
 from gicinpaint.masks.fixed import FixedMasks, free_form, paper_center, paper_random
 from gicinpaint.masks.free_form import FreeFormMask
+from gicinpaint.masks.free_form_v2 import FreeFormV2Mask
 from gicinpaint.masks.rectangle import CenterMask, RectangleMask
 from gicinpaint.masks.sampler import MaskSampler, MixedMask
 
@@ -10,6 +11,7 @@ __all__ = [
     "CenterMask",
     "FixedMasks",
     "FreeFormMask",
+    "FreeFormV2Mask",
     "MaskFolder",
     "MaskSampler",
     "MixedMask",
