@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 from torch import nn
 
 import golden
-from gicinpaint import ContextualAttention, GatedGenerator
+from gicinpaint import ContextualAttention, GatedGenerator, Inpainter, PatchCritic
 from gicinpaint.models import GatedConvolution, composite
+from gicinpaint.models.compositing import Box
 from gicinpaint.models.layers import Convolution, Upsample
 from gicinpaint.weights import convert
 
@@ -181,3 +182,50 @@ def test_a_sketch_that_does_not_fit_is_named() -> None:
         GatedGenerator(4)(masked, mask, sketch=mask)
     with pytest.raises(ValueError, match=r"sketch must have the image's height and width \(16, 16\), got \(8, 16\)"):
         GatedGenerator(4, guided=True)(masked, mask, sketch=mask[..., :8, :])
+
+
+def gradients_of(loss: torch.Tensor, network: nn.Module) -> dict[str, torch.Tensor]:
+    names, weights = zip(*network.named_parameters(), strict=True)
+    return dict(zip(names, torch.autograd.grad(loss, weights, retain_graph=True), strict=True))
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS.values(), ids=ATTENTIONS)
+@pytest.mark.parametrize("path", golden.paths_v2("e2e_*.npz"), ids=lambda path: path.stem)
+def test_losses_and_gradients_of_both_networks_equal_the_golden_ones(
+    path: Path, attention: ContextualAttention
+) -> None:
+    values = golden.load(path)
+    meta, weights = values["meta"], convert(golden.tensorflow_variables(values))
+    generator, critic = GatedGenerator(meta["cnum_generator"], attention), PatchCritic(meta["cnum_discriminator"])
+    generator.load_state_dict(weights["generator"])
+    critic.load_state_dict(weights["patch_critic"])
+    loss = instantiate(OmegaConf.load(CONF.parent / "loss" / "hinge_v2.yaml"), _convert_="all")
+    image, mask = values["batch_data"] / 127.5 - 1, values["mask"].expand(2, -1, -1, -1)
+    completion = generator(values["x"], mask)
+    completed = composite(image, completion.refined, mask)
+    real, fake = critic(torch.cat([image, completed]), torch.cat([mask, mask])).chunk(2)
+    box = Box(torch.zeros(2), torch.zeros(2), *mask.shape[-2:])
+    terms = loss.generator(completion.coarse, completion.refined, image, mask, box, {"patch": fake})
+    torch.testing.assert_close(terms["total"], values["g_loss"], atol=1e-4, rtol=1e-4)
+    total = loss.critic("patch", real, fake)["total"]
+    torch.testing.assert_close(total, values["d_loss"], atol=1e-4, rtol=1e-4)
+    vectors = {name: value for name, value in golden.tensorflow_variables(values).items() if name.endswith("/u")}
+    for part, found, loss_name, rest in (
+        ("generator", gradients_of(terms["total"], generator), "g_loss", {}),
+        ("patch_critic", gradients_of(total, critic), "d_loss", vectors),  # u has no gradient
+    ):
+        expected = convert(rest | golden.tensorflow_gradients(values, loss_name))[part]
+        golden.assert_gradients_equal(found, {name: expected[name] for name in found}, 1e-4)
+
+
+@pytest.mark.skipif(not golden.SHARED_V2.is_dir(), reason="the checkpoint of 298 entries is not beside this checkout")
+def test_a_checkpoint_of_the_second_papers_code_fills_as_its_own_script_does() -> None:
+    values = golden.load(golden.SHARED_V2 / "server_c8_64x96.npz")
+    inpainter = Inpainter.from_checkpoint(golden.SHARED_V2 / "ckpt_c8", device="cpu")
+    image, mask = (values[name][0].numpy().transpose(1, 2, 0) for name in ("image_u8", "mask_u8"))
+    hole = mask[..., 0] > 127
+    filled = inpainter(np.ascontiguousarray(image[..., ::-1]), hole)  # the authors read blue, green, red
+    expected = values["result_u8"][0].numpy().transpose(1, 2, 0).astype(int)
+    found = filled[..., ::-1].astype(int)
+    assert np.abs(found - expected)[hole].max() <= 1
+    assert np.array_equal(found[~hole], image[~hole])  # theirs are one level low at times
