@@ -190,7 +190,7 @@ def hole_arrows(offset: Tensor, mask: Tensor, every: int = 1) -> list[Tensor]:
     Args:
         offset: Absolute (row, column) of each patch's source.
         mask: Hole mask; 1 = hole.
-        every: Take the cells of every so many rows and columns of the grid.
+        every: Take every n-th row and column of the grid.
 
     Shape:
         - offset: (B, 2, h, w), integer

@@ -258,7 +258,7 @@ def add_diagonal(source: Tensor, out: Tensor, reach: int, query_step: int, key_s
 def scratch_for(
     arena: Arena, foreground: Tensor, columns: int, keys: Keys, most: int, corners: int, backward: bool
 ) -> Scratch:
-    """Take the buffers for blocks of most rows with so many wanted columns, and so many corners of the key grid."""
+    """Take buffers for blocks of `most` rows and `columns` wanted columns, with `corners` corners of the key grid."""
     batch, _, height, width = foreground.shape
     shared = most + keys.spread - (-keys.spread // width)
     padded = min(height, shared + keys.reach) * (width + keys.reach) * keys.padded_count

@@ -38,7 +38,7 @@ def wrapped(position: int, height: int, width: int) -> tuple[int, slice, slice]:
 
 
 class BlockScores:
-    """Scores for blocks of at most so many rows of a query grid, from the first to the last.
+    """Scores for blocks of at most `most` rows of a query grid, from the first to the last.
 
     The foreground, (B, C, h, w), has the `inner` columns, whose scores are wanted, and those that they need besides.
     Matched scores go to memory for all rows, (B, h, w, keys), where it is given.

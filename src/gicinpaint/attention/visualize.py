@@ -33,7 +33,7 @@ def draw_attention(generator: nn.Module, image: Tensor, mask: Tensor, every: int
         generator: Maps (masked, mask) to a `Completion`; it must have an attention layer.
         image: Ground truth.
         mask: Hole mask; 1 = hole.
-        every: Draw the arrows of every so many rows and columns of patches. Default: at most 16 of either.
+        every: Draw every n-th row and column of arrows. Default: at most 16 rows and columns.
 
     Shape:
         - image: (B, 3, H, W), [-1, 1]
@@ -105,7 +105,7 @@ def draw_arrows(image: Tensor, mask: Tensor, offset: Tensor, every: int | None =
         image: What lies under the arrows, usually the completed image.
         mask: Hole mask; 1 = hole. Its outline is drawn in white.
         offset: Absolute (row, column) of each patch's source.
-        every: Take the patches of every so many rows and columns. Default: at most 16 of either.
+        every: Take every n-th row and column of patches. Default: at most 16 rows and columns.
         zoom: Factor by which the picture is larger than the image.
 
     Shape:

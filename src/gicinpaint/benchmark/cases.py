@@ -146,7 +146,7 @@ class FigureBenchmark(Protocol):
     """A benchmark that measures figures instead of cases."""
 
     def figures(self, rounds: int) -> Iterator[Figure]:
-        """Return the figures one after the other, the best of so many rounds where something is repeated."""
+        """Return the figures one after the other, the best of several rounds where something is repeated."""
         ...
 
 

@@ -68,7 +68,7 @@ class DataBenchmark:
         self.scratch = scratch
 
     def figures(self, rounds: int) -> Iterator[Figure]:
-        """Return the figures one after the other, the best of so many rounds where something is repeated."""
+        """Return the figures one after the other, the best of several rounds where something is repeated."""
         torch.set_num_threads(1)  # as in a worker process
         with tempfile.TemporaryDirectory(dir=self.scratch) as scratch:
             folder = Path(scratch)

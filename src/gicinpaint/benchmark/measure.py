@@ -99,14 +99,14 @@ class Measuring:
             self.limits.seconds,
             lambda name: self.after_each(by_name[name]),
         )
-        ground = statistics.median(times[self.basis]) if self.basis in times else None
+        basis_seconds = statistics.median(times[self.basis]) if self.basis in times else None
         results = []
         for case in cases:
             if case.variant not in times:
                 results.append(CaseResult(case, left_out=reasons[case]))
                 continue
             seconds = times[case.variant]
-            ratio = ground / statistics.median(seconds) if ground else None
+            ratio = basis_seconds / statistics.median(seconds) if basis_seconds else None
             results.append(CaseResult(case, seconds, memory.get(case), ratio))
             self._last[case.curve] = results[-1]
         return results
@@ -202,7 +202,7 @@ def _start(device: str) -> int:
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
-    with contextlib.suppress(OSError):  # only Linux forgets peaks; elsewhere the earlier one is the ground
+    with contextlib.suppress(OSError):  # only Linux forgets peaks; elsewhere the earlier one is the start
         Path("/proc/self/clear_refs").write_text("5")
     return resident_memory()
 

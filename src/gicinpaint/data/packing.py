@@ -172,7 +172,7 @@ def work_through(
             if "DataLoader worker" not in str(error):
                 raise
             raise DatasetError(
-                "a worker process was killed, perhaps for want of memory; start the job again, it goes on where it "
+                "a worker process was killed, perhaps because memory ran out; start the job again, it goes on where it "
                 "stopped, with fewer workers if need be"
             ) from None
         finally:

@@ -113,7 +113,7 @@ class InpaintingLoss:
         Args:
             name: The critic's name.
             real: Its scores of real images, of any shape.
-            completed: Its scores of completed images, likewise.
+            completed: Its scores of completed images, of the same shape.
             gradient_norm: Norm of its gradient in each hole, (B,); needed where the penalty has a weight.
 
         Returns:
