@@ -1,10 +1,12 @@
 """What is installed: a wheel with every module and every yaml, in an environment without torchvision."""
 
+import ast
 import importlib.util
 import os
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,22 @@ def test_the_old_name_of_the_authors_weights_goes_on_working_and_says_where_it_m
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert result.stdout == "gicinpaint.official moved to gicinpaint.weights; import from there\nTrue True\n"
+
+
+MODULES = sorted((ROOT / "src" / "gicinpaint").rglob("*.py"))
+
+
+def test_no_two_files_have_one_name() -> None:
+    names = Counter(path.name for path in MODULES if path.name != "__init__.py")
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_no_two_classes_have_one_name() -> None:
+    found = [node for path in MODULES for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    names = Counter(node.name for node in found if isinstance(node, ast.ClassDef))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_no_file_is_longer_than_300_lines() -> None:
+    lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    assert {name: length for name, length in lengths.items() if length > 300} == {}

@@ -23,7 +23,7 @@ from gicinpaint.data import DatasetError
 from gicinpaint.inference.blending import Blend, check_blend
 from gicinpaint.inference.canvas import HoleColour, read_colour
 from gicinpaint.inference.engine import FillTask, read_task
-from gicinpaint.inference.files import Loaded, Masks, Reader, Writer, open_source, result_names, result_paths
+from gicinpaint.inference.image_files import Loaded, Masks, Reader, Writer, open_source, result_names, result_paths
 from gicinpaint.inference.inpainter import Inpainter
 from gicinpaint.inference.regions import Method
 from gicinpaint.weights.pretrained import find_default, load_generator
