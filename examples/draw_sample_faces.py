@@ -21,10 +21,6 @@ PORTRAITS = (
     ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg", (121, 98, 391, 368)),
 )
 HOLES = ((32, 32, 96, 96), (28, 36, 100, 64), (44, 52, 84, 112))  # top, left, bottom, right
-    (32, 32, 96, 96),
-    (28, 36, 100, 64),
-    (44, 52, 84, 112),
-)  # top, left, bottom, right: middle, eyes, nose and mouth
 
 
 def portrait(package: str, path: str, window: tuple[int, int, int, int]) -> Image.Image:
