@@ -48,7 +48,7 @@ TRAINING = {"speed/images_per_second", "speed/waiting_share", "speed/hours_left"
 VALIDATION = {
     f"validation/{row}/hole/{column}"
     for row in ("mean_colour", "coarse", "completed")
-    for column in ("l1", "l2", "psnr", "tv", "patch_distance")
+    for column in ("l1", "l2", "psnr", "tv", "tv_ratio", "patch_distance")
 }
 CURVES = CRITIC | GENERATOR | TRAINING | VALIDATION
 PICTURES = {"pictures/completions", "pictures/attention"}

@@ -255,7 +255,7 @@ def test_validation_measures_both_stages_in_the_hole() -> None:
     for stage, metric in stages.items():
         assert figures[f"validation/{stage}/hole/l1"] == pytest.approx(metric.compute().item())
     columns = {name.rsplit("/", 1)[1] for name in figures if name.startswith("validation/completed/hole/")}
-    assert columns == {"l1", "l2", "psnr", "tv", "patch_distance"}
+    assert columns == {"l1", "l2", "psnr", "tv", "tv_ratio", "patch_distance"}
     assert all(math.isfinite(value) for value in figures.values())
 
 
