@@ -114,10 +114,11 @@ def _run(job: str, overrides: list[str]) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from gicinpaint.config.aliases import first_names
-    from gicinpaint.config.command_line import complaint_about_options, explain, register_resolvers
+    from gicinpaint.config.command_line import complaint_about_options, explain, quote_values, register_resolvers
 
     register_resolvers()
     overrides = first_names(overrides, job)
+    overrides = quote_values(overrides)
     overrides = sorted(overrides, key=lambda word: word not in ("-m", "--multirun"))  # Hydra refuses it among others
     if complaint := complaint_about_options(overrides):
         _say(complaint)

@@ -23,9 +23,19 @@ class _MovedModule(ModuleType):
         return getattr(import_module(self._new), name)
 
 
+_MOVED = {
+    "gicinpaint.evaluation.masks": "gicinpaint.evaluation",
+    "gicinpaint.filling.hole": "gicinpaint.inference.canvas",
+    "gicinpaint.inpainter": "gicinpaint.inference.inpainter",
+    "gicinpaint.official": "gicinpaint.weights",
+    "gicinpaint.record": "gicinpaint.training.run_record",
+}
+
+
 def register_moved_modules() -> None:
-    """Let `import gicinpaint.official` go on working."""
-    sys.modules.setdefault("gicinpaint.official", _MovedModule("gicinpaint.official", "gicinpaint.weights"))
+    """Let imports from the places of earlier versions go on working."""
+    for old, new in _MOVED.items():
+        sys.modules.setdefault(old, _MovedModule(old, new))
 
 
 def hydra_argument_parser() -> argparse.ArgumentParser:

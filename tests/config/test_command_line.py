@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from gicinpaint.cli import JOBS, main
+from gicinpaint.config.command_line import quote_values, register_resolvers
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -71,3 +74,35 @@ def test_what_a_page_shows_can_be_typed(capsys: pytest.CaptureFixture[str]) -> N
     settings = [line.split()[-1] for line in lines[start : lines.index("", start)]]
     assert len(settings) > 10
     assert page(capsys, "train", *settings) == lines
+
+
+@pytest.mark.parametrize("value", ["søppel/bilde 1.png", "写真", "naïve-2.jpg", "Ωμέγα/*.png"])
+def test_letters_beyond_ascii_need_no_quotes(value: str) -> None:
+    (quoted,) = quote_values([f"input={value}"])
+    assert OverridesParser.create().parse_override(quoted).value() == value
+
+
+@pytest.mark.parametrize("value", ["007", "2025", "1e3", "-5", "3.10", "1_000", "inf", "nan"])
+def test_numbers_are_names_where_a_path_belongs_and_numbers_elsewhere(value: str) -> None:
+    quoted = quote_values([f"output={value}", f"hydra.run.dir={value}", f"+resume={value}", f"seed={value}"])
+    parser = OverridesParser.create()
+    assert [parser.parse_override(text).value() for text in quoted[:3]] == [value] * 3
+    assert quoted[3] == f"seed={value}"
+
+
+def test_what_hydra_understands_is_left_alone() -> None:
+    words = ["-m", "input='é'", 'input="é"', "names=[é,ü]", "output=${name}é", "a=1,2", "input=", "~é", "output=plain"]
+    assert quote_values(words) == words
+
+
+def test_a_run_folder_is_that_of_the_results_or_lies_below_outputs(tmp_path: Path) -> None:
+    register_resolvers()
+    (tmp_path / "v1.5").mkdir()
+
+    def folder(output: str | None) -> str:
+        return str(OmegaConf.create({"output": output, "dir": "${folder_of_output:outputs/now}"}).dir)
+
+    assert folder("${hydra:runtime.output_dir}") == folder(None) == "outputs/now"
+    assert folder("results/all") == "results/all"
+    assert folder("results/one.webp") == "results"
+    assert folder(f"{tmp_path}/v1.5") == f"{tmp_path}/v1.5"  # a folder whose name looks like a file's

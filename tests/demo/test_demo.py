@@ -22,7 +22,7 @@ pytest.importorskip("starlette", reason="starlette is not installed: pip install
 
 from gicinpaint.config.validation import ConfigurationError, JobError
 from gicinpaint.demo.application import Application
-from gicinpaint.demo.filler import AbandonedError, BusyError, Filler, ServerLimits, TooLargeError, grown, sources
+from gicinpaint.demo.filler import AbandonedError, BusyError, Filler, Limits, TooLargeError, grown, sources
 from gicinpaint.demo.server import demo
 from gicinpaint.inference.inpainter import Filled, Inpainter
 from gicinpaint.models.generator import Generator
@@ -65,7 +65,7 @@ def width_of(answer: Any) -> int:
 
 def test_images_are_filled_in_order_and_more_than_may_wait_are_turned_away() -> None:
     inpainter = Waiting()
-    filler = Filler(inpainter, ServerLimits(waiting=3))  # type: ignore[arg-type]
+    filler = Filler(inpainter, Limits(waiting=3))  # type: ignore[arg-type]
     answers = [filler.submit(png(width), white(width)) for width in (8, 9, 10)]
     with pytest.raises(BusyError, match="3 images are waiting already"):
         filler.submit(png(11), white(11))
@@ -87,7 +87,7 @@ class Uploaded(io.BytesIO):
 
 def test_a_file_that_waits_is_not_in_memory() -> None:
     inpainter = Waiting()
-    filler = Filler(inpainter, ServerLimits(waiting=9))  # type: ignore[arg-type]
+    filler = Filler(inpainter, Limits(waiting=9))  # type: ignore[arg-type]
     files = [(Uploaded(png(width).getvalue()), Uploaded(white(width).getvalue())) for width in (8, 9, 10)]
     answers = [filler.submit(*pair) for pair in files]
     assert inpainter.begun.wait(20)
@@ -99,7 +99,7 @@ def test_a_file_that_waits_is_not_in_memory() -> None:
 
 def test_an_answer_that_nobody_waits_for_is_left_out_or_stops_at_the_next_operation() -> None:
     inpainter = Waiting()
-    filler = Filler(inpainter, ServerLimits(waiting=3))  # type: ignore[arg-type]
+    filler = Filler(inpainter, Limits(waiting=3))  # type: ignore[arg-type]
     running, waiting, wanted = (filler.submit(png(width), white(width)) for width in (8, 9, 10))
     assert inpainter.begun.wait(20)
     filler.abandon([running, waiting])
@@ -113,7 +113,7 @@ def test_an_answer_that_nobody_waits_for_is_left_out_or_stops_at_the_next_operat
 
 def test_a_filler_that_is_stopped_leaves_nothing_running() -> None:
     inpainter = Waiting()
-    filler = Filler(inpainter, ServerLimits())  # type: ignore[arg-type]
+    filler = Filler(inpainter, Limits())  # type: ignore[arg-type]
     running, waiting = filler.submit(png(8), white(8)), filler.submit(png(8), white(8))
     assert inpainter.begun.wait(20)
     filler.stop()
@@ -125,7 +125,7 @@ def test_a_filler_that_is_stopped_leaves_nothing_running() -> None:
 
 def test_a_client_that_leaves_takes_its_image_out_of_the_queue() -> None:
     inpainter = Waiting()
-    filler = Filler(inpainter, ServerLimits())  # type: ignore[arg-type]
+    filler = Filler(inpainter, Limits())  # type: ignore[arg-type]
     application = Application(filler, [])
     line = "a-line"
     parts = [("image", png(8).getvalue()), ("mask", white(8).getvalue())]
@@ -186,9 +186,21 @@ def test_a_client_that_leaves_takes_its_image_out_of_the_queue() -> None:
 def test_what_cannot_be_filled_is_named(
     image: io.BytesIO, mask: io.BytesIO, settings: dict[str, Any], kind: type[Exception], message: str
 ) -> None:
-    filler = Filler(Waiting(), ServerLimits(upload=2_000_000, pixels=10_000))  # type: ignore[arg-type]
+    filler = Filler(Waiting(), Limits(upload=2_000_000, pixels=10_000))  # type: ignore[arg-type]
     with pytest.raises(kind, match=message):
         filler.submit(image, mask, **settings).result(20)
+
+
+def test_a_mask_painted_on_a_transparent_layer_is_the_hole_whatever_lies_under_what_is_transparent() -> None:
+    inpainter = Waiting()
+    inpainter.go.set()
+    layer = np.full((8, 9, 4), 255, np.uint8)  # white, and unseen where it is transparent
+    layer[..., 3] = 0
+    layer[2:5, 3:7] = (0, 0, 255, 255)
+    buffer = io.BytesIO()
+    Image.fromarray(layer).save(buffer, "PNG")
+    answer = Filler(inpainter, Limits()).submit(png(9).getvalue(), buffer.getvalue()).result(20)  # type: ignore[arg-type]
+    assert np.array_equal(answer.mask, layer[..., 3] > 0)
 
 
 @pytest.mark.parametrize("pixels", [0, 1, 3])
@@ -238,7 +250,7 @@ def test_the_sources_of_a_fill_sum_to_the_whole_and_the_largest_is_the_offset() 
     files = [io.BytesIO(), io.BytesIO()]
     image.save(files[0], "PNG")
     Image.fromarray(hole).save(files[1], "PNG")
-    answer = Filler(inpainter, ServerLimits()).submit(*files).result(60)
+    answer = Filler(inpainter, Limits()).submit(*files).result(60)
     assert answer.attention is not None
     found = sources(answer.attention, hole, x=33, y=25)  # cell (3, 4)
     offset = inpainter.fill(image, hole).offset

@@ -25,7 +25,7 @@ import demo_server
 
 pytest.importorskip("starlette", reason="starlette is not installed: pip install 'gicinpaint[demo]'")
 
-from gicinpaint.demo.filler import Filler, ServerLimits, TooLargeError, grown
+from gicinpaint.demo.filler import Filler, Limits, TooLargeError, grown
 from gicinpaint.inference.inpainter import Inpainter
 
 BOUNDARY = "a-line-that-no-file-has"
@@ -330,7 +330,7 @@ def test_a_page_may_ask_by_every_name_of_its_own_server(server: demo_server.Serv
 
 
 def test_a_photograph_of_a_phone_is_taken_and_one_pixel_too_many_is_not(tmp_path: Path) -> None:
-    limits = ServerLimits()
+    limits = Limits()
     filler = Filler(None, limits)  # type: ignore[arg-type]
     for height, allowed in ((3000, True), (6250, True), (6251, False)):
         file = io.BytesIO()

@@ -192,6 +192,14 @@ def test_mask_files_belong_to_images_by_number_and_are_taken_as_they_are(tmp_pat
     assert MaskFiles(tmp_path).manifest(5, 12, 16)["sha256"] == digest.hexdigest()
 
 
+def test_a_mask_file_painted_on_a_transparent_layer_is_the_hole(tmp_path: Path) -> None:
+    layer = np.full((6, 9, 2), 255, np.uint8)  # white, and unseen where it is transparent
+    layer[..., 1] = 0
+    layer[1:4, 2:8, 1] = 255
+    Image.fromarray(layer, mode="LA").save(tmp_path / "a.png")
+    assert np.array_equal(MaskFiles(tmp_path)([0], 6, 9)[0][0, 0], layer[..., 1] > 0)
+
+
 def test_mask_files_that_cannot_be_meant_are_reported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"looked for mask files .* found none; set eval_mask\.path"):
         MaskFiles(tmp_path)

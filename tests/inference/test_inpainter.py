@@ -15,7 +15,7 @@ from PIL import Image
 
 import golden
 from gicinpaint import Generator, Inpainter
-from gicinpaint.models.generator import CoarseGenerator
+from gicinpaint.models.generator import CoarseGenerator, Completion
 from gicinpaint.weights.pretrained import load_generator
 from pictures_of_every_kind import KINDS, draw, pixels, same_kind
 
@@ -171,6 +171,8 @@ def test_holes_by_colour_equal_holes_by_mask(inpainter: Inpainter) -> None:
         lambda m: m.astype(np.float32),
         lambda m: m[..., None],
         lambda m: np.stack([m * 255] * 3, -1).astype(np.uint8),
+        lambda m: m[None, None],
+        lambda m: m.astype(np.uint8) * 100,
         lambda m: torch.from_numpy(m)[None],
         lambda m: torch.from_numpy(m)[None, None].float(),
         lambda m: Image.fromarray(m),
@@ -206,10 +208,10 @@ def test_lists_and_batches_equal_single_calls(inpainter: Inpainter) -> None:
         np.testing.assert_array_equal(pixels(result), pixels(inpainter(image, mask)))
     batch = np.stack([draw(("u1", 3), 20, 31, seed) for seed in (4, 5)])
     both = np.stack([masks[0], random_mask(20, 31, 0.1, 6)])
-    for several in (both, masks[0]):
+    for several in (both, masks[0], both[:, None]):
         result = inpainter(batch, several)
         for i in range(2):
-            single = several[i] if several is both else several
+            single = several if several is masks[0] else both[i]
             np.testing.assert_array_equal(result[i], inpainter(batch[i], single))
     tensors = inpainter(torch.from_numpy(batch).permute(0, 3, 1, 2), torch.from_numpy(both)[:, None])
     np.testing.assert_array_equal(tensors.permute(0, 2, 3, 1).numpy(), inpainter(batch, both))
@@ -286,7 +288,7 @@ def test_networks_without_attention_have_no_offset(generator: torch.nn.Module) -
         (np.zeros((2, 2), np.uint8), None, {"hole_colour": "red"}, ValueError, "of a grey image must be grey"),
         (np.zeros((2, 2), np.uint8), None, {"hole_colour": 0, "hole_tolerance": -1}, ValueError, "in 0..255, got -1"),
         ([np.zeros((2, 2), np.uint8)], [None, None], {}, ValueError, "as many as images, 1, got 2"),
-        (Image.new("LAB", (2, 2)), np.eye(2), {}, TypeError, "got LAB; call image.convert"),
+        (Image.new("LAB", (2, 2)), np.eye(2), {}, TypeError, "got LAB; save it as RGB"),
         (Image.new("RGB", (0, 2)), np.eye(2), {}, ValueError, "at least one pixel, got 0x2"),
     ],
 )
@@ -304,3 +306,27 @@ def test_settings_that_cannot_be_are_refused() -> None:
         Inpainter(Generator(2), device="cpu", batch_size=0)
     with pytest.raises(ValueError, match=r"max_memory must be at least 0\.\d+ GB, got 0.01"):
         Inpainter(Generator(2), device="cpu", max_memory=0.01)
+
+
+class Answering(torch.nn.Module):
+    """Answers with one value everywhere."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, masked: torch.Tensor, mask: torch.Tensor, return_offset: bool = False) -> Completion:
+        return Completion(masked, torch.full_like(masked, self.value), None)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_is_no_filling_and_no_weight(value: float) -> None:
+    image, mask = draw("RGB", 16, 16, 1), random_mask(16, 16, 0.2, 1)
+    with pytest.raises(ArithmeticError, match="the generator filled the hole with NaN or infinity"):
+        Inpainter(Answering(value), device="cpu")(image, mask)
+    assert Inpainter(Answering(0.5), device="cpu")(image, mask).size == (16, 16)
+    generator = Generator(2)
+    with torch.no_grad():
+        next(generator.refinement_network.parameters())[0] = value
+    with pytest.raises(ValueError, match="must have finite weights, got NaN or infinity in refinement_network"):
+        Inpainter(generator, device="cpu")

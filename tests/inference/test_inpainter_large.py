@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gicinpaint import Generator, Inpainter
-from gicinpaint.inference.coarse_to_fine import fill_reduced
+from gicinpaint.inference.engine import fill_reduced
 from gicinpaint.inference.regions import Method, Rectangle, divide, group, most_pixels, tiles
 from gicinpaint.models.generator import CoarseGenerator
 from pictures_of_every_kind import draw

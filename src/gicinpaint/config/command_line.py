@@ -5,6 +5,7 @@ import io
 import textwrap
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
+from pathlib import Path
 
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
@@ -17,6 +18,7 @@ from gicinpaint.config.validation import closest
 
 _WIDTH = 118
 _ABSENT = object()
+_PATHS = ("checkpoint", "data_dir", "dir", "input", "masks", "output", "path", "resume", "source")  # never numbers
 
 
 def complaint_about_options(command_line: Sequence[str]) -> str | None:
@@ -33,6 +35,39 @@ def complaint_about_options(command_line: Sequence[str]) -> str | None:
         if stop.code:
             return output.getvalue().strip().splitlines()[-1].partition("error: ")[2]
     return None
+
+
+def quote_values(overrides: Sequence[str]) -> list[str]:
+    """Return overrides whose values Hydra takes as they were typed: letters beyond ASCII, numbers as names, `~/`.
+
+    Values with quotes, brackets or other marks of Hydra's grammar are left to it, so are lists of a multirun.
+
+    Args:
+        overrides: Everything after the job's name.
+
+    Example:
+        >>> quote_values(["input=größe/a.png", "output=2024", "seed=7", "input=[a,é]"])
+        ['input="größe/a.png"', 'output="2024"', 'seed=7', 'input=[a,é]']
+    """
+    return [_quoted(text) for text in overrides]
+
+
+def _quoted(text: str) -> str:
+    key, equals, value = text.partition("=")
+    if text.startswith("-") or not equals or not value or set(value) & set("\"'\\,[]{}()$="):
+        return text
+    name = key.lstrip("+~").rpartition(".")[2]
+    if value.isascii() and not value.startswith("~/") and not (name in _PATHS and _is_number(value)):
+        return text
+    return f'{key}="{value}"'
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value.replace("_", ""))
+    except ValueError:
+        return False
+    return True
 
 
 def explain(error: Exception, overrides: Sequence[str] = (), job: str = "") -> str:
@@ -63,7 +98,8 @@ def explain(error: Exception, overrides: Sequence[str] = (), job: str = "") -> s
 
 
 def register_resolvers() -> None:
-    """Let the pages in `conf/hydra/help` ask for `${help.groups:}` and `${help.setting:key}`."""
+    """Let configurations ask for `${help.groups:}`, `${help.setting:key}` and `${folder_of_output:default}`."""
+    OmegaConf.register_new_resolver("folder_of_output", _folder_of_output, replace=True)
     OmegaConf.register_new_resolver("help.groups", _groups, replace=True)
     OmegaConf.register_new_resolver("help.setting", _setting, replace=True)
 
@@ -114,6 +150,15 @@ def _known_arguments(node: DictConfig) -> set[str]:
         return set(arguments(node["_target_"]) or ()) if "_target_" in node else set()
     except ImportError:  # the target is wrong too; the key is what was asked about
         return set()
+
+
+def _folder_of_output(default: str, _root_: DictConfig) -> str:
+    """Return the folder of a run's results, where that is named, else the default."""
+    output = OmegaConf.to_container(_root_, resolve=False)["output"]  # type: ignore[call-overload, index]
+    if output is None or "${" in str(output):
+        return default
+    path = Path(str(output)).expanduser()
+    return str(path.parent if path.is_file() or (path.suffix and not path.is_dir()) else path)
 
 
 def _groups(_root_: DictConfig) -> str:

@@ -1,8 +1,12 @@
 """The one reader of image files: whatever the file holds, 8-bit RGB or one named error comes out."""
 
+import io
 import os
+import re
 import stat
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
@@ -10,13 +14,21 @@ from typing import IO
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import MAX_TEXT_CHUNK, MAX_TEXT_MEMORY
 from torch import Tensor
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 2**26  # 67 megapixels: more than any photograph of the paper's datasets, 200 MB when decoded
 
-_ORIENTATION_TAG = 0x0112
+_PNG = b"\x89PNG\r\n\x1a\n"
+_BEFORE_STREAM = {  # of chunks of a PNG file that hold a packed stream
+    b"zTXt": rb"[^\0]*\0.",
+    b"iCCP": rb"[^\0]*\0.",
+    b"iTXt": rb"[^\0]*\0\x01.[^\0]*\0[^\0]*\0",
+}
+_TEXT_CHUNKS = (b"tEXt", b"eXIf", *_BEFORE_STREAM)
+ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -77,24 +89,9 @@ def decode_image(
     Raises:
         ImageError: If the content is of another format, too large or broken.
     """
-    with _open_checked(file, name, max_pixels, formats) as image:
+    with open_checked(file, name, max_pixels, formats) as image:
         image.load()
-        return _turn_upright(image, _to_rgb(image, name))
-
-
-def decode_unchanged(
-    file: IO[bytes], name: str, *, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = FORMATS
-) -> Image.Image:
-    """Decode an open binary file, upright, in the mode that it has; `name` is what the error calls it.
-
-    Raises:
-        ImageError: If the content is of another format, too large or broken.
-    """
-    with _open_checked(file, name, max_pixels, formats) as image:
-        image.load()
-        upright = _turn_upright(image, image.copy())
-        upright.info = {key: image.info[key] for key in ("icc_profile", "transparency", "dpi") if key in image.info}
-        return upright
+        return turn_upright(image, _to_rgb(image, name))
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -114,12 +111,12 @@ def show_name(path: str | bytes | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def _open_checked(file: IO[bytes], name: str, max_pixels: int, formats: tuple[str, ...]) -> Iterator[Image.Image]:
+def open_checked(file: IO[bytes], name: str, max_pixels: int, formats: tuple[str, ...]) -> Iterator[Image.Image]:
     """Open an image whose header was checked; whatever its decoder raises becomes an `ImageError`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of what is checked below or harmless (EXIF remains)
-            with Image.open(file, formats=formats) as image:
+            with _open(file, formats) as image:
                 width, height = image.size
                 if width < 1 or height < 1:
                     raise ImageError(f"cannot read image {name}: it is {width}x{height} pixels")
@@ -132,10 +129,60 @@ def _open_checked(file: IO[bytes], name: str, max_pixels: int, formats: tuple[st
         raise
     except UnidentifiedImageError:
         reason = "the file is empty" if _is_empty(file) else f"its content is none of {', '.join(formats)}"
+        if _starts_as_png(file):
+            reason = "the PNG file is broken"
         raise ImageError(f"cannot read image {name}: {reason}") from None
     except Exception as error:  # decoders of foreign bytes raise anything, from struct.error to MemoryError
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"cannot read image {name}: {reason}") from None
+
+
+def _open(file: IO[bytes], formats: tuple[str, ...]) -> Image.Image:
+    """Open an image; of a PNG that Pillow refuses for its text or its profile, the image is left."""
+    file.seek(0)
+    if "PNG" in formats and _starts_as_png(file) and (bare := _without_bad_chunks(file)) is not None:
+        image = Image.open(bare, formats=formats)
+        image.info["left_out"] = "text or a color profile that is damaged or over 1 MiB"
+        return image
+    file.seek(0)
+    return Image.open(file, formats=formats)
+
+
+def _starts_as_png(file: IO[bytes]) -> bool:
+    file.seek(0)
+    return file.read(8) == _PNG
+
+
+def _without_bad_chunks(file: IO[bytes]) -> IO[bytes] | None:
+    """Return a PNG file without the text and profiles that are damaged or too long, or None if there are none."""
+    spans, begin, bad, room = [], 0, False, MAX_TEXT_MEMORY
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        end = file.tell() + length + 4
+        if kind in _TEXT_CHUNKS:
+            content, checksum = file.read(length), file.read(4)
+            size = _unpacked_size(kind, content) if room > 0 else MAX_TEXT_CHUNK + 1
+            room -= size
+            if size > MAX_TEXT_CHUNK or room <= 0 or zlib.crc32(kind + content) != int.from_bytes(checksum):
+                spans.append((begin, end - length - 12))
+                begin, bad = end, True
+        file.seek(end)
+    if not bad:
+        return None
+    file.seek(0)
+    whole = file.read()
+    return io.BytesIO(b"".join(whole[first:last] for first, last in (*spans, (begin, len(whole)))))
+
+
+def _unpacked_size(kind: bytes, content: bytes) -> int:
+    """Return how long a chunk is, unpacked, up to a byte more than Pillow takes."""
+    if kind not in _BEFORE_STREAM or not (start := re.match(_BEFORE_STREAM[kind], content, re.DOTALL)):
+        return len(content)
+    try:
+        return len(zlib.decompressobj().decompress(content[start.end() :], MAX_TEXT_CHUNK + 1))
+    except zlib.error:
+        return len(content)
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -164,9 +211,10 @@ def _scale(values: np.ndarray, name: str) -> np.ndarray:
     return np.round(values * (255.0 / ceiling)).astype(np.uint8)
 
 
-def _turn_upright(source: Image.Image, image: Image.Image) -> Image.Image:
+def turn_upright(source: Image.Image, image: Image.Image) -> Image.Image:
+    """Return an image turned as the EXIF orientation of its source says."""
     try:
-        orientation = source.getexif().get(_ORIENTATION_TAG)
+        orientation = source.getexif().get(ORIENTATION_TAG)
     except Exception:  # a broken EXIF block: the pixels are intact, and upright is what viewers show
         return image
     method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None

@@ -6,13 +6,9 @@ import ipaddress
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from importlib.resources import files
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-
-import numpy as np
-from PIL import Image
 
 from gicinpaint.config.validation import JobError
 from gicinpaint.demo.filler import (
@@ -21,6 +17,7 @@ from gicinpaint.demo.filler import (
     BusyError,
     Filler,
     TooLargeError,
+    png,
     sources,
     wheel,
 )
@@ -140,10 +137,10 @@ class Application:
         _require(answer is not None, 404, "there is no such page")
         assert answer is not None
         if part == "sources" and answer.attention is not None:
-            hole = np.asarray(Image.open(BytesIO(answer.mask))) > 0
             place = (int(query.get("x", -1)), int(query.get("y", -1)))
-            return JSONResponse(await asyncio.to_thread(sources, answer.attention, hole, *place))
-        content = {"mask": answer.mask, "copied": answer.copied}.get(part)
+            return JSONResponse(await asyncio.to_thread(sources, answer.attention, answer.mask, *place))
+        content = await asyncio.to_thread(png, answer.mask) if part == "mask" else None
+        content = answer.copied if part == "copied" else content
         _require(content is not None, 404, "there is no such part of the answer")
         return Response(content, media_type="image/png")
 

@@ -12,7 +12,6 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -21,13 +20,14 @@ from gicinpaint.attention.visualize import to_image
 from gicinpaint.data.image_io import FORMATS, decode_image
 from gicinpaint.inference.blending import Blend, check_blend
 from gicinpaint.inference.inpainter import Inpainter
+from gicinpaint.masks.files import grown, read_mask_file
 
 MAX_GROW = 64  # pixels
 CELL = 8  # pixels of the image per cell of the attention, along each axis
 _MOST_SOURCES = 64  # that are told of one cell
 
 
-class ServerLimits(NamedTuple):
+class Limits(NamedTuple):
     """What the server takes.
 
     Attributes:
@@ -60,7 +60,7 @@ class Answer(NamedTuple):
 
     Attributes:
         image: The filled image as PNG, RGB; outside the hole it equals what came in.
-        mask: What was filled as PNG, white, after growing.
+        mask: What was filled, after growing, bool (H, W).
         copied: Where the attention copied from as PNG, in colours of the flow wheel; None without attention or where
             the image was filled in parts.
         attention: What the attention was called with, for `sources`; None where `copied` is.
@@ -68,7 +68,7 @@ class Answer(NamedTuple):
     """
 
     image: bytes
-    mask: bytes
+    mask: np.ndarray
     copied: bytes | None
     attention: AttentionCall | None
     text: str
@@ -77,7 +77,7 @@ class Answer(NamedTuple):
     def size(self) -> int:
         """Bytes in memory."""
         tensors = (self.attention.foreground, self.attention.background) if self.attention else ()
-        return sum(map(len, (self.image, self.mask, self.copied or b""))) + sum(tensor.nbytes for tensor in tensors)
+        return len(self.image) + self.mask.nbytes + len(self.copied or b"") + sum(tensor.nbytes for tensor in tensors)
 
 
 class Filler:
@@ -91,19 +91,21 @@ class Filler:
         limits: What is refused.
     """
 
-    def __init__(self, inpainter: Inpainter, limits: ServerLimits) -> None:
+    def __init__(self, inpainter: Inpainter, limits: Limits) -> None:
         self.inpainter = inpainter
         self.limits = limits
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="filler")
         self._abandoned: dict[Future[Answer], Event] = {}
 
-    def submit(self, image: IO[bytes], mask: IO[bytes], *, grow: int = 0, blend: Blend = "none") -> "Future[Answer]":
+    def submit(
+        self, image: IO[bytes] | bytes, mask: IO[bytes] | bytes, *, grow: int = 0, blend: Blend = "none"
+    ) -> "Future[Answer]":
         """Queue an image and return its answer to come.
 
         Args:
             image: An image file, which stays open until the answer is there; it is taken as upright RGB, transparent
                 parts white.
-            mask: A file of the same size, white in the hole.
+            mask: A file of the same size, white in the hole; see `gicinpaint.masks.read_mask_file`.
             grow: Pixels by which the hole is grown, 0..64.
             blend: As for `Inpainter`.
 
@@ -117,7 +119,8 @@ class Filler:
         if len(self._abandoned) >= self.limits.waiting:
             raise BusyError(f"{len(self._abandoned)} images are waiting already; try again in a minute")
         abandoned = Event()
-        future = self._worker.submit(self._fill, image, mask, grow, blend, abandoned)
+        opened = [BytesIO(file) if isinstance(file, bytes) else file for file in (image, mask)]
+        future = self._worker.submit(self._fill, opened[0], opened[1], grow, blend, abandoned)
         self._abandoned[future] = abandoned
         future.add_done_callback(lambda done: self._abandoned.pop(done, None))
         return future
@@ -135,8 +138,13 @@ class Filler:
 
     def _fill(self, image: IO[bytes], mask: IO[bytes], grow: int, blend: Blend, abandoned: Event) -> Answer:
         begin = time.perf_counter()
-        picture = self._read(image, "image")
-        hole = np.asarray(self._read(mask, "mask").convert("L")) > 127
+        self._check(image, "image")
+        picture = decode_image(image, "of the image", max_pixels=self.limits.pixels)
+        self._check(mask, "mask")
+        try:
+            hole = read_mask_file(mask, max_pixels=self.limits.pixels)
+        except ValueError as error:
+            raise ValueError(f"the mask {error}") from None
         if hole.shape != picture.size[::-1]:
             raise ValueError(
                 f"the mask must have the image's size, {picture.width}x{picture.height}, got "
@@ -156,17 +164,16 @@ class Filler:
         copied = None if filled.offset is None else _colours(filled.offset, hole, picture)
         text = f"{picture.width}x{picture.height}, {hole.mean():.1%} hole, {filled.method}, {seconds:.1f} s"
         attention = calls[-1] if copied and calls else None
-        return Answer(_png(filled.image), _png(Image.fromarray(hole.astype(np.uint8) * 255)), copied, attention, text)
+        return Answer(png(filled.image), hole, copied, attention, text)
 
-    def _read(self, file: IO[bytes], name: str) -> Image.Image:
-        """Return an upright RGB image of a file, after a look at its size."""
+    def _check(self, file: IO[bytes], name: str) -> None:
+        """Raise if a file or its image is above the limits; the file is rewound."""
         if (size := file.seek(0, 2)) > self.limits.upload:
             raise TooLargeError(f"the {name} has {size:,} bytes, max_upload allows {self.limits.upload:,}")
         file.seek(0)
         if (pixels := _pixels(file)) > self.limits.pixels:
             raise TooLargeError(f"the {name} has {pixels:,} pixels, max_pixels allows {self.limits.pixels:,}")
         file.seek(0)
-        return decode_image(file, f"of the {name}", max_pixels=self.limits.pixels)
 
 
 def sources(call: AttentionCall, hole: np.ndarray, x: int, y: int) -> dict[str, Any]:
@@ -201,14 +208,9 @@ def sources(call: AttentionCall, hole: np.ndarray, x: int, y: int) -> dict[str, 
     return {"cell": CELL, "target": (column * CELL, row * CELL), "sources": found, "others": seen - len(found)}
 
 
-def grown(hole: np.ndarray, pixels: int) -> np.ndarray:
-    """Return a hole, bool (H, W), with all pixels that lie within a distance of it, in pixels."""
-    return hole if pixels == 0 or not hole.any() else distance_transform_edt(~hole) <= pixels
-
-
 def wheel() -> bytes:
     """Return the colour wheel of `Answer.copied` as PNG: each pixel shows an offset from the middle to itself."""
-    return _png(to_image(colour_legend(96)))
+    return png(to_image(colour_legend(96)))
 
 
 class _Stoppable(TorchFunctionMode):
@@ -229,7 +231,7 @@ def _pixels(file: IO[bytes]) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(file, formats=FORMATS) as image:
+            with Image.open(file, formats=(*FORMATS, "GIF")) as image:
                 return image.width * image.height
     except Image.DecompressionBombError:
         return 2 * (Image.MAX_IMAGE_PIXELS or 0)
@@ -246,10 +248,13 @@ def _colours(offset: Tensor, hole: np.ndarray, image: Image.Image) -> bytes:
     relative = relative_offset(offset[None]) * (inside > 0)  # the longest offset of the hole is the saturated one
     colours = np.asarray(to_image(colour_offset(relative, rate=CELL)[0]))[:height, :width]
     pale = 160 + np.asarray(image.convert("L"))[..., None] // 3
-    return _png(Image.fromarray(np.where(hole[..., None], colours, pale).astype(np.uint8)))
+    return png(Image.fromarray(np.where(hole[..., None], colours, pale).astype(np.uint8)))
 
 
-def _png(image: Image.Image) -> bytes:
+def png(image: Image.Image | np.ndarray) -> bytes:
+    """Return an image, or a hole that becomes white on black, as a PNG file."""
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image.astype(np.uint8) * 255)
     buffer = BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from gicinpaint.config.validation import ConfigurationError, JobError, check_configuration
 from gicinpaint.demo.application import Application, is_address
-from gicinpaint.demo.filler import Filler, ServerLimits
+from gicinpaint.demo.filler import Filler, Limits
 
 READS = {
     "checkpoint": str | None,
@@ -58,7 +58,7 @@ def demo(config: DictConfig) -> None:
         hint = "; or name one: gicinpaint demo checkpoint=FILE" if config.checkpoint is None else ""
         raise JobError(f"{error}{hint}") from error
     megabytes = {key: int(config[f"max_{key}"] * 1e6) for key in ("upload", "disk")}
-    filler = Filler(inpainter, ServerLimits(pixels=config.max_pixels, waiting=config.max_waiting, **megabytes))
+    filler = Filler(inpainter, Limits(pixels=config.max_pixels, waiting=config.max_waiting, **megabytes))
     application = Application(filler, SamplePhotographs(SAMPLE_TRAIN[:4]).paths, (config.host, *config.names))
     if not _is_loopback(config.host):
         print(f"WARNING: {config.host} can be reached from other machines, and nobody is asked for a password")

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from gicinpaint.data import ImageError, ImageSource, read_image
 from gicinpaint.data.image_io import to_tensor
 from gicinpaint.data.transforms import Crop
+from gicinpaint.masks import read_mask_file
 from gicinpaint.models.compositing import Box
 
 _MASK_SUFFIXES = frozenset({".bmp", ".gif", ".png", ".tif", ".tiff", ".webp"})  # JPEG blurs the edge of a mask
@@ -138,7 +139,7 @@ class MaskFiles:
             raise ValueError(
                 f"mask file {file} must hold only 0 and 255, got other values; threshold it and save it as PNG"
             )
-        return torch.from_numpy(levels == self.hole).float()[None]
+        return torch.from_numpy(read_mask_file(file, self.hole)).float()[None]
 
 
 def spread(count: int, total: int) -> list[int]:

@@ -1,17 +1,25 @@
-"""Images become regions, regions become passes of the networks, and passes are painted back."""
+"""Images become regions, regions become passes of the networks, at once or coarse to fine, and are painted back."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from gicinpaint.inference.blending import Blend, blended
 from gicinpaint.inference.canvas import Canvas, HoleColour, find_colour, read_canvas, read_mask
-from gicinpaint.inference.coarse_to_fine import complete, fill_reduced, mirrored
-from gicinpaint.inference.regions import Method, Region, divide, padded_size
+from gicinpaint.inference.regions import Method, Rectangle, Region, divide, padded_size, tiles
+from gicinpaint.masks.files import grown
+from gicinpaint.models.compositing import composite, mask_out
+from gicinpaint.models.generator import Completion, Generator
+
+_OVERLAP = 64  # pixels over which neighbouring tiles are mixed
+_LARGEST_TILE = 768
+_LEAST_KNOWN = 0.05  # ratio of known pixels that a tile needs to be refined from
 
 
 @dataclass
@@ -36,7 +44,14 @@ class FillTask:
 
 
 def read_task(
-    image: Any, mask: Any, hole_colour: HoleColour | None, hole_tolerance: int, most_pixels: int, stages: bool = False
+    image: Any,
+    mask: Any,
+    hole_colour: HoleColour | None,
+    hole_tolerance: int,
+    grow: int = 0,
+    *,
+    most_pixels: int,
+    stages: bool = False,
 ) -> FillTask:
     """Return an image, ready to be filled.
 
@@ -45,6 +60,7 @@ def read_task(
         mask: As for `read_mask`, or None.
         hole_colour: As for `find_colour`, or None.
         hole_tolerance: The same.
+        grow: Pixels by which the hole is grown.
         most_pixels: Most pixels of one pass.
         stages: Whether the first stage's guess and the offset are wanted too.
 
@@ -60,6 +76,8 @@ def read_task(
         hole |= read_mask(mask, canvas.size)
     if hole_colour is not None:
         hole |= find_colour(canvas, hole_colour, hole_tolerance)
+    if grow:
+        hole = torch.from_numpy(grown(hole.numpy(), grow))
     coarse = read_canvas(image) if stages else None
     if not bool(hole.any()):
         return FillTask(canvas, coarse, hole, Method.NOTHING, [])
@@ -88,7 +106,11 @@ class Engine:
     progress: bool = True
 
     def fill(self, tasks: Sequence[FillTask], blend: Blend) -> None:
-        """Paint the holes of images."""
+        """Paint the holes of images.
+
+        Raises:
+            ArithmeticError: If the generator answers with values that are not finite.
+        """
         total = sum(len(task.regions) for task in tasks)
         divided = next((str(t.method) for t in tasks if t.method in (Method.CROPS, Method.COARSE_TO_FINE)), None)
         with tqdm(total=total, desc=divided, unit="part", disable=not self.progress or divided is None) as bar:
@@ -138,6 +160,111 @@ def _paint(task: FillTask, region: Region, coarse: Tensor, prediction: Tensor, b
     own[region.own.slices] = True
     own = own[box.slices] & hole
     coarse, prediction = (x[:, : box.height, : box.width].float().cpu() for x in (coarse, prediction))
+    if not prediction[:, own].isfinite().all():
+        raise ArithmeticError("the generator filled the hole with NaN or infinity; its weights or settings are damaged")
     task.canvas.paint(box, blended(prediction, task.canvas.colours(box)[0], hole, blend), own)
     if task.coarse is not None:
         task.coarse.paint(box, coarse, own)
+
+
+@torch.no_grad()
+def complete(generator: nn.Module, image: Tensor, hole: Tensor, return_offset: bool = False) -> Completion:
+    """Return both stages' outputs, of the image's size; the offset's grid is that of the padded image.
+
+    Args:
+        generator: Maps (masked, mask) to a `Completion`.
+        image: Images; what lies in the hole does not matter.
+        hole: Hole mask; 1 = hole.
+        return_offset: Whether the offset is wanted.
+
+    Shape:
+        - image: (B, 3, H, W), [-1, 1]
+        - hole: (B, 1, H, W), {0, 1}
+    """
+    h, w = image.shape[-2:]
+    mask = mirrored(hole)
+    completion = generator(mask_out(mirrored(image), mask), mask, return_offset=return_offset)
+    refined = None if completion.refined is None else completion.refined[..., :h, :w]
+    return Completion(completion.coarse[..., :h, :w], refined, completion.offset)
+
+
+def mirrored(image: Tensor) -> Tensor:
+    """Return images (..., H, W) continued by mirroring at the bottom and right up to the next multiple of 8."""
+    h, w = image.shape[-2:]
+    if padded_size(h, w) == (h, w):
+        return image
+    rows, columns = (torch.arange(size, device=image.device) for size in padded_size(h, w))
+    rows, columns = (
+        torch.minimum(index % (2 * size), 2 * size - 1 - index % (2 * size))  # 0 1 2 2 1 0 0 1 ...: the edge repeats
+        for index, size in ((rows, h), (columns, w))
+    )
+    return image[..., rows[:, None], columns]
+
+
+def fill_reduced(
+    generator: nn.Module, image: Tensor, hole: Tensor, pixels: int, progress: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the enlarged filling of the reduced image, and its refinement at full size.
+
+    The enlarged filling stays where a tile has hardly any known pixel to copy from, and everywhere if the generator has
+    no second stage.
+
+    Args:
+        generator: Maps (masked, mask) to a `Completion`.
+        image: Image; what lies in the hole does not matter.
+        hole: Hole mask; 1 = hole.
+        pixels: Most pixels of one pass.
+        progress: Whether a bar shows the tiles.
+
+    Shape:
+        - image: (1, 3, H, W), [-1, 1]
+        - hole: (1, 1, H, W), {0, 1}
+        - returned: both (1, 3, H, W), [-1, 1]
+    """
+    h, w = image.shape[-2:]
+    factor = math.sqrt(0.9 * pixels / (h * w))
+    height, width = max(8, int(h * factor)), max(8, int(w * factor))
+    known = _resize(1 - hole, height, width)
+    small = _resize(image * (1 - hole), height, width) / known.clamp_min(1e-3)  # the mean of the known pixels alone
+    small, small_hole = small.clamp(-1, 1), (known < 0.5).float()
+    filled = complete(generator, small, small_hole).prediction
+    enlarged = _resize(composite(small, filled, small_hole), h, w)
+    if not isinstance(generator, Generator):
+        return enlarged, enlarged
+    return enlarged, _refined(generator, image, hole, enlarged, pixels, progress)
+
+
+@torch.no_grad()
+def _refined(
+    generator: Generator, image: Tensor, hole: Tensor, enlarged: Tensor, pixels: int, progress: bool
+) -> Tensor:
+    h, w = image.shape[-2:]
+    size = min(_LARGEST_TILE, int(math.sqrt(pixels)) // 8 * 8)
+    total, weights = torch.zeros_like(image), torch.zeros_like(hole)
+    parts = [(..., *box.slices) for box in tiles(Rectangle(0, 0, h, w), size, _OVERLAP)]
+    parts = [part for part in parts if bool(hole[part].any())]
+    for part in tqdm(parts, desc="refining", unit="tile", disable=not progress, leave=False):
+        mask, guess = hole[part], enlarged[part]
+        if 1 - mask.mean() >= _LEAST_KNOWN:
+            padded = mirrored(mask)
+            stage_input = composite(mirrored(image[part] * (1 - mask)), mirrored(guess), padded)
+            guess = generator.refinement_network(stage_input, padded)[0][..., : guess.shape[-2], : guess.shape[-1]]
+        rows, columns = (_ramp(side, length).to(image.device) for side, length in zip(part[1:], (h, w), strict=True))
+        ramp = rows[:, None] * columns
+        total[part] += guess * ramp
+        weights[part] += ramp
+    return torch.where(weights > 0, total / weights.clamp_min(1e-6), enlarged)
+
+
+def _ramp(side: slice, length: int) -> Tensor:
+    """Return weights along a tile's side that fall to its ends, but not where an end is the image's own."""
+    place = torch.arange(side.stop - side.start, dtype=torch.float32) + 1
+    rising = (place / _OVERLAP).clamp(max=1)
+    first, last = (rising if end else torch.ones_like(rising) for end in (side.start > 0, side.stop < length))
+    return torch.minimum(first, last.flip(0))
+
+
+def _resize(image: Tensor, height: int, width: int) -> Tensor:
+    """Return images (B, C, H, W) resampled to another size, without aliasing."""
+    smaller = height < image.shape[-2]
+    return F.interpolate(image, size=(height, width), mode="bilinear", antialias=smaller, align_corners=False)

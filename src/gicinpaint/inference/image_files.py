@@ -8,27 +8,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 
-from gicinpaint.config.atomic_files import atomic_file
 from gicinpaint.config.validation import JobError
 from gicinpaint.data import ImageFiles, ImageSource, TarShards
-from gicinpaint.data.image_io import FORMATS, SUFFIXES, ImageError, decode_unchanged, read_file, show_name
+from gicinpaint.data.image_io import SUFFIXES, ImageError, read_file, show_name
+from gicinpaint.data.image_unchanged import Unchanged, decode_unchanged, write_unchanged
 from gicinpaint.data.listing import Names, list_folder
 from gicinpaint.data.sources import NamedFiles, is_pattern
+from gicinpaint.masks.files import read_hole, read_mask_file
 
-_MASK_FORMATS = (*FORMATS, "GIF")
 _THREADS = 2
 _WAITING = 8  # results that may wait for the disk, so that memory stays bounded
 _GAP = 4  # pixels between the two images of a side-by-side view
-_SAVING: dict[str, tuple[str, dict[str, object]]] = {
-    ".png": ("PNG", {"compress_level": 4}),
-    ".webp": ("WEBP", {"lossless": True}),
-    ".tiff": ("TIFF", {}),
-    ".tif": ("TIFF", {}),
-    ".bmp": ("BMP", {}),
-}
-_JPEG: tuple[str, dict[str, object]] = ("JPEG", {"quality": 95, "subsampling": 0})
 
 
 class Loaded(NamedTuple):
@@ -36,14 +29,14 @@ class Loaded(NamedTuple):
 
     Attributes:
         number: Its number.
-        image: The image, upright, in its own mode.
-        mask: Its mask, if masks are files.
+        file: The image, upright, in its own mode and depth, and what else its file holds.
+        mask: Its hole, bool (H, W), if masks are files.
         fault: Why there is no image, in one line.
     """
 
     number: int
-    image: Image.Image | None = None
-    mask: Image.Image | None = None
+    file: Unchanged | None = None
+    mask: np.ndarray | None = None
     fault: str = ""
 
 
@@ -93,11 +86,15 @@ def result_names(source: ImageSource) -> list[str]:
 
 
 def result_paths(source: object, names: Sequence[str], output: Path, kind: str) -> list[Path]:
-    """Return where each result goes.
+    """Return where each result goes: below a folder, or, of a single image, into a file such as result.png.
 
     Raises:
-        JobError: If two results would go to one place.
+        JobError: If two results would go to one place, or several images into a file.
     """
+    if not output.is_dir() and (output.is_file() or output.suffix.lower() in SUFFIXES):
+        if len(names) > 1 or output.suffix.lower() not in SUFFIXES:
+            raise JobError(f"output: {output} is a file for one image, there are {len(names):,}; name a folder")
+        return [output]
     own = [os.path.splitext(source.path(i))[1] if isinstance(source, NamedFiles) else ".png" for i in range(len(names))]
     suffixes = own if kind == "same" else [f".{kind}"] * len(names)
     paths = [output / f"{name}{suffix}" for name, suffix in zip(names, suffixes, strict=True)]
@@ -116,15 +113,18 @@ class Masks:
         path: A file, a folder, or None where the hole is told by its colour.
         rename: Text in an image's name, and what stands in its place in its mask's name.
         max_pixels: Largest width x height that is decoded.
+        hole: What marks the hole: "white", "black" or "transparent".
 
     Raises:
         JobError: If nothing is there.
+        ValueError: If `hole` is another word.
     """
 
-    def __init__(self, path: str | None, rename: Sequence[str] | None, max_pixels: int) -> None:
+    def __init__(self, path: str | None, rename: Sequence[str] | None, max_pixels: int, hole: str = "white") -> None:
         self.path = path
         self.rename = rename
         self.max_pixels = max_pixels
+        self.hole = read_hole(hole)
         self.by_name: dict[str, str] | None = None
         if path is None:
             return
@@ -135,11 +135,11 @@ class Masks:
         elif not os.path.isfile(path):
             raise JobError(f"masks: there is nothing at {show_name(path)}; name a file for all images or a folder")
 
-    def read(self, name: str) -> Image.Image | None:
-        """Return the mask of an image's name, or None where masks are no files.
+    def read(self, name: str) -> np.ndarray | None:
+        """Return the hole of an image's name, bool (H, W), or None where masks are no files.
 
         Raises:
-            ImageError: If it is missing or cannot be read.
+            ImageError: If it is missing, cannot be read or is no mask.
         """
         if self.path is None:
             return None
@@ -152,8 +152,12 @@ class Masks:
                     f"{show_name(path)}; name the text that differs with mask_rename=[of_images,of_masks]"
                 )
             path = self.by_name[wanted]
-        file = io.BytesIO(read_file(path))
-        return decode_unchanged(file, show_name(path), max_pixels=self.max_pixels, formats=_MASK_FORMATS)
+        try:
+            return read_mask_file(io.BytesIO(read_file(path)), self.hole, self.max_pixels)
+        except ImageError:
+            raise
+        except ValueError as error:
+            raise ImageError(f"mask {show_name(path)} {error}") from None
 
 
 class Reader:
@@ -183,8 +187,8 @@ class Reader:
         number = self.numbers[place]
         try:
             file = io.BytesIO(self.source.encoded(number))
-            image = decode_unchanged(file, self.source.name(number), max_pixels=self.max_pixels)
-            return Loaded(number, image, self.masks.read(self.names[number]))
+            decoded = decode_unchanged(file, self.source.name(number), max_pixels=self.max_pixels)
+            return Loaded(number, decoded, self.masks.read(self.names[number]))
         except ImageError as error:
             return Loaded(number, fault=str(error))
 
@@ -201,9 +205,17 @@ class Writer:
         self.pool = ThreadPoolExecutor(_THREADS)
         self.waiting: deque[tuple[int, Future[None]]] = deque()
 
-    def save(self, number: int, image: Image.Image, path: Path, original: Image.Image | None = None) -> None:
-        """Save an image, and beside it a view with the original; waits where too many are in line."""
-        self.waiting.append((number, self.pool.submit(_save, image, path, original)))
+    def save(self, number: int, result: Unchanged, path: Path, hole: np.ndarray, original: Unchanged | None) -> None:
+        """Save a result; waits where too many are in line.
+
+        Args:
+            number: The image's number.
+            result: The filled image, with what else its file is to hold.
+            path: Where it goes.
+            hole: The hole, bool (H, W), for the view.
+            original: The image before, if a view of both is to be saved beside the result.
+        """
+        self.waiting.append((number, self.pool.submit(_save, result, path, hole, original)))
         while len(self.waiting) > _WAITING:
             self._finish_first()
 
@@ -217,24 +229,23 @@ class Writer:
         number, future = self.waiting.popleft()
         try:
             future.result()
-        except (OSError, ValueError, SystemError) as error:  # what Pillow raises for modes that a format cannot hold
-            self.report(number, f"cannot write the result: {error}")
+        except (OSError, ValueError, SystemError) as error:  # SystemError is Pillow's, when a file grows too large
+            self.report(number, f"cannot write the result: {getattr(error, 'strerror', None) or error}")
 
 
-def _save(image: Image.Image, path: Path, original: Image.Image | None) -> None:
+def _save(result: Unchanged, path: Path, hole: np.ndarray, original: Unchanged | None) -> None:
     if original is not None:  # first: the result is what tells a later run that this image is done
-        view = Image.new("RGB", (2 * image.width + _GAP, image.height), "white")
-        view.paste(original.convert("RGB"), (0, 0))
-        view.paste(image.convert("RGB"), (image.width + _GAP, 0))
-        _write(view, path.with_name(f"{path.stem}.side_by_side.png"))
-    _write(image, path)
+        before, after = (_view(file.image) for file in (original, result))
+        before.paste((255, 255, 255), mask=Image.fromarray(hole))
+        view = Image.new("RGB", (2 * after.width + _GAP, after.height), "white")
+        view.paste(before, (0, 0))
+        view.paste(after, (after.width + _GAP, 0))
+        write_unchanged(Unchanged(view, {}), path.with_name(f"{path.stem}.side_by_side.png"))
+    write_unchanged(result, path)
 
 
-def _write(image: Image.Image, path: Path) -> None:
-    kind, options = _SAVING.get(path.suffix.lower(), _JPEG)
-    kept = {key: image.info[key] for key in ("icc_profile", "transparency") if image.info.get(key) is not None}
-    with atomic_file(path) as partial:
-        image.save(partial, format=kind, **options, **kept)
+def _view(image: Image.Image | np.ndarray) -> Image.Image:
+    return (Image.fromarray((image >> 8).astype(np.uint8)) if isinstance(image, np.ndarray) else image).convert("RGB")
 
 
 def _holds_shards(folder: str) -> bool:

@@ -54,7 +54,7 @@ class Inpainter(HubModel):
         batch_size: Most images or parts of one padded size that share a pass; more than one pays on accelerators.
 
     Raises:
-        ValueError: If the device is absent, or the bound or the batch too small.
+        ValueError: If the device is absent, the bound or the batch too small, or a weight is not finite.
 
     Example:
         >>> import numpy as np
@@ -76,6 +76,11 @@ class Inpainter(HubModel):
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}; 1 suits a CPU")
+        bad = [name for name, values in generator.state_dict().items() if not values.isfinite().all()]
+        if bad:
+            raise ValueError(
+                f"the generator must have finite weights, got NaN or infinity in {bad[0]}; open another one"
+            )
         self.device = choose_device(device)
         self.generator = generator.to(self.device).eval()
         self.engine = Engine(self.generator, self.device, most_pixels(max_memory), batch_size, progress)
@@ -166,6 +171,7 @@ class Inpainter(HubModel):
         Raises:
             TypeError: If image or mask are of another kind.
             ValueError: If their sizes or values differ from that, neither mask nor colour is given, or all is hole.
+            ArithmeticError: If the generator answers with values that are not finite.
         """
         if isinstance(image, np.ndarray | Tensor) and image.ndim == 4:
             several = getattr(mask, "ndim", 0) > 2 and len(mask) == len(image)
@@ -177,7 +183,7 @@ class Inpainter(HubModel):
         if len(masks) != len(images):
             raise ValueError(f"masks must be as many as images, {len(images)}, got {len(masks)}; or pass one for all")
         tasks = [
-            read_task(one, its, hole_colour, hole_tolerance, self.engine.most_pixels)
+            read_task(one, its, hole_colour, hole_tolerance, most_pixels=self.engine.most_pixels)
             for one, its in zip(images, masks, strict=True)
         ]
         self._fill(tasks, blend)
@@ -197,7 +203,7 @@ class Inpainter(HubModel):
 
         Arguments and errors are those of a call with one image.
         """
-        task = read_task(image, mask, hole_colour, hole_tolerance, self.engine.most_pixels, stages=True)
+        task = read_task(image, mask, hole_colour, hole_tolerance, most_pixels=self.engine.most_pixels, stages=True)
         self._fill([task], blend)
         assert task.coarse is not None
         return Filled(task.canvas.finish(), task.coarse.finish(), task.offset, str(task.method))

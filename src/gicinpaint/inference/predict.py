@@ -1,30 +1,27 @@
-"""The inpaint job: each process reads, fills and writes its own share of the files."""
+"""The inpaint job: fill image files with a model, and say what was done."""
 
 import logging
+import os
+import signal
 import warnings
-from collections import Counter
-from collections.abc import Callable, Sequence
-from datetime import timedelta
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, ListConfig
-from PIL import Image
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from gicinpaint.config.atomic_files import write_text
 from gicinpaint.config.validation import JobError, build, check_configuration
 from gicinpaint.data import DatasetError
-from gicinpaint.inference.blending import Blend, check_blend
+from gicinpaint.data.image_io import show_name
+from gicinpaint.inference.blending import check_blend
 from gicinpaint.inference.canvas import HoleColour, read_colour
-from gicinpaint.inference.engine import FillTask, read_task
-from gicinpaint.inference.image_files import Loaded, Masks, Reader, Writer, open_source, result_names, result_paths
+from gicinpaint.inference.image_files import Masks, Reader, open_source, result_names, result_paths
 from gicinpaint.inference.inpainter import Inpainter
+from gicinpaint.inference.predict_module import FillFiles
 from gicinpaint.inference.regions import Method
 from gicinpaint.weights.pretrained import find_default, load_generator
 
@@ -34,6 +31,8 @@ READS = {
     "checkpoint": str | None,
     "masks": str | None,
     "mask_rename": Sequence[str] | None,
+    "hole": str | int,
+    "grow": int,
     "hole_colour": str | int | Sequence[int] | None,
     "hole_tolerance": int,
     "blend": str,
@@ -47,135 +46,9 @@ READS = {
     "threads": int | None,
 }
 _FORMATS = ("png", "tiff", "webp", "same")
+_LARGE_HOLE = 0.6  # hole ratio from which on an inverted mask is more likely than such a hole
+_FEW = 3  # that are named in a remark
 _SHOWN = 20  # images that are named on the command line
-_NOTHING = -1  # stands in for the image of a process that has none
-_PATIENCE = timedelta(days=7)
-
-
-class FillFiles(LightningModule):
-    """Fill images of files and write the results.
-
-    Process r of n takes every n-th image, from the r-th on: none is lost or done twice. What is there already is left
-    out by each process for itself, after that, so the shares do not depend on when a process looks.
-
-    Args:
-        inpainter: Fills.
-        reader: Makes the reader of some of the images.
-        paths: Where each result goes.
-        hole_colour: See `Inpainter`.
-        hole_tolerance: See `Inpainter`.
-        blend: See `Inpainter`.
-        overwrite: Whether results that are there are made again.
-        side_by_side: Whether a view of input and result is written beside each result.
-        workers: Processes that read images, per device.
-
-    Attributes:
-        faults: Number and reason of each image that was not filled; at the end, of all processes.
-        skipped: Results that were there already; likewise.
-        methods: How many images were filled in which way; likewise.
-    """
-
-    def __init__(
-        self,
-        inpainter: Inpainter,
-        reader: Callable[[list[int]], Reader],
-        paths: list[Path],
-        *,
-        hole_colour: HoleColour | None = None,
-        hole_tolerance: int = 0,
-        blend: Blend = "none",
-        overwrite: bool = False,
-        side_by_side: bool = False,
-        workers: int = 1,
-    ) -> None:
-        super().__init__()
-        self.generator = inpainter.generator  # registered, so that the trainer moves it
-        self.inpainter = inpainter
-        self.reader = reader
-        self.paths = paths
-        self.hole = (hole_colour, hole_tolerance)
-        self.blend = blend
-        self.overwrite = overwrite
-        self.side_by_side = side_by_side
-        self.workers = workers
-        self.faults: list[tuple[int, str]] = []
-        self.skipped = 0
-        self.methods: Counter[str] = Counter()
-
-    def predict_dataloader(self) -> DataLoader[Loaded]:
-        """Return this process's share, a few images at a time."""
-        share = list(range(len(self.paths)))[self.trainer.global_rank :: self.trainer.world_size]
-        left = [index for index in share if self.overwrite or not self.paths[index].exists()]
-        self.skipped = len(share) - len(left)
-        self.left = len(left)
-        # the trainer leaves the loop out where there is nothing, and the other processes would wait for this one
-        images: Any = self.reader(left) if left else [Loaded(_NOTHING)]
-        return DataLoader(
-            images,
-            batch_size=self.inpainter.engine.batch_size,
-            num_workers=min(self.workers, len(left)),
-            collate_fn=list,
-        )
-
-    def on_predict_start(self) -> None:
-        """Open the writer and the progress bar."""
-        self.inpainter = Inpainter.like(self.inpainter, self.device)
-        self.writer = Writer(lambda index, reason: self.faults.append((index, reason)))
-        shown = self.trainer.is_global_zero
-        self.bar = tqdm(total=self.left, desc="filling", unit="image", disable=not shown, smoothing=0.05)
-        # a group of its own, because shares of large images may end hours apart, where the usual wait gives up
-        several = self.trainer.world_size > 1
-        self.everyone = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE) if several else None
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Leave images where they are; their regions go to the device one by one."""
-        return batch
-
-    def predict_step(self, batch: list[Loaded], batch_idx: int) -> None:
-        """Fill a few images and hand them to the writer."""
-        batch = [loaded for loaded in batch if loaded.number != _NOTHING]
-        tasks = [(loaded, task) for loaded in batch if (task := self._read(loaded)) is not None]
-        try:
-            self.inpainter.engine.fill([task for _, task in tasks], self.blend)
-        except torch.OutOfMemoryError:
-            reason = "there was not enough memory; set a smaller max_memory or batch_size"
-            self.faults += [(loaded.number, reason) for loaded, _ in tasks]
-            tasks = []
-        for loaded, task in tasks:
-            self.methods[str(task.method)] += 1
-            result = task.canvas.finish()
-            original = _with_white_hole(loaded.image, task) if self.side_by_side else None
-            self.writer.save(loaded.number, result, self.paths[loaded.number], original)
-        self.bar.update(len(batch))
-
-    def on_predict_end(self) -> None:
-        """Wait for the disk, and learn what the other processes found."""
-        self.writer.close()
-        self.bar.close()
-        if self.everyone is not None:
-            found: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(found, (self.faults, self.skipped, self.methods), group=self.everyone)
-            self.faults = [fault for faults, _, _ in found for fault in faults]
-            self.skipped = sum(skipped for _, skipped, _ in found)
-            self.methods = sum((methods for _, _, methods in found), Counter())
-        self.faults.sort()
-
-    def _read(self, loaded: Loaded) -> FillTask | None:
-        if loaded.image is None:
-            self.faults.append((loaded.number, loaded.fault))
-            return None
-        try:
-            return read_task(loaded.image, loaded.mask, *self.hole, self.inpainter.engine.most_pixels)
-        except (ValueError, TypeError) as error:
-            self.faults.append((loaded.number, str(error)))
-            return None
-
-
-def _with_white_hole(image: Image.Image | None, task: FillTask) -> Image.Image:
-    assert image is not None
-    view = image.convert("RGB")
-    view.paste((255, 255, 255), mask=Image.fromarray(task.hole.numpy()))
-    return view
 
 
 def inpaint(config: DictConfig) -> None:
@@ -187,6 +60,7 @@ def inpaint(config: DictConfig) -> None:
     Raises:
         ConfigurationError: If a value is missing, wrong or unused.
         JobError: If there is no model or no image, or at the end if some files could not be filled; the rest are done.
+        KeyboardInterrupt: After Ctrl+C; what was filled is written and counted.
     """
     check_configuration(config, READS)
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -198,9 +72,21 @@ def inpaint(config: DictConfig) -> None:
     try:
         module = build_module(config)
         trainer: Trainer = build(config.trainer, callbacks=[], logger=False, enable_progress_bar=False)
+        before = signal.getsignal(signal.SIGINT)
         trainer.predict(module, return_predictions=False)
     except (DatasetError, MisconfigurationException) as error:
         raise JobError(str(error)) from error
+    except SystemExit as stop:  # Ctrl+C, which the trainer turns into exit code 1, or a signal that ends the process
+        module.finish()
+        print(
+            f"stopped after {len(module.ratios):,} of {len(module.paths):,} images; the same command goes on: "
+            f"{config.output}",
+            flush=True,
+        )
+        if stop.code != 1:
+            raise
+        signal.signal(signal.SIGINT, before)  # the trainer ignores it from then on
+        raise KeyboardInterrupt from None
     if trainer.is_global_zero:
         _report(module, config)
 
@@ -218,11 +104,15 @@ def build_module(config: DictConfig) -> FillFiles:
         raise JobError(f"mask_rename: expected [text_of_images,text_of_masks], got {list(config.mask_rename)}")
     if config.max_pixels < 1 or config.workers < 0:
         raise JobError("max_pixels and workers: expected a positive number of pixels and no negative number of workers")
-    source = open_source(config.input, config.output, config.max_pixels)
+    if config.grow < 0:
+        raise JobError(f"grow: expected a number of pixels, 0 or more, got {config.grow}")
+    output = os.path.expanduser(config.output)
+    source = open_source(os.path.expanduser(config.input), output, config.max_pixels)
     names = result_names(source)
-    paths = result_paths(source, names, Path(config.output), config.format)
-    masks = Masks(config.masks, config.mask_rename, config.max_pixels)
+    paths = result_paths(source, names, Path(output), config.format)
     try:
+        where = None if config.masks is None else os.path.expanduser(config.masks)
+        masks = Masks(where, config.mask_rename, config.max_pixels, config.hole)
         check_blend(config.blend)
         if hole_colour is not None:
             read_colour(hole_colour)
@@ -236,6 +126,7 @@ def build_module(config: DictConfig) -> FillFiles:
         paths,
         hole_colour=hole_colour,
         hole_tolerance=config.hole_tolerance,
+        grow=config.grow,
         blend=config.blend,
         overwrite=config.overwrite,
         side_by_side=config.side_by_side,
@@ -254,17 +145,35 @@ def _report(module: FillFiles, config: DictConfig) -> None:
         parts.append(f"{module.skipped:,} were there already (overwrite=true fills them again)")
     if without_hole:
         parts.append(f"{without_hole:,} had no hole and were written as they are")
-    print(f"{'; '.join(parts)}: {config.output}", flush=True)
-    listing = Path(config.output) / "not_filled.txt"
-    listing.unlink(missing_ok=True)
+    if module.ratios:
+        parts.append(f"mean hole ratio {sum(module.ratios.values()) / len(module.ratios):.1%}")
+    output = Path(os.path.expanduser(config.output))
+    print(f"{'; '.join(parts)}: {show_name(output)[1:-1]}", flush=True)
+
+    def some(numbers: Sequence[int]) -> str:
+        more = f" and {len(numbers) - _FEW:,} more" if len(numbers) > _FEW else ""
+        return ", ".join(_name(module.paths[number], output) for number in sorted(numbers)[:_FEW]) + more
+
+    if large := [number for number, ratio in module.ratios.items() if ratio > _LARGE_HOLE]:
+        hint = "" if config.masks is None else f"; if the masks are inverted, set {_other(config.hole)}"
+        print(f"more than {_LARGE_HOLE:.0%} hole in {some(large)}{hint}", flush=True)
+    for what, numbers in module.left_out.items():
+        print(f"not kept, {what}: {some(numbers)}", flush=True)
+    listing = (output if output.is_dir() else output.parent) / "not_filled.txt"
+    if module.faults or output.is_dir():
+        listing.unlink(missing_ok=True)
     if module.faults:
-        names = [f"{_name(module.paths[index], config.output)}: {reason}" for index, reason in module.faults]
+        names = [f"{_name(module.paths[number], output)}: {reason}" for number, reason in module.faults]
         write_text(listing, "\n".join(names) + "\n")
         more = f"; {len(names) - _SHOWN} more are in {listing}" if len(names) > _SHOWN else ""
-        names = names[:_SHOWN]
-        raise JobError(f"{len(module.faults)} of {total} images were not filled: {'; '.join(names)}{more}")
+        raise JobError(f"{len(names)} of {total} images were not filled: {'; '.join(names[:_SHOWN])}{more}")
 
 
-def _name(path: Path, output: str) -> str:
+def _other(hole: str | int) -> str:
+    return "hole=white" if hole in ("black", 0) else "hole=black"
+
+
+def _name(path: Path, output: Path) -> str:
     """Return what an image is called in reports: its place below the input, without suffix."""
-    return str(path.relative_to(output).with_suffix(""))
+    name = str((path.relative_to(output) if path != output else Path(path.name)).with_suffix(""))
+    return show_name(name)[1:-1]

@@ -9,6 +9,7 @@ from typing import IO
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from gicinpaint.masks.sampler import Device, check_room, draw_integers, hole_window, read_hole_ratio, read_pair
@@ -21,12 +22,15 @@ _LARGEST_GREY_RATIO = 0.25  # pixels between black and white; soft brushes and J
 _LEAST_CONTRAST = 32 / 255  # of a JPEG mask; below it, it is black or white with noise
 
 
-def read_mask_file(file: str | os.PathLike[str] | IO[bytes], hole: str | int = "white") -> np.ndarray:
+def read_mask_file(
+    file: str | os.PathLike[str] | IO[bytes], hole: str | int = "white", max_pixels: int = 2**26
+) -> np.ndarray:
     """Read a mask file; see `hole_of_image`.
 
     Args:
         file: Path or open binary file: BMP, GIF, JPEG, PNG, TIFF or WebP; of several frames the first counts.
         hole: What marks the hole.
+        max_pixels: Largest width x height that is decoded.
 
     Shape:
         - returned: bool (H, W), true in the hole
@@ -36,6 +40,8 @@ def read_mask_file(file: str | os.PathLike[str] | IO[bytes], hole: str | int = "
     """
     try:
         with Image.open(file, formats=_FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise ValueError(f"{image.width}x{image.height} pixels, more than the limit of {max_pixels}")
             image.load()
             try:
                 upright = ImageOps.exif_transpose(image)
@@ -227,6 +233,11 @@ class MaskFolder:
                 f"masks in {self.path} must have hole ratios from {ratio[0]:.0%} to below {ratio[1]:.0%}, the "
                 f"{len(ratios)} files have {min(ratios):.1%} to {max(ratios):.1%}; choose another hole_ratio"
             )
+
+
+def grown(hole: np.ndarray, pixels: int) -> np.ndarray:
+    """Return a hole, bool (H, W), with all pixels that lie within a distance of it, in pixels."""
+    return hole if pixels == 0 or not hole.any() else distance_transform_edt(~hole) <= pixels
 
 
 def list_masks(folder: Path) -> list[str]:

@@ -1,0 +1,190 @@
+"""Image files in their own mode and depth: what comes in goes out, and what a format cannot hold is named before."""
+
+import re
+import struct
+import sys
+import zlib
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import tifffile
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo, putchunk
+
+from gicinpaint.config.atomic_files import atomic_file
+from gicinpaint.data.image_io import FORMATS, MAX_PIXELS, ORIENTATION_TAG, ImageError, open_checked, turn_upright
+
+_BITS_TAG = 258  # bits per sample of each channel of a TIFF file
+_GREY_DEEP = {"I;16", "I;16B", "I"}
+_KINDS = {".png": "PNG", ".webp": "WEBP", ".tiff": "TIFF", ".tif": "TIFF", ".bmp": "BMP"}  # and JPEG for the rest
+_MODES = {  # that a format holds without changing a pixel; RGB16 and RGBA16 are color of 16 bits per channel
+    "PNG": {"1", "L", "LA", "P", "RGB", "RGBA", "RGB16", "RGBA16", *_GREY_DEEP},
+    "TIFF": {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "F", "I;32", "RGB16", "RGBA16", *_GREY_DEEP},
+    "WEBP": {"1", "L", "LA", "P", "RGB", "RGBA"},
+    "BMP": {"1", "L", "P", "RGB"},
+    "JPEG": {"L", "RGB", "CMYK"},
+}
+_EXTRAS = {  # beside the pixels; what is not here is left out of the result, and the job says so
+    "PNG": ("icc_profile", "exif", "dpi", "xmp", "text", "transparency"),
+    "TIFF": ("icc_profile", "exif", "dpi"),
+    "WEBP": ("icc_profile", "exif", "xmp", "transparency"),
+    "BMP": ("dpi",),
+    "JPEG": ("icc_profile", "exif", "dpi", "xmp"),
+}
+_WORDS = {"RGB16": "RGB of 16 bits", "RGBA16": "RGBA of 16 bits", "I;16": "grey of 16 bits", "F": "floating point"}
+_NAMES = {"icc_profile": "the color profile", "exif": "EXIF data", "dpi": "the resolution", "xmp": "XMP data"}
+_SAVING: dict[str, dict[str, object]] = {
+    "PNG": {"compress_level": 4},
+    "WEBP": {"lossless": True, "exact": True},
+    "JPEG": {"quality": 95, "subsampling": 0},
+}
+
+
+class Unchanged(NamedTuple):
+    """An image in its file's own mode and depth, and what else the file holds.
+
+    Attributes:
+        image: The image, upright; uint16 (H, W, 3 or 4) for color of 16 bits per channel, which Pillow has no mode for.
+        extras: `icc_profile`, `exif` (without the orientation, which is applied) and `xmp` as bytes, `dpi`,
+            `transparency`, `text` as a dictionary, each where the file has it.
+        left_out: What is in the file and not here, such as "2 further frames".
+    """
+
+    image: Image.Image | np.ndarray
+    extras: dict[str, Any]
+    left_out: tuple[str, ...] = ()
+
+
+def decode_unchanged(
+    file: IO[bytes], name: str, *, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = FORMATS
+) -> Unchanged:
+    """Decode an open binary file, upright, in the mode and depth that it has; `name` is what the error calls it.
+
+    Raises:
+        ImageError: If the content is of another format, too large or broken, or color of 16 bits in an unusual form.
+    """
+    with open_checked(file, name, max_pixels, formats) as image:
+        swapped = _swapped_bytes(image, name)
+        image.load()
+        extras, left_out = _extras(image)
+        upright: Image.Image | np.ndarray = turn_upright(image, image.copy())
+        if swapped is not None:
+            with open_checked(file, name, max_pixels, formats) as other:
+                vars(other)["tile"] = swapped
+                other.load()
+                low = turn_upright(image, other.copy())
+            upright = np.asarray(upright).astype(np.uint16) << 8 | np.asarray(low)
+    return Unchanged(upright, extras, left_out)
+
+
+def check_format(file: Unchanged, path: Path) -> tuple[str, ...]:
+    """Return what of a file its result cannot keep, in words.
+
+    Raises:
+        ValueError: If the result's format would change the known pixels; the message names one that does not.
+    """
+    mode, kind = _mode(file.image), _KINDS.get(path.suffix.lower(), "JPEG")
+    if mode not in _MODES[kind]:
+        fitting = [name.lower() for name in ("PNG", "TIFF") if mode in _MODES[name]]
+        way_out = f"set format={fitting[0]}" if fitting else "save it as RGB first"
+        raise ValueError(f"{kind} cannot hold {_WORDS.get(mode, mode)} unchanged; {way_out}")
+    deep = mode.endswith("16") and "RGB" in mode
+    kept = ("icc_profile", "dpi") if deep else _EXTRAS[kind]
+    return (*file.left_out, *(_NAMES.get(key, key) for key in file.extras if key not in kept))
+
+
+def _mode(image: Image.Image | np.ndarray) -> str:
+    if isinstance(image, np.ndarray):
+        return ("RGB16", "RGBA16")[image.shape[2] - 3]
+    if image.mode == "I" and not (np.asarray(image) >> 16 == 0).all():
+        return "I;32"
+    return image.mode
+
+
+def write_unchanged(file: Unchanged, path: Path) -> None:
+    """Write an image, with what its format holds of the extras; it appears whole or not at all."""
+    kind = _KINDS.get(path.suffix.lower(), "JPEG")
+    extras = {key: file.extras[key] for key in _EXTRAS[kind] if key in file.extras}
+    with atomic_file(path) as partial:
+        if isinstance(file.image, np.ndarray):
+            _write_deep(file.image, partial, kind, extras)
+            return
+        texts = extras.pop("text", {})
+        if kind == "PNG":
+            extras["pnginfo"] = PngInfo()
+            for key, value in texts.items():
+                extras["pnginfo"].add_itxt(key, value)
+            if "xmp" in extras:
+                extras["pnginfo"].add_itxt("XML:com.adobe.xmp", extras.pop("xmp").decode(errors="replace"))
+        file.image.save(partial, format=kind, **_SAVING.get(kind, {}), **extras)
+
+
+def _swapped_bytes(image: Image.Image, name: str) -> list[Any] | None:
+    """Return how to read the low bytes of color of 16 bits per channel, None where Pillow reads all bits.
+
+    Pillow keeps the high byte of each value. Told that the bytes lie the other way round, it keeps the low one.
+    """
+    if image.mode.startswith("I") or image.mode == "F":
+        return None
+    tiles: list[Any] = list(getattr(image, "tile", ()))
+    modes = {str(tile.args[0] if isinstance(tile.args, tuple) else tile.args) for tile in tiles}
+    bits = max(getattr(image, "tag_v2", {}).get(_BITS_TAG, (8,)))
+    if bits <= 8 and not any(";16" in mode for mode in modes):
+        return None
+    swaps = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+    found = re.fullmatch("(RGBA?;16)([BLN])", next(iter(modes), "")) if len(modes) == 1 else None
+    if found is None:
+        raise ImageError(
+            f"cannot read image {name}: its {bits} bits per channel are stored in an unusual form; "
+            "save it as RGB or RGBA of 16 bits without planes"
+        )
+    mode = found[1] + swaps[found[2]]
+    return [tile._replace(args=(mode, *tile.args[1:]) if isinstance(tile.args, tuple) else mode) for tile in tiles]
+
+
+def _extras(image: Image.Image) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return what a file holds beside its first image, and what of it is left out."""
+    keys = ("icc_profile", "transparency", "dpi", "xmp")
+    extras: dict[str, Any] = {key: image.info[key] for key in keys if image.info.get(key)}
+    extras |= {"transparency": image.info["transparency"]} if "transparency" in image.info else {}
+    left_out = [image.info["left_out"]] if "left_out" in image.info else []
+    text = getattr(image, "text", None) or {}
+    if text := {str(key): str(value) for key, value in text.items() if key != "XML:com.adobe.xmp"}:
+        extras["text"] = text
+    try:
+        exif = Image.Exif()
+        exif.load(image.getexif().tobytes())  # a copy: the image's own says how to turn it
+        exif.pop(ORIENTATION_TAG, None)
+        if exif and image.format != "TIFF":  # a TIFF file's own tags are not of the camera
+            extras["exif"] = exif.tobytes()
+    except Exception:  # a broken EXIF block: the pixels are intact
+        left_out.append("damaged EXIF data")
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        left_out.append(f"{frames - 1} further frames" if frames > 2 else "1 further frame")
+    return extras, tuple(left_out)
+
+
+def _write_deep(image: np.ndarray, path: Path, kind: str, extras: dict[str, Any]) -> None:
+    """Write color of 16 bits per channel, uint16 (H, W, 3 or 4), which Pillow cannot."""
+    height, width, channels = image.shape
+    profile, dpi = extras.get("icc_profile"), extras.get("dpi")
+    if kind == "TIFF":
+        options: dict[str, Any] = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
+        if dpi is not None:
+            options |= {"resolution": tuple(map(float, dpi)), "resolutionunit": 2}
+        tifffile.imwrite(path, image, photometric="rgb", iccprofile=profile, **options)
+        return
+    values = np.ascontiguousarray(image.astype(">u2")).view(np.uint8).reshape(height, -1)
+    rows = np.empty((height, values.shape[1] + 1), np.uint8)
+    rows[:, 0], rows[0, 1:] = 2, values[0]  # filter 2: each row holds the difference to the one above it
+    rows[1:, 1:] = values[1:] - values[:-1]
+    with path.open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        putchunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2 if channels == 3 else 6, 0, 0, 0))
+        if profile is not None:
+            putchunk(file, b"iCCP", b"ICC Profile\0\0", zlib.compress(profile))
+        if dpi is not None:
+            putchunk(file, b"pHYs", struct.pack(">IIB", *(round(float(one) / 0.0254) for one in dpi), 1))
+        putchunk(file, b"IDAT", zlib.compress(rows.tobytes(), 4))
+        putchunk(file, b"IEND", b"")
