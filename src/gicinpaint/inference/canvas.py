@@ -196,9 +196,7 @@ def _of_pillow(image: Image.Image) -> Canvas:
 
         return Canvas(planes, low, high, rebuild)
     if image.mode not in _CONVERTED_MODES:
-        raise TypeError(
-            f"image must have a mode such as L, RGB or RGBA, got {image.mode}; save or convert it as RGB first"
-        )
+        raise TypeError(f"image must have a mode such as L, RGB or RGBA, got {image.mode}; save it as RGB first")
 
     def repaint(planes: Tensor, painted: Tensor) -> Image.Image:
         colours = _interleaved(planes, 3)
