@@ -208,6 +208,7 @@ MISTAKES = [
     (["count=0"], 1, "count must lie in 1..7"),
     (["count=8"], 1, "count must lie in 1..7"),
     (["method=none"], 1, "there is no method to evaluate"),
+    (["~method"], 1, "there is no method to evaluate"),
     (["metrics.lpips=absent.pth"], 1, "absent.pth must hold weights of AlexNet or VGG16"),
     (["metrics.fid=net.ckpt"], 1, "net.ckpt must hold a TorchScript network"),
     (

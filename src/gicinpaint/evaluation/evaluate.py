@@ -128,7 +128,7 @@ def build_images(config: DictConfig) -> EvaluationImages:
 def _candidates(config: DictConfig, runs: list[Run], device: torch.device) -> dict[str, Candidate]:
     found = {
         str(name): Candidate(partial(build, node), OmegaConf.to_container(node, resolve=True))
-        for name, node in config.method.items()
+        for name, node in (config.get("method") or {}).items()
         if node is not None
     }
     paths = {str(name): Path(path) for name, path in config.checkpoints.items() if path is not None}
