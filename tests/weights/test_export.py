@@ -192,6 +192,7 @@ def test_the_command_writes_checked_files(tmp_path: Path) -> None:
     [
         ("checkpoint=absent.ckpt", JobError, r"absent\.ckpt must be a model's file or folder"),
         ("outputs=[offset]", JobError, "outputs must be some of completed, coarse"),
+        (f"output={__file__}", JobError, "test_export.py is a file; name a folder"),
         ("formats=[onix]", ConfigurationError, r"formats: expected a list \(one of onnx, torch each\)"),
         ("check_sizes=[[1,60,64]]", ConfigurationError, r"multiples of 8 from 16 on, got \[1, 60, 64\]"),
         ("check_sizes=[[1,8,64]]", ConfigurationError, "multiples of 8 from 16 on"),

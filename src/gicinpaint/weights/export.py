@@ -113,10 +113,12 @@ def export(config: DictConfig) -> None:
 
     Raises:
         ConfigurationError: If a value is missing, wrong or unused.
-        JobError: If there is no model, a package is absent, or a file does not compute what the network computes; the
-            file is removed then.
+        JobError: If there is no model, a package is absent, the output is a file, or a file does not compute what the
+            network computes; it is removed then.
     """
     check_configuration(config, READS)
+    if Path(config.output).is_file():
+        raise JobError(f"output: {config.output} is a file; name a folder")
     lists: Any = {key: OmegaConf.to_container(config[key]) for key in ("formats", "outputs", "check_sizes")}
     sizes: list[Size] = lists["check_sizes"]
     _check_sizes(sizes)
