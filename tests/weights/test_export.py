@@ -172,7 +172,7 @@ def job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..
     save_generator(CoarseGenerator(width=4), tmp_path / "model")  # quick to trace
     monkeypatch.chdir(tmp_path)
     with initialize_config_module("gicinpaint.conf", version_base="1.3"):
-        yield lambda *overrides: export(compose("export", overrides=[*overrides, "output=exported"]))
+        yield lambda *overrides: export(compose("export", overrides=["output=exported", *overrides]))
 
 
 def test_the_command_writes_checked_files(tmp_path: Path) -> None:
