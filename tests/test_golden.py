@@ -22,6 +22,11 @@ CONTENTS = {  # what every file of a kind holds, from the description of the ful
     "nearest_resize_tables*": {"in64_out32", "in18_out9"},
     "server_*": {"image_u8", "mask_u8", "x", "mask", "x_stage1", "x_stage2", "complete", "result_u8"},
     "spatial_discounting_mask*": {"mask_128x128_gamma0.9"},
+    "v2_discriminator_*": {"x", "dout", "dout_run2", "dout_run21", "grad_x"},
+    "v2_gated_*": {"x", "y", "g", "grad_x"},
+    "v2_generator_*": {"x", "mask", "x_stage1", "x_stage2", "x_complete", "argmax_index"},
+    "v2_losses_*": {"batch_data", "mask", "x_stage1", "ae_loss", "gan_g_loss", "g_loss", "d_loss"},
+    "v2_masks_*": {"stroke_bits", "box_bits", "box_tlhw", "box_inset", "ratio_combined"},
 }
 
 
@@ -38,8 +43,9 @@ def test_a_file_is_of_one_kind_and_holds_its_finite_numbers(path: Path) -> None:
 def test_the_files_are_many_and_the_copies_are_those_of_the_full_set_and_small() -> None:
     copies = list(golden.DATA.iterdir())
     assert len(golden.paths("*.npz")) >= 32
-    assert sum(path.stat().st_size for path in copies) <= 12_000_000
+    assert sum(path.stat().st_size for path in copies) <= 16_000_000
     full = {path.name: path for path in golden.SHARED.glob("*.npz")}  # none in a bare clone
+    full |= {f"v2_{path.name}": path for path in golden.SHARED_V2.glob("*.npz")}
     assert not [path.name for path in copies if path.name in full and path.read_bytes() != full[path.name].read_bytes()]
 
 
