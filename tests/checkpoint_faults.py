@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from gicinpaint.training.checkpoint import AtomicCheckpointIO, find_newest, read_checkpoint, remove_partial
+from gicinpaint.config.atomic_files import remove_partial
+from gicinpaint.training.checkpoint import AtomicCheckpointIO, find_newest, read_checkpoint
 
 
 def checkpoint(number: int = 0, size: int = 1000) -> dict[str, Any]:

@@ -1,10 +1,34 @@
 """Private names of other libraries: each is there, and does what it is used for."""
 
+from __future__ import annotations
+
+import operator
+import os
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
 import pytest
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 
-from gicinpaint.compat import failing_key, hydra_argument_parser
+import runs
+from gicinpaint.compat import (
+    continue_counting,
+    failing_key,
+    hydra_argument_parser,
+    lost_peer,
+    lost_worker,
+    run_validation,
+)
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers", "ignore:.*have no `val_dataloader`", "ignore:`isinstance"
+)
+GONE = "{} is gone from this version of {}: gicinpaint.compat needs another way"
 
 
 def test_hydra_still_has_the_parser_of_its_command_line() -> None:
@@ -20,3 +44,84 @@ def test_hydra_still_says_in_the_same_words_where_building_failed() -> None:
     with pytest.raises(InstantiationException) as raised:
         instantiate(node["inner"])
     assert failing_key(raised.value) == ""
+
+
+@pytest.fixture
+def trainer() -> Trainer:
+    return Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+
+
+def test_lightning_still_has_the_counters_of_its_loops(trainer: Trainer) -> None:
+    loop = trainer.fit_loop.epoch_loop
+    for name in ("batch_progress.total.ready", "batch_progress.total.completed", "_batches_that_stepped"):
+        assert operator.attrgetter(name)(loop) == 0, GONE.format(f"epoch_loop.{name}", "lightning")
+    continue_counting(trainer, batches=12, steps=20)
+    assert loop.manual_optimization.optim_step_progress.total.completed == 20
+    assert loop.total_batch_idx == 11  # of the last batch
+
+
+def test_a_resumed_trainer_logs_and_validates_at_the_batches_of_an_undisturbed_one() -> None:
+    """Three batches are seen, so the validations after every fourth are due after one more and after five."""
+
+    class Count(Callback):
+        def __init__(self) -> None:
+            self.batches = self.validations = 0
+            self.validated_after: list[int] = []
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            self.batches += 1
+
+        def on_validation_end(self, *_: Any) -> None:
+            self.validated_after.append(self.batches)
+
+    count = Count()
+    options = {"val_check_interval": 4, "check_val_every_n_epoch": None}
+    module = runs.small_module(adversary=False)
+    module.batches_seen = 3
+    runs.fit(module, count, updates=6, **options)
+    assert count.validated_after[:2] == [1, 5]
+
+
+def test_lightning_still_validates_from_inside_a_training() -> None:
+    class Validate(Callback):
+        validated = 0
+
+        def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+            assert hasattr(trainer.fit_loop.epoch_loop, "val_loop"), GONE.format("epoch_loop.val_loop", "lightning")
+            run_validation(trainer)
+            assert (self.validated, trainer.training) == (12, True)
+
+        def on_validation_batch_end(self, *_: Any) -> None:
+            self.validated += 1
+
+    options = {"val_check_interval": 100, "check_val_every_n_epoch": None}
+    runs.fit(runs.small_module(adversary=False), Validate(), updates=1, **options)
+
+
+class Deadly(torch.utils.data.Dataset):
+    """A dataset that ends the process that reads it."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> int:
+        os._exit(1)
+
+
+def test_torch_still_says_in_the_same_words_that_a_loader_lost_a_process() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        list(torch.utils.data.DataLoader(Deadly(), num_workers=1))
+    assert lost_worker(raised.value), GONE.format(f"what torch said of a lost worker ({raised.value})", "torch")
+    assert not lost_worker(RuntimeError("another"))
+
+
+def test_gloo_still_says_in_the_same_words_that_another_process_is_gone() -> None:
+    """Two members of a group in one process, of which one leaves."""
+    store, seconds = torch.distributed.HashStore(), timedelta(seconds=20)
+    with ThreadPoolExecutor(2) as threads:
+        groups = list(threads.map(lambda rank: torch.distributed.ProcessGroupGloo(store, rank, 2, seconds), range(2)))
+    groups.pop()
+    with pytest.raises(RuntimeError) as raised:
+        groups[0].allreduce([torch.ones(1)]).wait()
+    assert lost_peer(raised.value), GONE.format(f"what gloo said of a lost process ({raised.value})", "torch")
+    assert not lost_peer(RuntimeError("another"))

@@ -1,12 +1,19 @@
 """Names that moved, and private names of other libraries: each with the version it was tested with."""
 
+from __future__ import annotations
+
 import argparse
 import re
 import sys
 import warnings
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning import Trainer
+
+_PEER_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "recvBytes", "sendBytes")
 
 
 class _MovedModule(ModuleType):
@@ -52,3 +59,35 @@ def failing_key(error: Exception) -> str:
     """
     found = re.search(r"^full_key: (\S+)$", str(error), re.MULTILINE)
     return found[1] if found else ""
+
+
+def continue_counting(trainer: Trainer, batches: int, steps: int) -> None:
+    """Let a trainer go on counting after a resume; tested with lightning 2.6.6.
+
+    Args:
+        trainer: Is about to train.
+        batches: Training batches so far, by which it validates and logs.
+        steps: Optimizer steps so far, its `global_step`.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    loop.batch_progress.total.ready = loop.batch_progress.total.completed = batches
+    loop._batches_that_stepped = batches
+    progress = loop.manual_optimization.optim_step_progress.total
+    progress.completed = max(progress.completed, steps)
+
+
+def run_validation(trainer: Trainer) -> None:
+    """Validate once from inside a training that is about to go on; tested with lightning 2.6.6."""
+    trainer.validating = True
+    trainer.fit_loop.epoch_loop.val_loop.run()
+    trainer.training = True
+
+
+def lost_worker(error: RuntimeError) -> bool:
+    """Tell whether a data loader lost one of its processes; the error has no class of its own in torch 2.13."""
+    return "DataLoader worker" in str(error)
+
+
+def lost_peer(error: RuntimeError) -> bool:
+    """Tell whether another process of a distributed run is gone; gloo's error has no class of its own in torch 2.13."""
+    return any(sign in str(error) for sign in _PEER_LOST)

@@ -15,7 +15,7 @@ from gicinpaint.benchmark import DataBenchmark, Figure
 from gicinpaint.benchmark.data import make_photographs
 from gicinpaint.benchmark.run import figure_table
 from gicinpaint.masks import RectangleMask
-from gicinpaint.training.environment import resident_memory
+from gicinpaint.training.run_record import resident_memory
 
 SMALL = ["images=8", "batch_size=4", "items=16", "image_size=128"]
 

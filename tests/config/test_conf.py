@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from gicinpaint.config.validation import JobError, build, check_configuration
 from gicinpaint.data import DatasetError
+from gicinpaint.training.precision import settle_precision
 from gicinpaint.training.train import READS, build_each, build_module, build_trainer, choose_strategy
 from holes import save_mask
 
@@ -46,6 +47,7 @@ def test_option_composes_and_builds(group: str, option: str, tmp_path: Path, mon
         save_mask(tmp_path / "mask.png")
         needed = [f"mask.path={tmp_path}"]
     config = composed(f"{group}={option}", *needed, output=tmp_path)
+    settle_precision(config)
     check_configuration(config, READS)
     if group == "dataset" and option != "sample":
         with pytest.raises((JobError, DatasetError), match="absent"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gicinpaint.training.environment import git_commit, versions
+from gicinpaint.training.run_record import git_commit, versions
 
 ROOT = Path(__file__).parents[2]
 

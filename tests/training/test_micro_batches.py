@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.optim import SGD
 
-from gicinpaint.training.micro_batches import split
+from gicinpaint.training.gradients import split
 from runs import batches, fit, loader, small_module
 
 pytestmark = pytest.mark.filterwarnings(

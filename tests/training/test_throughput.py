@@ -39,7 +39,7 @@ class Stub:
         self.optimizers = [torch.optim.SGD([torch.zeros(1)], lr=0.25), torch.optim.SGD([torch.zeros(1)], lr=0.5)]
         self.image = torch.zeros(3, 1)
         self.logged: dict[str, float] = {}
-        monkeypatch.setattr("gicinpaint.training.callbacks.throughput.inpainting", lambda _: self)
+        monkeypatch.setattr("gicinpaint.training.callbacks.health.inpainting", lambda _: self)
         callback.on_train_start(self, self)
 
     @property

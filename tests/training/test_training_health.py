@@ -17,9 +17,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [
-        record.message for record in caplog.records if record.name == "gicinpaint.training.callbacks.training_health"
-    ]
+    return [record.message for record in caplog.records if record.name == "gicinpaint.training.callbacks.health"]
 
 
 def trainer(**metrics: float) -> Any:

@@ -16,7 +16,7 @@ from gicinpaint.data import ImageFiles, InpaintingDataModule, InpaintingDataset,
 from gicinpaint.data.dataset import collate
 from gicinpaint.data.sources import ImageSource
 from gicinpaint.masks.sampler import MaskSampler
-from gicinpaint.training.environment import resident_memory
+from gicinpaint.training.run_record import resident_memory
 
 PARTS = ("speed", "memory")
 IMAGES_PER_SECOND = 150.0  # of a worker process; the goals are those of docs/data.md

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from gicinpaint.benchmark.cases import Case, Step
-from gicinpaint.training.environment import resident_memory
+from gicinpaint.training.run_record import resident_memory
 
 SHORTEST = 0.05  # seconds of one measurement; shorter steps are repeated within it
 FEWEST = 3  # rounds, whatever the time limit

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from gicinpaint.benchmark.cases import Case, Figure, FigureBenchmark, list_cases
 from gicinpaint.benchmark.measure import BenchmarkLimits, CaseResult, Measuring, load
 from gicinpaint.config.validation import JobError, build, check_configuration, load_option
-from gicinpaint.training.environment import processor_name
+from gicinpaint.training.run_record import processor_name
 
 READS = {
     "backends": list[str] | None,

@@ -42,7 +42,8 @@ TARGETS = {  # the longest beginning that fits is replaced
     "gicinpaint.losses.CrossEntropy": "gicinpaint.losses.NonSaturating",
     "gicinpaint.module": "gicinpaint.training.module",
     "gicinpaint.official": "gicinpaint.weights",
-    "gicinpaint.wandb_runs": "gicinpaint.training.wandb_logger",
+    "gicinpaint.training.wandb_logger": "gicinpaint.training.loggers",
+    "gicinpaint.wandb_runs": "gicinpaint.training.loggers",
 }
 # Names that people know from elsewhere, for each job.
 _TRAIN = {

@@ -27,7 +27,7 @@ from gicinpaint.evaluation.measuring import Measurement, MethodResult
 from gicinpaint.evaluation.methods import Checkpoint, Method, try_columns, try_method
 from gicinpaint.evaluation.tables import BY_FOLDER, Table, group_images, write_groups, write_images
 from gicinpaint.models.compositing import composite
-from gicinpaint.training.environment import git_commit, processor_name, versions
+from gicinpaint.training.run_record import git_commit, processor_name, versions
 
 READS = {
     "seed": int,

@@ -27,7 +27,7 @@ from gicinpaint.evaluation.methods import Method
 from gicinpaint.masks.sampler import NumberedMasks
 from gicinpaint.metrics import PatchDistance, RegionMetric
 from gicinpaint.training.checkpoint import AtomicCheckpointIO
-from gicinpaint.training.environment import resident_memory
+from gicinpaint.training.run_record import resident_memory
 
 _SECONDS_BETWEEN_SAVES = 15.0
 

@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
+from gicinpaint.config.atomic_files import atomic_file, partial_path
 from gicinpaint.config.validation import JobError
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 _NEEDED = ("state_dict", "optimizer_states", "counters", "global_step")
-_PARTIAL = ".partial"
 
 _log = logging.getLogger(__name__)
 
@@ -41,22 +40,18 @@ class AtomicCheckpointIO(CheckpointIO):
             CheckpointError: If the disk is full; files that were there before are left as they were.
         """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
         try:
-            with partial.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            if storage_options and path.exists():
-                _keep(path, Path(storage_options["previous"]))
-            os.replace(partial, path)
-        except BaseException as error:
-            partial.unlink(missing_ok=True)
+            with atomic_file(path) as partial:
+                with partial.open("wb") as file:
+                    torch.save(checkpoint, file)
+                    file.flush()
+                    os.fsync(file.fileno())  # before an older file is given up
+                if storage_options and path.exists():
+                    _keep(path, Path(storage_options["previous"]))
+        except Exception as error:
             if _means_full(error):
                 raise CheckpointError(_describe_full(checkpoint, path)) from error
             raise
-        _flush_folder(path.parent)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
@@ -119,15 +114,9 @@ def find_newest(folder: str | Path) -> Path | None:
     return None
 
 
-def remove_partial(folder: str | Path) -> None:
-    """Delete what a killed process left half-written."""
-    for path in Path(folder).glob(f".*{_PARTIAL}"):
-        path.unlink(missing_ok=True)
-
-
 def _keep(path: Path, previous: Path) -> None:
     """Give a file a second name; where the file system has no such links, rename it."""
-    linked = previous.with_name(f".{previous.name}.{os.getpid()}{_PARTIAL}")
+    linked = partial_path(previous)
     try:
         linked.unlink(missing_ok=True)
         os.link(path, linked)
@@ -146,21 +135,20 @@ def _means_full(error: BaseException | None) -> bool:
 
 
 def _describe_full(checkpoint: dict[str, Any], path: Path) -> str:
-    needed = sum(leaf.nbytes for leaf in tree_leaves(checkpoint) if isinstance(leaf, Tensor))
-    free = shutil.disk_usage(path.parent).free
+    needed, free = _bytes(checkpoint), shutil.disk_usage(path.parent).free
     return (
         f"cannot save {path}: the disk is full, {needed / 1e6:.0f} MB needed and {free / 1e6:.0f} MB free; older "
         "checkpoints are as they were; free some space and continue with resume=auto"
     )
 
 
+def _bytes(value: Any) -> int:
+    """Return the size of all tensors in nested plain data."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return sum(map(_bytes, items))
+
+
 def _first_words(error: Exception) -> str:
     return (str(error).strip().partition("\n")[0] or type(error).__name__)[:160]
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,14 +11,14 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MetricCollection
 
+from gicinpaint.compat import continue_counting
 from gicinpaint.data import Batch
 from gicinpaint.data.order import derive_seed
 from gicinpaint.losses import InpaintingLoss, Terms, gradient_norm
 from gicinpaint.metrics import hole_metrics
 from gicinpaint.models.compositing import composite, fill_with_mean, mask_out
 from gicinpaint.models.generator import Completion
-from gicinpaint.training.gradient_guard import GradientGuard
-from gicinpaint.training.micro_batches import MicroBatch, average, detached, split
+from gicinpaint.training.gradients import GradientGuard, MicroBatch, average, detached, split
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
@@ -33,7 +33,7 @@ class InpaintingModule(LightningModule):
     batch updates the generator and the critics rest.
 
     `global_step` counts the updates of both optimizers; schedules, plots and stopping go by `generator_updates`. A step
-    whose gradients are not finite is skipped and not counted; see `GradientGuard`.
+    whose gradients are not finite is skipped and not counted, by the decision of `GradientGuard.admit`.
 
     Args:
         generator: Maps (masked, mask) to a `Completion`.
@@ -106,8 +106,6 @@ class InpaintingModule(LightningModule):
         self.batches_seen = 0
         self.generator_updates = 0
         self._steps_before = 0  # of both optimizers, before a resume
-        self._stepping: tuple[str, dict[str, Tensor]] = ("", {})  # whose step is being taken, and its losses
-        self._admitted = True
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         """Return images (B, 3, H, W) in [-1, 1] with the hole of (B, 1, H, W) masks filled."""
@@ -198,23 +196,8 @@ class InpaintingModule(LightningModule):
         checkpoint.pop("loops", None)  # the trainer's own bookkeeping repeats steps at an epoch's edge: it starts anew
 
     def on_train_start(self) -> None:
-        """Let the trainer count validations and log lines from the batches that were seen before a resume.
-
-        Raises:
-            ValueError: If fused optimizers would remove float16's scale only after the guard has clipped the gradients.
-        """
-        if self._scaler is not None and any(
-            getattr(o, "_step_supports_amp_scaling", False) for o in self._optimizers()
-        ):
-            raise ValueError(
-                "optimizer.fused must be false with trainer.precision=16-mixed, got true; set optimizer.fused=false, "
-                "or use bf16-mixed"
-            )
-        loop = self.trainer.fit_loop.epoch_loop
-        loop.batch_progress.total.ready = loop.batch_progress.total.completed = self.batches_seen
-        loop._batches_that_stepped = self.batches_seen
-        steps = loop.manual_optimization.optim_step_progress.total
-        steps.completed = max(steps.completed, self._steps_before)
+        """Let the trainer count validations, log lines and steps on from where a resumed run stopped."""
+        continue_counting(self.trainer, self.batches_seen, self._steps_before)
 
     def _complete(self, batch: Batch) -> Completed:
         completion = self.generator(mask_out(batch.image, batch.mask), batch.mask)
@@ -246,22 +229,22 @@ class InpaintingModule(LightningModule):
             self.generator_updates += 1
 
     def _step(self, network: str, optimizer: Any, terms: dict[str, Tensor]) -> bool:
-        """Take a step unless the guard objects, and log the losses."""
-        self._stepping = network, terms
-        optimizer.step()
-        self.log_dict({f"train/{network.removesuffix('s')}/{name}": term for name, term in terms.items()})
-        return self._admitted
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip the gradients, or drop them if they are not finite; any scale of float16 is removed from them here."""
-        network, terms = self._stepping
+        """Log the losses, and take the step unless gradients are not finite; return whether it was taken."""
+        kind = f"train/{network.removesuffix('s')}"
+        self.log_dict({f"{kind}/{name}": term for name, term in terms.items()})
         where = f"batch {self.batches_seen} (generator update {self.generator_updates})"
-        scaled = self._scaler is not None
-        self._admitted = self.guard.admit(network, getattr(self, network), terms, where, scaled=scaled)
-
-    @property
-    def _scaler(self) -> Any:
-        return getattr(self.trainer.precision_plugin, "scaler", None)
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # of float16
+        scale = None if scaler is None else scaler.get_scale()
+        norm = self.guard.admit(network, getattr(self, network), terms, where, scale=scale)
+        if norm is None:
+            if scaler is not None:
+                scaler.unscale_(optimizer.optimizer)  # finds the overflow, so that the scale is lowered
+                scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            return False
+        self.log(f"{kind}/gradient_norm", norm)
+        optimizer.step()
+        return True
 
     def _optimizers(self) -> list[Any]:
         optimizers = self.optimizers()

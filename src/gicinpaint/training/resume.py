@@ -2,21 +2,22 @@
 
 import csv
 import logging
-import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger
+from omegaconf import OmegaConf
 from torch import nn
 
 from gicinpaint.config.aliases import modernize
+from gicinpaint.config.atomic_files import atomic_file
 from gicinpaint.training.checkpoint import CheckpointError, find_newest, read_checkpoint
 
 AUTO = "auto"
-_DATE, _TIME = re.compile(r"\d{4}-\d\d-\d\d"), re.compile(r"\d\d-\d\d-\d\d")
+_DATE, _TIME = re.compile(r"\d{4}-\d\d-\d\d"), re.compile(r"\d\d-\d\d-\d\d(-\d+)?")
 
 _log = logging.getLogger(__name__)
 
@@ -25,9 +26,9 @@ def find_checkpoint(resume: str | None, output: Path, overrides: Sequence[str]) 
     """Return the checkpoint to continue from, or None to start at zero.
 
     Args:
-        resume: None: start at zero. "auto": continue the run in `output`; where Hydra names that folder by the time,
-            the latest run beside it that was started with the same overrides. Otherwise a checkpoint, a folder of
-            checkpoints or the folder of a run.
+        resume: None: start at zero. "auto": continue the run in `output`; where Hydra names that folder by the
+            time, the latest run or job of a multirun beside it that was started with the same overrides. Otherwise a
+            checkpoint, a folder of checkpoints or the folder of a run.
         output: Where this run writes.
         overrides: The overrides of this run, as they were given.
 
@@ -93,35 +94,33 @@ def continue_metrics(loggers: Sequence[Logger], updates: int) -> None:
             reader = csv.DictReader(file)
             rows = [row for row in reader if float(row.get("step") or 0) <= updates]
         columns = list(reader.fieldnames or ())
-        kept = path.with_suffix(".partial")
-        with kept.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Experiment logs directory")
             experiment = logger.experiment  # deletes the old file
-        os.replace(kept, path)
+        with atomic_file(path) as partial, partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
         experiment.metrics_keys = columns
 
 
 def _earlier_runs(output: Path, overrides: Sequence[str]) -> list[Path]:
-    """Return the runs beside one that is named by date and time, latest first, with the same overrides."""
-    if not (_TIME.fullmatch(output.name) and _DATE.fullmatch(output.parent.name)):
+    """Return the runs with the same overrides beside one that is named by date and time, latest first.
+
+    A job of a multirun lies one folder deeper, DATE/TIME/NUMBER.
+    """
+    for time, pattern in ((output, "*/*"), (output.parent, "*/*/*")):
+        if _TIME.fullmatch(time.name) and _DATE.fullmatch(time.parent.name):
+            runs = sorted(time.parent.parent.glob(f"{pattern}/.hydra/overrides.yaml"), reverse=True)
+            break
+    else:
         return []
     asked = _without_resume(overrides)
-    runs = sorted(output.parent.parent.glob("*/*/.hydra/overrides.yaml"), reverse=True)
-    return [run.parents[1] for run in runs if _without_resume(_read_overrides(run)) == asked]
+    return [run.parents[1] for run in runs if _without_resume(OmegaConf.load(run)) == asked]
 
 
-def _read_overrides(path: Path) -> list[str]:
-    from omegaconf import OmegaConf
-
-    return [str(override) for override in OmegaConf.load(path)]
-
-
-def _without_resume(overrides: Sequence[str]) -> list[str]:
-    return sorted(override for override in overrides if override.lstrip("+").partition("=")[0] != "resume")
+def _without_resume(overrides: Iterable[Any]) -> list[str]:
+    return sorted(override for override in map(str, overrides) if override.lstrip("+").partition("=")[0] != "resume")
 
 
 def _flatten(node: Any, path: str = "") -> dict[str, Any]:

@@ -1,23 +1,44 @@
-"""What a run leaves beside its results, so that it can be understood and repeated: settings, code, data, output."""
+"""Run record, for reproducibility: settings, code, versions, data and output that a run leaves beside its results."""
 
 import hashlib
 import json
 import logging
+import platform
 import subprocess
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from gicinpaint.config.atomic_files import atomic_file, write_text
+from gicinpaint.config.validation import JobError
 from gicinpaint.data.sources import ImageSource
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 OUTPUT_LOG, STARTS = "output.log", "starts.jsonl"
+_PACKAGES = (
+    "gicinpaint",
+    "torch",
+    "lightning",
+    "torchmetrics",
+    "numpy",
+    "pillow",
+    "scikit-image",
+    "scipy",
+    "opencv-python-headless",
+    "PyPatchMatch",
+)
 
 
 def write_record(
@@ -32,10 +53,10 @@ def write_record(
         sources: Where images come from, by use; the names of all images are hashed, in order.
         facts: What else the run depends on, as plain data.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
-    (folder / "overrides.yaml").write_text(OmegaConf.to_yaml(list(overrides)))
-    (folder / "git.diff").write_text(uncommitted_changes())
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    write_text(folder / "overrides.yaml", OmegaConf.to_yaml(list(overrides)))
+    with atomic_file(folder / "git.diff") as partial:
+        partial.write_bytes(uncommitted_changes().encode("utf-8", "surrogateescape"))
     start = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
@@ -55,21 +76,79 @@ def hash_names(source: ImageSource) -> str:
     return found.hexdigest()
 
 
-def uncommitted_changes(folder: Path = Path(__file__).parents[1]) -> str:
-    """Return how the package's tracked files differ from its last commit; empty without a repository."""
-    command = ["git", "-C", str(folder), "diff", "HEAD", "--", str(folder), str(folder.parents[1] / "conf")]
+def git_commit(folder: Path = Path(__file__).parents[1]) -> dict[str, Any]:
+    """Return the commit of the package's repository and whether its tracked files differ from it; None if unknown."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+        root = Path(_git("rev-parse", "--show-toplevel", folder=folder).rstrip("\n"))
+        if not folder.is_relative_to(root / "src"):
+            return {"commit": None, "modified": None}  # installed inside somebody else's repository
+        changes = _git("status", "--porcelain", "--untracked-files=no", folder=folder)
+        return {"commit": _git("rev-parse", "HEAD", folder=folder).strip(), "modified": bool(changes)}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "modified": None}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that can change a number."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def processor_name() -> str:
+    """Return what the processor calls itself."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else ()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def resident_memory(process: int | str = "self", field: str = "VmRSS") -> int:
+    """Return the bytes that a process has in memory now (VmRSS) or had at most (VmHWM).
+
+    Where the system does not tell, the peak of this process.
+    """
+    with suppress(OSError):
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1]) * 1024
+    import resource  # absent on Windows, which has no other way here
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def uncommitted_changes(folder: Path = Path(__file__).parents[1]) -> str:
+    """Return how the package's tracked files differ from its last commit; empty without a repository.
+
+    Bytes that are no UTF-8 are kept as surrogates.
+    """
+    try:
+        return _git("diff", "HEAD", "--", str(folder), str(folder.parents[1] / "conf"), folder=folder)
     except (OSError, subprocess.SubprocessError):
         return ""
 
 
+def _git(*arguments: str, folder: Path) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    found = subprocess.run(command, capture_output=True, check=True, timeout=20).stdout
+    return found.decode("utf-8", "surrogateescape")
+
+
 @contextmanager
 def recorded_output(folder: Path) -> Iterator[None]:
-    """Copy what is printed and logged, and the error that ends it, to `output.log`; progress bars are left out."""
+    """Copy what is printed and logged, and the error that ends it, to `output.log`; progress bars are left out.
+
+    Raises:
+        JobError: If another process does the same in this folder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     before = sys.stdout, sys.stderr
-    with (folder / OUTPUT_LOG).open("a", buffering=1, errors="backslashreplace") as file:
+    with (folder / OUTPUT_LOG).open("a", buffering=1, encoding="utf-8", errors="backslashreplace") as file:
+        _claim(file, folder)
         sys.stdout, sys.stderr = _Copy(before[0], file), _Copy(before[1], file)
         handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.StreamHandler)]
         redirected = [handler for handler in handlers if handler.stream in before]
@@ -84,6 +163,17 @@ def recorded_output(folder: Path) -> Iterator[None]:
             for handler in redirected:
                 handler.setStream(before[0] if handler.stream is sys.stdout else before[1])
             sys.stdout, sys.stderr = before
+
+
+def _claim(file: TextIO, folder: Path) -> None:
+    """Lock a file for this process alone, not for those that it starts, until it ends."""
+    try:
+        if fcntl is not None:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        raise JobError(f"{folder}: another run is writing there; wait for its end or set output=<folder>") from error
+    except OSError:  # a network disk without locks
+        return
 
 
 class _Copy:

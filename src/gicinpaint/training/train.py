@@ -1,7 +1,10 @@
-"""The train job: build every part from its configuration, in the order in which a mistake is cheapest to find."""
+"""The train job: build every part, the cheapest mistakes first, train, and say what the end of a run means."""
 
 import logging
 import math
+import re
+import signal
+import traceback
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -10,21 +13,26 @@ from typing import Any
 
 import torch
 from lightning import Callback, Trainer, seed_everything
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
+from gicinpaint.compat import lost_peer, lost_worker
 from gicinpaint.config.validation import ConfigurationError, JobError, build, check_configuration
-from gicinpaint.data import InpaintingDataModule
+from gicinpaint.data import DatasetError, InpaintingDataModule
 from gicinpaint.losses import Wasserstein
 from gicinpaint.training.callbacks import SaveByUpdates, SavePictures
-from gicinpaint.training.environment import git_commit, versions
-from gicinpaint.training.fit import fit
+from gicinpaint.training.callbacks.stopping import InterruptionError
+from gicinpaint.training.checkpoint import BEST
 from gicinpaint.training.loggers import close_dashboards, record_run
 from gicinpaint.training.module import InpaintingModule
+from gicinpaint.training.precision import hasten, settle_precision
 from gicinpaint.training.resume import AUTO, check_fit, continue_metrics, find_checkpoint
-from gicinpaint.training.run_record import recorded_output, write_record
-from gicinpaint.training.speed import hasten
+from gicinpaint.training.run_record import git_commit, recorded_output, versions, write_record
 from gicinpaint.weights.fine_tuning import take_weights
 
 READS = {
@@ -53,6 +61,7 @@ def train(config: DictConfig) -> None:
         ConfigurationError: If a value is missing, wrong or unused; nothing is built then.
         JobError: If a part cannot be built or the data cannot be used.
     """
+    precision = settle_precision(config)
     check_configuration(config, READS)
     _quieten()
     if config.threads is not None:
@@ -63,10 +72,10 @@ def train(config: DictConfig) -> None:
         raise JobError(f"seed: {error}") from error
     checkpoint = resume(config)
     with recorded_output(Path(config.output)) if getattr(rank_zero_only, "rank", 0) == 0 else nullcontext():
-        _train(config, checkpoint)
+        _train(config, checkpoint, precision)
 
 
-def _train(config: DictConfig, checkpoint: Path | None) -> None:
+def _train(config: DictConfig, checkpoint: Path | None, precision: str) -> None:
     data = build(config.dataset)  # first: absent data stops the job before any network is built
     module = build_module(config)
     updates = 0 if checkpoint is None else check_fit(checkpoint, module, module.config)
@@ -77,6 +86,8 @@ def _train(config: DictConfig, checkpoint: Path | None) -> None:
     if checkpoint is not None and trainer.is_global_zero:
         continue_metrics(trainer.loggers, updates)
     _say(trainer, opening(config, module, data, trainer, checkpoint))
+    if precision:
+        _say(trainer, precision)
     if given is not None:
         aside = f"initial_weights={given} is left aside: a resumed run goes on with its own"
         _say(trainer, "\n".join(map(str, taken)) or aside)
@@ -110,7 +121,11 @@ def build_trainer(config: DictConfig) -> Trainer:
     callbacks: list[Callback] = build_each(config.get("callbacks"))
     loggers: list[Logger] = build_each(config.get("logger"))
     strategy = choose_strategy(config.trainer.strategy, config.trainer.devices, config.trainer.num_nodes)
-    trainer: Trainer = build(config.trainer, callbacks=callbacks, logger=loggers or False, strategy=strategy)
+    shown = config.trainer.enable_progress_bar and any(isinstance(callback, ProgressBar) for callback in callbacks)
+    if not shown:  # neither Lightning's own bar in place of ours, nor ours against the trainer's setting
+        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
+    run_time = {"callbacks": callbacks, "logger": loggers or False, "strategy": strategy, "enable_progress_bar": shown}
+    trainer: Trainer = build(config.trainer, **run_time)
     return trainer
 
 
@@ -180,7 +195,7 @@ def opening(
 def best_checkpoint(trainer: Trainer) -> Path | None:
     """Return where the best checkpoint lies, if checkpoints are saved."""
     folders = [callback.folder for callback in trainer.callbacks if isinstance(callback, SaveByUpdates)]  # type: ignore[attr-defined]
-    return folders[0] / "best.ckpt" if folders else None
+    return folders[0] / BEST if folders else None
 
 
 def report(trainer: Trainer) -> str:
@@ -203,6 +218,64 @@ def report(trainer: Trainer) -> str:
         if isinstance(callback, SaveByUpdates):
             lines.append(f"checkpoint   {callback.last_path}")
     return "\n".join(lines)
+
+
+def fit(trainer: Trainer, module: InpaintingModule, data: InpaintingDataModule, checkpoint: Path | None = None) -> None:
+    """Train and validate; say in one line what the user can mend.
+
+    Args:
+        trainer: Trains.
+        module: What is trained.
+        data: What it is trained on.
+        checkpoint: Where to continue from.
+
+    Raises:
+        JobError: If the run cannot go on for a reason outside the program.
+        SystemExit: With 128 plus the signal's number, if a signal asked the run to end; its state is saved.
+    """
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        if not any(name.startswith("validation/") for name in trainer.callback_metrics):  # it had ended before
+            trainer.validate(module, datamodule=data, verbose=False)
+    except InterruptionError as stop:
+        if trainer.is_global_zero:
+            print(f"{stop} after {module.generator_updates:,} updates; continue with resume=auto", flush=True)
+        raise SystemExit(_exit_code(trainer, stop.exit_code)) from None
+    except SIGTERMException:  # before the first batch or after the last
+        raise SystemExit(_exit_code(trainer, 128 + signal.SIGTERM)) from None
+    except (ValueError, TypeError, MisconfigurationException) as error:
+        if isinstance(error, DatasetError | MisconfigurationException) or raised_by_us(error):
+            raise JobError(_last_words(error)) from error
+        raise
+    except RuntimeError as error:
+        if lost_worker(error):
+            reason = " ".join(str(error).split())
+            raise JobError(f"a process that reads images was lost ({reason}); continue with resume=auto") from error
+        if trainer.world_size > 1 and lost_peer(error):
+            raise JobError(
+                f"process {trainer.global_rank} lost another process of this run, see its message; "
+                "continue with resume=auto"
+            ) from error
+        raise
+
+
+def raised_by_us(error: Exception) -> bool:
+    """Tell whether this package raised an error: its checks speak to the user, any other error is a bug to trace."""
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    files += re.findall(r'File "(.+?)", line', str(error))  # a data worker's traceback travels in the message
+    return Path(files[-1]).is_relative_to(Path(__file__).parents[1])
+
+
+def _exit_code(trainer: Trainer, code: int) -> int:
+    """Return 0 in a process that this run started itself: its parent, which reports the code, kills all on another."""
+    started_here = isinstance(getattr(trainer.strategy, "cluster_environment", None), LightningEnvironment)
+    return 0 if started_here and trainer.local_rank > 0 else code
+
+
+def _last_words(error: Exception) -> str:
+    """Return an error's message, without the traceback that a data worker puts before it."""
+    before, _, _ = str(error).partition("Original Traceback")
+    return str(error) if before == str(error) else re.split(r"\n[\w.]+: ", str(error))[-1]
 
 
 def _quieten() -> None:

@@ -7,7 +7,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from gicinpaint.training.callbacks.narrowing import inpainting
+from gicinpaint.training.callbacks.stopping import inpainting
 
 KEY = "generator_average"  # where a checkpoint holds it: a state dict of the generator
 

@@ -1,18 +1,28 @@
-"""The bar on the terminal."""
+"""What a run shows while it trains: the progress bar, and sheets of validation images."""
 
 import sys
-import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar
+from PIL import Image
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from gicinpaint.training.callbacks.narrowing import inpainting
+from gicinpaint.attention.visualize import attention_of, draw_completions
+from gicinpaint.data import Batch
+from gicinpaint.training.callbacks.stopping import inpainting
+from gicinpaint.training.loggers import show_picture
+
+_ENLARGED = partial(draw_completions, smallest_width=128)  # titles need that much room
 
 
 class UpdatesProgressBar(ProgressBar):
-    """A bar over generator updates with losses, images per second and the time that remains.
+    """A bar over generator updates with losses, images per second (by ThroughputMonitor) and the time that remains.
 
     Args:
         updates: Generator updates of the whole run.
@@ -23,9 +33,6 @@ class UpdatesProgressBar(ProgressBar):
         self.updates = updates
         self._enabled = True
         self._bar: tqdm | None = None
-        self._images = 0
-        self._seconds = 0.0
-        self._resumed = 0.0
 
     def disable(self) -> None:
         """Show nothing; the trainer says so on every process but the first."""
@@ -38,7 +45,6 @@ class UpdatesProgressBar(ProgressBar):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Open the bar at the updates already made."""
         super().on_train_start(trainer, module)
-        self._images, self._seconds, self._resumed = 0, 0.0, time.monotonic()
         if self._enabled:
             self._bar = tqdm(
                 total=self.updates,
@@ -56,18 +62,9 @@ class UpdatesProgressBar(ProgressBar):
     ) -> None:
         """Advance the bar."""
         super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
-        self._images += len(batch.image) * trainer.world_size
         if self._bar is not None:
             self._bar.set_postfix(self._figures(trainer), refresh=False)
             self._bar.update(inpainting(module).generator_updates - self._bar.n)
-
-    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Stop the clock of the images per second."""
-        self._seconds += time.monotonic() - self._resumed
-
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Start the clock again."""
-        self._resumed = time.monotonic()
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Close the bar."""
@@ -84,12 +81,61 @@ class UpdatesProgressBar(ProgressBar):
             tqdm.write(" ".join(map(str, args)), file=sys.stdout)
 
     def _figures(self, trainer: Trainer) -> dict[str, str]:
-        seconds = self._seconds + time.monotonic() - self._resumed
-        losses = {name: trainer.callback_metrics.get(f"train/{name}/total") for name in ("generator", "critic")}
-        shown = {f"{name} loss": f"{loss.item():.3f}" for name, loss in losses.items() if loss is not None}
-        return {**shown, "images/s": f"{self._images / max(seconds, 1e-9):.1f}"}
+        logged = trainer.callback_metrics
+        names = {"generator loss": "train/generator/total", "critic loss": "train/critic/total"}
+        shown = {title: f"{logged[name].item():.3f}" for title, name in names.items() if name in logged}
+        if (speed := logged.get("speed/images_per_second")) is not None:
+            shown["images/s"] = f"{speed.item():.1f}"
+        return shown
 
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class SavePictures(Callback):
+    """Draw the first validation images after each validation, for a folder and for the loggers.
+
+    Args:
+        folder: Where to write `updates_<count>.png`; its last part is the picture's name in the loggers.
+        count: Number of images on a sheet.
+        draw: Draws a sheet from a generator, images and masks.
+        of_attention: Whether the sheet shows the attention; a generator without it gets none.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        count: int = 4,
+        draw: Callable[[nn.Module, Tensor, Tensor], Image.Image] = _ENLARGED,
+        of_attention: bool = False,
+    ) -> None:
+        self.folder = Path(folder)
+        self.count = count
+        self.draw = draw
+        self.of_attention = of_attention
+        self.last_path: Path | None = None
+        self._image: Tensor | None = None
+        self._mask: Tensor | None = None
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
+    ) -> None:
+        """Keep the first images."""
+        if batch_idx == 0:
+            self._image, self._mask = batch.image[: self.count], batch.mask[: self.count]
+
+    @torch.no_grad()
+    def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Write the sheet, on the first process."""
+        if not trainer.is_global_zero or self._image is None or self._mask is None:
+            return
+        generator, updates = inpainting(module).generator, inpainting(module).generator_updates
+        if self.of_attention and attention_of(generator) is None:
+            return
+        sheet = self.draw(generator, self._image, self._mask)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.last_path = self.folder / f"updates_{updates:07d}.png"
+        sheet.save(self.last_path)
+        show_picture(trainer.loggers, f"pictures/{self.folder.name}", sheet, updates)

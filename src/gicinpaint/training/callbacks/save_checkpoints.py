@@ -10,10 +10,11 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from gicinpaint.training.callbacks.narrowing import inpainting
-from gicinpaint.training.callbacks.signals import InterruptionError, SignalNote
-from gicinpaint.training.checkpoint import BEST, LAST, PREVIOUS, remove_partial
-from gicinpaint.training.gradient_guard import NonFiniteError
+from gicinpaint.compat import run_validation
+from gicinpaint.config.atomic_files import remove_partial
+from gicinpaint.training.callbacks.stopping import InterruptionError, SignalNote, inpainting
+from gicinpaint.training.checkpoint import BEST, LAST, PREVIOUS
+from gicinpaint.training.gradients import NonFiniteError
 
 _log = logging.getLogger(__name__)
 
@@ -77,9 +78,7 @@ class SaveByUpdates(Callback):
         self._signals.install()
         if self._validation_cut:
             self._validation_cut = False
-            trainer.validating = True
-            trainer.fit_loop.epoch_loop.val_loop.run()
-            trainer.training = True
+            run_validation(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         """Save if enough updates or time have passed; end if that was asked for."""

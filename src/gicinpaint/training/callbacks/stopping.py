@@ -1,11 +1,27 @@
-"""When training ends: after its last update, or by early stopping."""
+"""When training ends: early stopping by updates, and signals that ask a run to end."""
 
+import signal
+from threading import current_thread, main_thread
+from types import FrameType
 from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from gicinpaint.training.callbacks.narrowing import inpainting
+from gicinpaint.training.module import InpaintingModule
+
+CAUGHT = (signal.SIGTERM, signal.SIGINT)  # preemption and Ctrl+C
+
+
+def inpainting(module: LightningModule) -> InpaintingModule:
+    """Return the module as what it must be.
+
+    Raises:
+        TypeError: If it is another one.
+    """
+    if not isinstance(module, InpaintingModule):
+        raise TypeError(f"expected an InpaintingModule, got {type(module).__name__}; these callbacks count its updates")
+    return module
 
 
 class StopAtUpdates(Callback):
@@ -34,3 +50,44 @@ class StopAtUpdates(Callback):
     def _stop_when_reached(self, trainer: Trainer, module: LightningModule) -> None:
         if inpainting(module).generator_updates >= self.updates:
             trainer.should_stop = True
+
+
+class InterruptionError(Exception):
+    """A run that was asked to end and has saved its state.
+
+    Args:
+        number: Signal that asked for it.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell reports for a process that a signal has ended."""
+        return 128 + self.number
+
+
+class SignalNote:
+    """Remember the first signal that asks the run to end; a second Ctrl+C interrupts at once."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._before: dict[int, Any] = {}
+
+    def install(self) -> None:
+        """Start to listen, in place of what listened before; threads other than the main one cannot."""
+        for number in CAUGHT if current_thread() is main_thread() else ():
+            self._before.setdefault(number, signal.signal(number, self._note))
+
+    def restore(self) -> None:
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.number = number
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)

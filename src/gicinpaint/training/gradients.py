@@ -1,21 +1,73 @@
-"""Gradient clipping, and gradients that are not finite: what stands between a loss and an optimizer's step."""
+"""Gradient accumulation over micro-batches, gradient clipping, and the decision to skip a step."""
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.distributed import all_gather_object, get_world_size, is_available, is_initialized
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from gicinpaint.data import Batch
+from gicinpaint.models.compositing import Box
+
 ALLOWED = 3  # skipped steps of one network in a row that end the run
 
 _log = logging.getLogger(__name__)
 
 
+class MicroBatch(NamedTuple):
+    """Consecutive images of a batch.
+
+    Attributes:
+        batch: The images.
+        images: Where they lie in the batch.
+        share: Their share of the batch; losses are means over images, so the weighted losses of the micro-batches add
+            up to the batch's loss.
+    """
+
+    batch: Batch
+    images: slice
+    share: float
+
+
+def split(batch: Batch, count: int) -> list[MicroBatch]:
+    """Split a batch into micro-batches of as equal size as possible.
+
+    Args:
+        batch: At least one image.
+        count: Number of micro-batches; no more than there are images.
+    """
+    b = len(batch.image)
+    edges = [b * part // min(count, b) for part in range(min(count, b) + 1)]
+    micro_batches = []
+    for images in map(slice, edges, edges[1:]):
+        box = Box(batch.box.top[images], batch.box.left[images], batch.box.height, batch.box.width)
+        share = (images.stop - images.start) / b
+        micro_batches.append(MicroBatch(Batch(batch.image[images], batch.mask[images], box), images, share))
+    return micro_batches
+
+
+def detached(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return losses without their graphs."""
+    return {name: term.detach() for name, term in terms.items()}
+
+
+def average(micro_batches: Sequence[MicroBatch], terms: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the batch's losses from those of its micro-batches."""
+    if len(terms) == 1:
+        return terms[0]
+    batch: dict[str, Tensor] = {}
+    for micro_batch, named in zip(micro_batches, terms, strict=True):
+        for name, term in named.items():
+            batch[name] = batch.get(name, torch.zeros_like(term)) + micro_batch.share * term
+    return batch
+
+
 class NonFiniteError(ValueError):
-    """Losses or gradients that stay NaN or infinite; the weights are those before the first of them."""
+    """Losses or gradients that stay NaN or infinite; the weights are those from before the first of them."""
 
 
 class GradientGuard:
@@ -41,17 +93,17 @@ class GradientGuard:
         return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)
 
     def admit(
-        self, name: str, network: nn.Module, terms: Mapping[str, Tensor], where: str, *, scaled: bool = False
-    ) -> bool:
-        """Clip the gradients and return True, or drop them and return False if they are not finite.
+        self, name: str, network: nn.Module, terms: Mapping[str, Tensor], where: str, *, scale: float | None = None
+    ) -> Tensor | None:
+        """Clip the gradients and return their norm before that, or return None if the step must be skipped.
 
         Args:
             name: What the network is called in messages.
             network: Holds the gradients; without them its optimizer's step changes nothing.
             terms: The losses by name, to find the one that caused it.
             where: The batch, for messages.
-            scaled: Whether a scaler of float16 is at work: it overflows on purpose while it looks for its scale, so
-                gradients without a loss that is not finite neither count nor are worth a message.
+            scale: Float16's loss scale, which is still in the gradients. Scaled gradients overflow on purpose while the
+                scale is looked for, so without a loss that is not finite they neither count nor are worth a message.
 
         Raises:
             NonFiniteError: If this is the third time in a row.
@@ -62,23 +114,21 @@ class GradientGuard:
         if norm.isfinite():
             self._skipped[name] = 0
             if self.grad_clip_norm is not None:
-                clip_grads_with_norm_(parameters, self.grad_clip_norm, norm)
-            return True
+                clip_grads_with_norm_(parameters, self.grad_clip_norm * (scale or 1), norm)
+            return norm / (scale or 1)
         losses = _not_finite_anywhere(terms)
         cause = _list(losses or _not_finite_gradients(network))
-        for weight in parameters:
-            weight.grad = None
-        if scaled and not losses:
-            return False
+        if scale is not None and not losses:
+            return None
         self._skipped[name] += 1
         _log.warning("skipped a step of the %s at %s: %s not finite", name, where, cause)
         if self._skipped[name] >= ALLOWED:
             raise NonFiniteError(
                 f"{ALLOWED} steps of the {name} in a row were skipped, the last at {where}: {cause} not finite; the "
-                "weights are those before; lower optimizer.lr, set model.grad_clip_norm, or resume from an older"
+                "weights are those from before; lower optimizer.lr, set model.grad_clip_norm, or resume from an older"
                 " checkpoint"
             )
-        return False
+        return None
 
 
 def _not_finite_anywhere(terms: Mapping[str, Tensor]) -> list[str]:
