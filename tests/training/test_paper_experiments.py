@@ -22,10 +22,6 @@ SMALL = (
     "dataset.workers=0",
     "mask.box=[16,16]",
     "mask.inset=[2,2]",
-    "model.generator.width=2",
-    "model.global_critic.width=2",
-    "model.local_critic.width=2",
-    "model.critic_steps=2",
     "updates=2",
     "trainer=cpu",
     "trainer.accelerator=cpu",
@@ -34,6 +30,11 @@ SMALL = (
     "trainer.enable_progress_bar=false",
     "callbacks.progress=null",
 )
+NARROW = {
+    "paper": ["model.generator.width=2", *(f"model.critics.{one}.width=2" for one in ("global", "local"))],
+    "paper_v2": ["model.generator.width=4", "model.critics.patch.width=2"],
+}
+STEPS = {"paper": 5, "paper_v2": 1}  # critic updates per generator update
 
 
 @pytest.fixture(autouse=True)
@@ -87,22 +88,27 @@ def _dtd(folder: Path) -> None:
 MAKERS = {"places2": _places2, "imagenet": _imagenet, "celeba": _celeba, "celeba_hq": _celeba_hq, "dtd": _dtd}
 
 
-def test_there_is_an_experiment_for_each_dataset_of_the_paper() -> None:
-    assert {f"paper_{name}" for name in MAKERS} == set(EXPERIMENTS)
+def paper_and_dataset(experiment: str) -> tuple[str, str]:
+    paper = "paper_v2" if experiment.startswith("paper_v2_") else "paper"
+    return paper, experiment.removeprefix(f"{paper}_")
+
+
+def test_there_is_an_experiment_for_each_dataset_of_the_papers() -> None:
+    assert {f"paper_{name}" for name in MAKERS} | {"paper_v2_places2", "paper_v2_celeba_hq"} == set(EXPERIMENTS)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_a_dry_run_ends_with_a_checkpoint(experiment: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    name = experiment.removeprefix("paper_")
+    paper, name = paper_and_dataset(experiment)
     MAKERS[name](tmp_path / name)
     counts = ["dataset.train.expected=4", "dataset.validation.expected=" + ("30" if name == "dtd" else "2")]
-    train(composed(experiment, *counts, *SMALL, output=tmp_path))
+    train(composed(experiment, *counts, *SMALL, *NARROW[paper], output=tmp_path))
     counters = torch.load(tmp_path / "out" / "checkpoints" / "last.ckpt", weights_only=True)["counters"]
-    assert counters == {"batches_seen": 4, "generator_updates": 2}
+    assert counters == {"batches_seen": 2 * STEPS[paper], "generator_updates": 2}
     assert f"4 training and {30 if name == 'dtd' else 2} validation images" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if paper_and_dataset(name)[0] == "paper"])
 def test_settings_are_the_released_ones(experiment: str, tmp_path: Path) -> None:
     """The authors' inpaint.yml: names there on the left."""
     config = composed(experiment, output=tmp_path)
@@ -123,6 +129,31 @@ def test_settings_are_the_released_ones(experiment: str, tmp_path: Path) -> None
         "MAX_ITERS": (config.updates, 1000000),
         "critic updates, in train.py": (config.model.critic_steps, 5),
         "Adam, in train.py": ((config.optimizer.lr, list(config.optimizer.betas)), (1e-4, [0.5, 0.9])),
+    }
+    for name, (ours, theirs) in released.items():
+        assert ours == theirs, name
+
+
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if paper_and_dataset(name)[0] == "paper_v2"])
+def test_settings_are_the_second_papers_released_ones(experiment: str, tmp_path: Path) -> None:
+    """The second paper's inpaint.yml and train.py, as its golden files describe them."""
+    config = composed(experiment, output=tmp_path)
+    released = {
+        "batch_size": (config.dataset.batch_size, 16),
+        "img_shapes": (config.dataset.image_size, 256),
+        "height, width": (config.mask.box, [128, 128]),
+        "max_delta_height, _width": (config.mask.inset, [32, 32]),
+        "gan, halved": (
+            (config.loss.adversary._target_, config.loss.adversary.scale),
+            ("gicinpaint.losses.Hinge", 0.5),
+        ),
+        "gan_loss_alpha": (config.loss.adversarial_weight, 1),
+        "l1_loss_alpha, of the whole image": ((config.loss.reconstruction_weight, config.loss.known_weight), (1, 0)),
+        "generator's and critic's widths": ((config.model.generator.width, config.model.critics.patch.width), (48, 64)),
+        "other critics": ((config.model.critics["global"], config.model.critics.local), (None, None)),
+        "critic updates": (config.model.critic_steps, 1),
+        "Adam": ((config.optimizer.lr, list(config.optimizer.betas)), (1e-4, [0.5, 0.999])),
+        "val_psteps, a snapshot": (config.callbacks.checkpoints.every, 4000),
     }
     for name, (ours, theirs) in released.items():
         assert ours == theirs, name

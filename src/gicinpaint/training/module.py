@@ -233,7 +233,7 @@ class InpaintingModule(LightningModule):
         kind = f"train/{network.removesuffix('s')}"
         self.log_dict({f"{kind}/{name}": term for name, term in terms.items()})
         where = f"batch {self.batches_seen} (generator update {self.generator_updates})"
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)  # of float16
+        scaler = getattr(getattr(self.trainer, "precision_plugin", None), "scaler", None)  # of float16; Fabric has none
         scale = None if scaler is None else scaler.get_scale()
         norm = self.guard.admit(network, getattr(self, network), terms, where, scale=scale)
         if norm is None:
