@@ -113,8 +113,7 @@ def export(config: DictConfig) -> None:
 
     Raises:
         ConfigurationError: If a value is missing, wrong or unused.
-        JobError: If there is no model, a package is absent, the output is a file, or a file does not compute what the
-            network computes; it is removed then.
+        JobError: If there is no model, a package is absent, the output is a file, or a written file fails its check.
     """
     check_configuration(config, READS)
     if Path(config.output).is_file():
