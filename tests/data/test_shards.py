@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from gicinpaint.data import DatasetError, ImageError, ImageFiles, InpaintingDataModule, Packing, TarShards, prepare
-from gicinpaint.data.shards import ShardCache, expand, index_path
+from gicinpaint.data.shard_index import ShardCache, expand, index_path
 from gicinpaint.masks import RectangleMask
 
 COUNT, PER_SHARD = 23, 4
@@ -142,7 +142,7 @@ def test_a_resumed_run_continues_inside_an_epoch_of_shards(packed):
 
 
 def test_more_open_shards_than_allowed_are_closed_and_opened_again(packed, monkeypatch):
-    monkeypatch.setattr("gicinpaint.data.sources._OPEN_FILES", 2)
+    monkeypatch.setattr("gicinpaint.data.shards._OPEN_FILES", 2)
     shards = TarShards(packed, window=2)
     before = [shards.encoded(index) for index in range(COUNT)]
     assert len(shards._open) == 2

@@ -25,7 +25,8 @@ import demo_server
 
 pytest.importorskip("starlette", reason="starlette is not installed: pip install 'gicinpaint[demo]'")
 
-from gicinpaint.demo.filler import Filler, Limits, TooLargeError, grown
+from gicinpaint.demo.filler import Filler, grown
+from gicinpaint.demo.limits import Limits, TooLargeError
 from gicinpaint.inference.inpainter import Inpainter
 
 BOUNDARY = "a-line-that-no-file-has"

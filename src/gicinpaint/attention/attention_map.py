@@ -53,7 +53,7 @@ class AttentionCall:
             ValueError: If there is no such image or cell.
 
         Source:
-            Yu et al. 2018, section 4.1, equations 3 and 4; semantics of the released code, as all backends'.
+            Yu et al. 2018, section 4.1; semantics of the released code, as all backends'.
         """
         b, _, h, w = self.foreground.shape
         if not (0 <= image < b and 0 <= query[0] < h and 0 <= query[1] < w):

@@ -68,7 +68,7 @@ def match(foreground: Tensor, background: Tensor, patch_size: int) -> Tensor:
         - returned: (1, hb * wb, h, w)
 
     Source:
-        Yu et al. 2018, equation 3. Differs from the paper as the released code does: only the key is normalised.
+        Yu et al. 2018, section 4.1, "match and attend". Only the key is normalised, as in the released code.
     """
     channels = background.shape[1]
     columns = F.unfold(background, patch_size, padding=patch_size // 2)  # (1, C * patch_size^2, keys)
@@ -92,7 +92,7 @@ def spread(scores: Tensor, key_grid: tuple[int, ...], size: int) -> Tensor:
         - scores, returned: (1, keys, h, w)
 
     Source:
-        Yu et al. 2018, equation 4, as identity-kernel convolutions like the released code.
+        Yu et al. 2018, section 4.1, attention propagation, as identity-kernel convolutions like the released code.
     """
     (hb, wb), (h, w) = key_grid, scores.shape[-2:]
     identity = torch.eye(size, dtype=scores.dtype, device=scores.device)[None, None]

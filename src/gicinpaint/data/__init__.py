@@ -8,7 +8,8 @@ from gicinpaint.data.listing import DatasetError
 from gicinpaint.data.order import EndlessBatchSampler, derive_seed
 from gicinpaint.data.packing import Packing
 from gicinpaint.data.prepare import Scan, prepare, scan
-from gicinpaint.data.sources import ImageFiles, ImageSource, TarShards
+from gicinpaint.data.shards import TarShards
+from gicinpaint.data.sources import ImageFiles, ImageSource
 from gicinpaint.data.transforms import (
     CenterCropResize,
     ColorJitter,

@@ -22,7 +22,7 @@ from gicinpaint.config.atomic_files import atomic_file
 from gicinpaint.data.dataset import OnError
 from gicinpaint.data.image_io import MAX_PIXELS, ImageError, decode_image
 from gicinpaint.data.listing import DatasetError, Names
-from gicinpaint.data.shards import ShardIndex, index_path, save_index
+from gicinpaint.data.shard_index import ShardIndex, index_path, save_index
 from gicinpaint.data.sources import ImageSource
 from gicinpaint.data.transforms import Crop
 

@@ -22,8 +22,9 @@ from gicinpaint.data.image_io import show_name
 from gicinpaint.data.listing import DatasetError
 from gicinpaint.data.order import random_order
 from gicinpaint.data.packing import Packing, Scanned, find_bad, one_line, work_through, write_shard
-from gicinpaint.data.shards import ShardIndex, index_path, is_remote, load_index, read_index
-from gicinpaint.data.sources import ImageSource, NamedFiles, TarShards
+from gicinpaint.data.shard_index import ShardIndex, index_path, is_remote, load_index, read_index
+from gicinpaint.data.shards import TarShards
+from gicinpaint.data.sources import ImageSource, NamedFiles
 from gicinpaint.data.transforms import Crop
 
 READS = {"check": bool, "output": str | None, "report": str, "workers": int, "seed": int, "data_dir": str}

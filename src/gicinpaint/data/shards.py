@@ -1,265 +1,150 @@
-"""Tar files of images as WebDataset writes them: their indices, where they lie, and which are kept on this machine."""
+"""Shards: the images of WebDataset tar files, read in an order that depends on seed and epoch alone."""
 
-import contextlib
-import dataclasses
-import fcntl
-import glob
-import hashlib
+import io
 import os
-import re
-import tarfile
-import time
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from gicinpaint.config.atomic_files import atomic_file
-from gicinpaint.data.image_io import SUFFIXES, show_name
-from gicinpaint.data.listing import DatasetError, Names
+from gicinpaint.data.image_io import MAX_PIXELS, ImageError, decode_image, show_name
+from gicinpaint.data.listing import DatasetError
+from gicinpaint.data.order import derive_seed
+from gicinpaint.data.shard_index import ShardCache, expand, read_index
+from gicinpaint.data.sources import ImageSource
 
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-
-
-def is_remote(place: str) -> bool:
-    """Say whether a place is a URL and not a path of this machine."""
-    return "://" in place
+_OPEN_FILES = 64  # per process; above the window, so that no shard is opened again and again
 
 
-def expand(path: str | os.PathLike[str] | Sequence[str]) -> list[str]:
-    """Return the shards that a folder, file, pattern, range in braces or a list of them stands for, in order.
+class TarShards(ImageSource):
+    """The images of WebDataset tar files, on disk or behind a URL.
 
-    Raises:
-        DatasetError: If a URL holds a pattern, which cannot be listed everywhere.
-    """
-    if not isinstance(path, (str, os.PathLike)):
-        return [shard for item in path for shard in expand(item)]
-    place = os.fspath(path)
-    if counted := _RANGE.search(place):
-        first, last = counted.groups()
-        numbers = (f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1))
-        return expand([place[: counted.start()] + number + place[counted.end() :] for number in numbers])
-    if is_remote(place):
-        if "*" in place:
-            raise DatasetError(f"cannot list {place}: name remote shards by a range, e.g. shard-{{000000..000439}}.tar")
-        return [place]
-    if os.path.isdir(place):
-        return sorted(os.path.join(place, name) for name in os.listdir(place) if name.endswith(".tar"))
-    if os.path.exists(place):
-        return [place]
-    return sorted(glob.glob(place, recursive=True))
+    Every image has a number, through an index beside each shard (`gicinpaint prepare` writes it; for other shards it
+    is made at the first start). So the order of images is a function of (seed, epoch) as for folders: no image is
+    lost or read twice whatever the number of processes and workers, and a resumed run continues at its position.
 
+    The order keeps reading sequential: shards are shuffled, `window` of them are open at a time, each is read from a
+    random start to its end and round to that start, and chance decides which of the open ones gives the next image.
+    Images that were not shuffled before they were written (`prepare` does) mix only within the window.
 
-class ShardCache:
-    """Turns the name of a shard into a file of this machine.
+    Shards behind a URL of any fsspec kind (`s3://`, `gs://`, `https://`, ...) are fetched whole into `cache_dir` when
+    they are first needed, once per machine; the package of the protocol must be installed (s3fs, gcsfs, aiohttp).
 
     Args:
-        folder: Where fetched files are kept.
-        gigabytes: How much of them is kept; None is without limit.
+        path: A folder of .tar files, a file, a pattern (`*`, `?`, `[...]`), a range in braces
+            (`https://host/shard-{000000..000439}.tar`), or a list of these.
+        cache_dir: Folder for fetched shards and for indices of shards that have none beside them.
+        cache_gigabytes: Fetched shards that are kept; beyond it, those unused for longest are deleted. None keeps all.
+            It must hold more than `window` shards.
+        window: Number of shards that are read at a time.
+        max_pixels: Largest width x height that is decoded.
+        expected: Number of images there must be, if known.
+        hint: How to get the shards, for the error when they are absent.
+
+    Raises:
+        DatasetError: If no shard is found, one differs from its index, or the number of images is not as expected.
+        ValueError: If the window is not positive.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | None = None, gigabytes: float | None = None) -> None:
-        self.folder = None if folder is None else Path(folder)
-        self.gigabytes = gigabytes
-
-    def local(self, place: str) -> str:
-        """Return a path to the file; what is remote is fetched first, by one process while the others wait.
-
-        Raises:
-            DatasetError: If the file is remote and there is no folder to keep it.
-            OSError: If it cannot be fetched.
-        """
-        if not is_remote(place):
-            return place
-        kept = self.kept(place)
-        with _locked(kept):
-            if not kept.exists():
-                self._make_room(kept)
-                _fetch(place, kept)
-            os.utime(kept)  # the time of last use, for _make_room
-        return str(kept)
-
-    def kept(self, place: str) -> Path:
-        """Return where a file that belongs to a place is kept.
-
-        Raises:
-            DatasetError: If there is no folder to keep it.
-        """
-        if self.folder is None:
-            raise DatasetError(f"cannot use {show_name(place)} without a folder on this machine; set cache_dir")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        identity = hashlib.blake2b(place.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
-        return self.folder / f"{identity}-{os.path.basename(place)}"
-
-    def _make_room(self, arriving: Path) -> None:
-        if self.gigabytes is None or arriving.suffix != ".tar":
-            return
-        shards = sorted(arriving.parent.glob("*-*.tar"), key=lambda path: path.stat().st_mtime)
-        largest = max((path.stat().st_size for path in shards), default=0)  # what the arriving one may need
-        used = sum(path.stat().st_size for path in shards) + largest
-        for path in shards:
-            if used <= self.gigabytes * 1e9:
-                return
-            used -= path.stat().st_size
-            path.unlink(missing_ok=True)  # processes that have it open read on
-
-
-def _fetch(place: str, target: Path) -> None:
-    import fsspec
-
-    try:
-        filesystem, inner = fsspec.core.url_to_fs(place)
-    except (ImportError, ValueError) as error:  # its package is not installed, or there is no such protocol
-        raise DatasetError(f"cannot fetch {show_name(place)}: {error}") from None
-    for attempt in range(3):
-        try:
-            with atomic_file(target) as partial:
-                filesystem.get_file(inner, str(partial))
-            return
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # every protocol has its own kinds of passing failures
-            if attempt == 2:
-                raise OSError(f"fetching failed three times: {error}") from error
-            time.sleep(2.0**attempt)
-
-
-@contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    with open(target.with_name(target.name + ".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-@dataclasses.dataclass(frozen=True)
-class ShardIndex:
-    """What is known of a shard without reading it.
-
-    Attributes:
-        entries: Offset and size of each image's file in bytes, int64 (images, 2).
-        names: What each was called before it was packed, else its name in the tar file.
-        shard_bytes: Size of the whole tar file.
-        sha256: SHA-256 of the tar file in hexadecimal, empty if not known.
-        skipped: Images that were left out when the shard was written, one "name: reason" each.
-    """
-
-    entries: Tensor
-    names: Names
-    shard_bytes: int
-    sha256: str
-    skipped: Names
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | Sequence[str],
+        *,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_gigabytes: float | None = None,
+        window: int = 16,
+        max_pixels: int = MAX_PIXELS,
+        expected: int | None = None,
+        hint: str = "write them with `gicinpaint prepare dataset=folder output=...`, or set the path",
+    ) -> None:
+        if not 1 <= window <= _OPEN_FILES:
+            raise ValueError(f"window must be a number of shards in 1..{_OPEN_FILES}, got {window}; use 16")
+        self.window = window
+        self.max_pixels = max_pixels
+        self.shards = expand(path)
+        if not self.shards:
+            shown = path if isinstance(path, (str, os.PathLike)) else ", ".join(path)
+            raise DatasetError(f"looked for .tar shards in {show_name(shown)}: found none; {hint}")
+        self.cache = ShardCache(cache_dir, cache_gigabytes)
+        with ThreadPoolExecutor(16) as pool:
+            indices = list(pool.map(lambda shard: read_index(shard, self.cache), self.shards))
+        self.starts = torch.tensor(np.cumsum([0] + [len(index) for index in indices]))
+        self.entries = torch.cat([index.entries for index in indices])  # (images, 2): offset, size in bytes
+        if expected is not None and len(self) != expected:
+            raise DatasetError(
+                f"looked for {expected} images in {len(self.shards)} shards, the first {show_name(self.shards[0])}: "
+                f"found {len(self)}; {hint}"
+            )
+        if len(self) == 0:
+            raise DatasetError(f"looked for images in {len(self.shards)} shards: all are empty; {hint}")
+        self._open: OrderedDict[int, io.FileIO] = OrderedDict()
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.entries)
 
+    def read(self, index: int) -> Image.Image:
+        """Return image `index` as 8-bit RGB, or raise an `ImageError`."""
+        return decode_image(io.BytesIO(self.encoded(index)), self.name(index), max_pixels=self.max_pixels)
 
-def index_path(shard: str) -> str:
-    """Return where the index of a shard lies: beside it."""
-    return os.path.splitext(shard)[0] + ".index.npz"
+    def name(self, index: int) -> str:
+        """Return the shard and the number of the image in it."""
+        shard, place = self._find(index)
+        return f"{show_name(self.shards[shard])} image {place}"
 
+    def original_name(self, index: int) -> str:
+        """Return the image's file name inside the shard, or the one it had before it was packed, if known."""
+        shard, place = self._find(index)
+        return show_name(read_index(self.shards[shard], self.cache).names[place])
 
-def save_index(index: ShardIndex, path: str | os.PathLike[str]) -> None:
-    """Write an index so that the file is either whole or absent."""
-    arrays: dict[str, Any] = {
-        "entries": index.entries.numpy(),
-        "names": index.names.data.numpy(),
-        "name_offsets": index.names.offsets.numpy(),
-        "shard_bytes": np.int64(index.shard_bytes),
-        "sha256": np.array(index.sha256),
-        "skipped": index.skipped.data.numpy(),
-        "skipped_offsets": index.skipped.offsets.numpy(),
-    }
-    with atomic_file(path) as partial, partial.open("wb") as file:
-        np.savez(file, **arrays)
+    def encoded(self, index: int) -> bytes:
+        """Return the bytes of the image's file.
 
+        Raises:
+            ImageError: If the shard cannot be read or ends before the image does.
+        """
+        shard, _ = self._find(index)
+        offset, size = self.entries[index].tolist()
+        try:
+            data = os.pread(self._file(shard).fileno(), size, offset)  # needs no position, so forks may share files
+        except OSError as error:
+            raise ImageError(f"cannot read image {self.name(index)}: {error.strerror or error}") from None
+        if len(data) != size:
+            raise ImageError(f"cannot read image {self.name(index)}: the shard ends before it; copy the shard again")
+        return data
 
-def load_index(path: str | os.PathLike[str]) -> ShardIndex | None:
-    """Read an index, or return None if it is absent, broken, or points outside its shard."""
-    try:
-        with np.load(path, allow_pickle=False) as kept:
-            index = ShardIndex(
-                torch.from_numpy(kept["entries"]),
-                Names(torch.from_numpy(kept["names"]), torch.from_numpy(kept["name_offsets"])),
-                int(kept["shard_bytes"]),
-                str(kept["sha256"]),
-                Names(torch.from_numpy(kept["skipped"]), torch.from_numpy(kept["skipped_offsets"])),
-            )
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        return None
-    return index if _is_possible(index) else None
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """Return the epoch's permutation of the images: random, but from front to back in each shard."""
+        generator = torch.Generator().manual_seed(derive_seed(seed, epoch, "order"))
+        shards = torch.randperm(len(self.shards), generator=generator)
+        return torch.cat([self._interleave(group, generator) for group in shards.split(self.window)])
 
+    def _interleave(self, shards: Tensor, generator: torch.Generator) -> Tensor:
+        runs = []
+        for shard in shards.tolist():
+            first, last = self.starts[shard : shard + 2].tolist()
+            turn = int(torch.randint(max(1, last - first), (), generator=generator))
+            runs.append(torch.arange(first, last).roll(-turn))
+        whose = torch.repeat_interleave(torch.arange(len(runs)), torch.tensor([len(run) for run in runs]))
+        whose = whose[torch.randperm(len(whose), generator=generator)]  # which shard gives each image
+        order = torch.empty(len(whose), dtype=torch.int64)
+        order[whose.argsort(stable=True)] = torch.cat(runs)
+        return order
 
-def _is_possible(index: ShardIndex) -> bool:
-    entries = index.entries
-    if entries.dtype != torch.int64 or entries.ndim != 2 or entries.shape[1] != 2:
-        return False
-    offset, size = entries.unbind(1)
-    inside = (offset >= 0) & (size >= 0) & (size <= index.shard_bytes) & (offset <= index.shard_bytes - size)
-    return bool(inside.all()) and all(names.is_possible() for names in (index.names, index.skipped))
+    def _find(self, index: int) -> tuple[int, int]:
+        shard = int(torch.searchsorted(self.starts, index, right=True)) - 1
+        return shard, index - int(self.starts[shard])
 
+    def _file(self, shard: int) -> io.FileIO:
+        if shard not in self._open:
+            while len(self._open) >= _OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+            self._open[shard] = io.FileIO(self.cache.local(self.shards[shard]))
+        self._open.move_to_end(shard)
+        return self._open[shard]
 
-def read_index(shard: str, cache: ShardCache) -> ShardIndex:
-    """Return the index of a shard: the one beside it, a kept one, or a new one made by going through the shard.
-
-    Raises:
-        DatasetError: If the shard is absent or broken, or its size is not the index's.
-    """
-    beside = index_path(shard)
-    with contextlib.suppress(OSError):
-        index = load_index(cache.local(beside))
-        if index is not None:
-            if not is_remote(shard):
-                _check_size(shard, index)
-            return index
-    kept = None if cache.folder is None else cache.kept(beside)
-    index = load_index(kept) if kept is not None else None
-    try:
-        local = cache.local(shard)
-        if index is None or index.shard_bytes != os.path.getsize(local):
-            index = scan_shard(local, show_name(shard))
-            if kept is not None:
-                save_index(index, kept)
-    except OSError as error:
-        raise DatasetError(f"looked for the shard {show_name(shard)}: {error.strerror or error}") from None
-    return index
-
-
-def scan_shard(path: str, name: str) -> ShardIndex:
-    """Go through a tar file from header to header and note its images; other members are passed over.
-
-    Raises:
-        DatasetError: If it is no whole, uncompressed tar file.
-    """
-    entries, names = [], []
-    try:
-        with tarfile.open(path, "r:", ignore_zeros=False) as shard:
-            for member in shard:
-                if member.isreg() and member.name.lower().endswith(SUFFIXES):
-                    entries.append((member.offset_data, member.size))
-                    names.append(os.fsencode(member.name))
-    except tarfile.TarError as error:
-        raise DatasetError(f"cannot read the shard {name}: {error}; it must be a plain, whole tar file") from None
-    size = os.path.getsize(path)
-    if entries and sum(entries[-1]) > size:
-        raise DatasetError(f"cannot read the shard {name}: it ends before its last image; copy it again")
-    table = torch.tensor(entries, dtype=torch.int64).reshape(-1, 2)
-    return ShardIndex(table, Names.of(names), size, "", Names.of(()))
-
-
-def _check_size(shard: str, index: ShardIndex) -> None:
-    try:
-        size = os.path.getsize(shard)
-    except OSError as error:
-        raise DatasetError(f"looked for the shard {show_name(shard)}: {error.strerror}") from None
-    if size != index.shard_bytes:
-        raise DatasetError(
-            f"the shard {show_name(shard)} has {size} bytes, its index says {index.shard_bytes}; "
-            "copy both again, or delete the index if the shard was rewritten"
-        )
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_open": OrderedDict()}  # open files do not travel to spawned workers

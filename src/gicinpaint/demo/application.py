@@ -14,13 +14,12 @@ from gicinpaint.config.validation import JobError
 from gicinpaint.demo.filler import (
     AbandonedError,
     Answer,
-    BusyError,
     Filler,
-    TooLargeError,
     png,
     sources,
     wheel,
 )
+from gicinpaint.demo.limits import BusyError, TooLargeError
 
 try:
     from starlette.datastructures import Headers, UploadFile

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from gicinpaint.attention.attention_map import AttentionCall, colour_legend, colour_offset, overhear, relative_offset
 from gicinpaint.attention.visualize import to_image
 from gicinpaint.data.image_io import FORMATS, decode_image
+from gicinpaint.demo.limits import BusyError, Limits, TooLargeError
 from gicinpaint.inference.blending import Blend, check_blend
 from gicinpaint.inference.inpainter import Inpainter
 from gicinpaint.masks.files import grown, read_mask_file
@@ -25,30 +26,6 @@ from gicinpaint.masks.files import grown, read_mask_file
 MAX_GROW = 64  # pixels
 CELL = 8  # pixels of the image per cell of the attention, along each axis
 _MOST_SOURCES = 64  # that are told of one cell
-
-
-class Limits(NamedTuple):
-    """What the server takes.
-
-    Attributes:
-        upload: Bytes of one file.
-        pixels: Width x height of an image, checked before it is decoded.
-        waiting: Requests that may wait for the model; more are turned away.
-        disk: Bytes of uploads that are being received or wait, all together.
-    """
-
-    upload: int = 20_000_000
-    pixels: int = 25_000_000
-    waiting: int = 32
-    disk: int = 2_000_000_000
-
-
-class BusyError(RuntimeError):
-    """There is no room for another request now."""
-
-
-class TooLargeError(ValueError):
-    """A request, a file or an image is above a limit."""
 
 
 class AbandonedError(Exception):

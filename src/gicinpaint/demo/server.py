@@ -7,7 +7,8 @@ from omegaconf import DictConfig
 
 from gicinpaint.config.validation import ConfigurationError, JobError, check_configuration
 from gicinpaint.demo.application import Application, is_address
-from gicinpaint.demo.filler import Filler, Limits
+from gicinpaint.demo.filler import Filler
+from gicinpaint.demo.limits import Limits
 
 READS = {
     "checkpoint": str | None,

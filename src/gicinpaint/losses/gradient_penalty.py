@@ -40,7 +40,7 @@ def gradient_norm(
         ValueError: If the shapes differ or the mask is not binary.
 
     Source:
-        Yu et al. 2018, section 3.2, equation 3, and Gulrajani et al. 2017. Differs from the released code: the norm of
+        Yu et al. 2018, section 3.2, and Gulrajani et al. 2017. Differs from the released code: the norm of
         a zero gradient has the derivative 0, not NaN.
     """
     check_like(fake, real, "fake", "real")
