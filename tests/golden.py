@@ -34,7 +34,7 @@ def paths_v2(pattern: str) -> list[Path]:
 def load(path: Path | str) -> dict[str, Any]:
     """Return a golden file's arrays as tensors and its meta data as a dictionary under "meta"."""
     path = DATA / path
-    READ.add(path.name)
+    READ.add(f"v2_{path.name}" if path.parent == SHARED_V2 else path.name)  # the name that a copy has
     with np.load(path) as archive:
         values: dict[str, Any] = {}
         for name in archive.files:
