@@ -27,8 +27,10 @@ case $lane in
 faces)
     for model in contextual baseline; do
         step "faces_64_$model" experiment=faces_64 model=$model
-        step "faces_128_$model" experiment=faces_128 model=$model "$(from "faces_64_$model")"
-        step "faces_128_${model}_adversarial" experiment=faces_128 model=$model variant=adversarial updates=1500 \
+        step "faces_128_$model" experiment=faces_128 model=$model updates=6000 "$(from "faces_64_$model")"
+        step "faces_64_${model}_adversarial" experiment=faces_64 model=$model variant=adversarial updates=2500 \
+            "$(from "faces_64_$model")"
+        step "faces_128_${model}_adversarial" experiment=faces_128 model=$model variant=adversarial updates=3000 \
             "$(from "faces_128_$model")"
     done
     for seed in 1 2; do
