@@ -45,8 +45,7 @@ def run_prepare(config: DictConfig) -> None:
 
     Raises:
         ConfigurationError: If a value is missing, wrong or unused.
-        JobError: If the data is absent, too much of it is bad, the output cannot be written, or a scan found bad
-            images; the report names them.
+        JobError: If the data is absent, too much of it is bad, the output cannot be written, or a scan found some.
     """
     check_configuration(config, READS)
     if config.workers < 0:
