@@ -60,15 +60,16 @@ def test_without_a_hole_nothing_is_drawn() -> None:
     assert not _changed(draw_arrows(image, torch.zeros_like(mask), torch.zeros(2, 8, 8, dtype=torch.int64))).any()
 
 
-def test_heat_is_white_for_the_most_and_dimmed_photograph_for_nothing() -> None:
-    """By hand: black, red, yellow, white at 0, 1/3, 2/3 and 1 of the largest; the photograph at 0.45 of its grey."""
+def test_heat_is_yellow_for_the_most_never_white_and_dimmed_photograph_for_nothing() -> None:
+    """By hand: black, red, orange, yellow at 0, 1/2, 3/4 and 1 of the largest; the photograph at 0.45 of its grey."""
     image, _ = _scene()
     row = torch.zeros(8, 8)
-    row[1, 1], row[1, 3], row[1, 5] = 0.3, 0.2, 0.1
+    row[1, 1], row[1, 3], row[1, 5] = 0.4, 0.3, 0.2
     pixels = np.asarray(draw_heat(image, row, (6, 6)))
-    for column, expected in ((1, (255, 255, 255)), (3, (255, 255, 0)), (5, (255, 0, 0)), (7, (58, 58, 58))):
+    assert pixels.min(-1).max() < 128  # no colour is near white
+    for column, expected in ((1, (255, 255, 0)), (3, (255, 128, 0)), (5, (255, 0, 0)), (7, (58, 58, 58))):
         found = pixels[12, 8 * column + 4].astype(int)
-        dimmed = round(0.45 * GREY * (1 - float(row[1, column]) / 0.3))  # what of the photograph remains
+        dimmed = round(0.45 * GREY * (1 - float(row[1, column]) / 0.4))  # what of the photograph remains
         assert np.abs(found - np.maximum(expected, dimmed)).max() <= 1
     cyan = (pixels == (0, 255, 255)).all(axis=-1)
     assert cyan[48, 48:56].all()
@@ -110,6 +111,8 @@ def test_a_sheet_of_attention_shows_the_layer_s_offsets_and_the_middle_s_row() -
     mask = torch.stack([_scene()[1], torch.roll(_scene()[1], (8, -16), (1, 2))])
     sheet = draw_attention(generator, image, mask, every=1)
     assert sheet.size == (5 * (256 + GAP) - GAP, TITLE + 2 * (256 + GAP) - GAP + GAP + WHEEL)
+    scale = np.asarray(sheet)[TITLE + 2 * (256 + GAP) + 15, 4 * (256 + GAP) :].astype(int)  # below the heat maps
+    assert np.abs(scale[[0, 128, 192, 255]] - [(0, 0, 0), (255, 0, 0), (255, 128, 0), (255, 255, 0)]).max() <= 3
     attention = generator.refinement_network.attention
     with overhear(attention) as calls, torch.no_grad():
         completion = generator(image * (1 - mask), mask, return_offset=True)

@@ -110,6 +110,35 @@ def test_curves_show_the_means_of_each_setting(multirun: Path) -> None:
     assert {(10.0, 9.0), (10.0, 11.0), (20.0, 6.0), (20.0, 8.0)} <= {tuple(point) for point in edges.tolist()}
 
 
+@pytest.mark.parametrize("count", [3, 14])
+def test_a_setting_has_one_colour_in_all_panels_and_in_the_legend_and_no_other_setting_has_it(
+    count: int, tmp_path: Path
+) -> None:
+    """The colours are read from the drawn pixels too; setting 0 logs no PSNR, the last one nothing but PSNR."""
+    for number in range(count):
+        save_run(tmp_path / str(number), ["seed=0", f"model=m{number:02}"], 0, None)
+        wanted = {L1: number < count - 1, PSNR: number > 0}
+        rows = [f"{updates},{','.join('5' if on else '' for on in wanted.values())}" for updates in (10, 20)]
+        (tmp_path / str(number) / "csv").mkdir()
+        (tmp_path / str(number) / "csv" / "metrics.csv").write_text("\n".join([f"step,{L1},{PSNR}", *rows]))
+    figure = draw_curves(find_runs(tmp_path))
+    rgb = pytest.importorskip("matplotlib.colors").to_rgb
+    found: dict[str, set[tuple[float, ...]]] = {}
+    for ax in figure.axes:
+        assert len(ax.lines) == count - 1
+        for line, area in zip(ax.lines, ax.collections, strict=True):
+            found.setdefault(line.get_label(), set()).update((rgb(line.get_color()), rgb(area.get_facecolor()[0])))
+    assert {len(colours) for colours in found.values()} == {1}
+    assert len(set.union(*found.values())) == count
+    legend = figure.axes[0].get_legend()
+    named = zip(legend.get_texts(), legend.get_lines(), strict=True)
+    assert {text.get_text(): {rgb(line.get_color())} for text, line in named} == found
+    figure.savefig(tmp_path / "curves.png")
+    drawn = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB")).reshape(-1, 3).astype(int)
+    for (colour,) in found.values():
+        assert (np.abs(drawn - np.multiply(colour, 255)).max(1) <= 2).sum() > 20
+
+
 def test_runs_without_logs_have_no_curves(tmp_path: Path) -> None:
     save_run(tmp_path / "0", ["seed=0"], 0, None)
     assert draw_curves(find_runs(tmp_path)) is None

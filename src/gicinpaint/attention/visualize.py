@@ -65,7 +65,7 @@ def draw_attention(generator: nn.Module, image: Tensor, mask: Tensor, every: int
         "patch to source": torch.stack([to_tensor(picture) for picture in arrows]),
         "the boxed patch attends to": torch.stack([to_tensor(picture) for picture in heat]),
     }
-    return draw_sheet({title: column.cpu() for title, column in columns.items()}, with_wheel=True)
+    return draw_sheet({title: column.cpu() for title, column in columns.items()}, with_wheel=True, with_scale=True)
 
 
 @torch.no_grad()
@@ -127,7 +127,9 @@ def draw_arrows(image: Tensor, mask: Tensor, offset: Tensor, every: int | None =
 
 
 def draw_heat(image: Tensor, row: Tensor, query: tuple[int, int], zoom: int = 1) -> Image.Image:
-    """Draw how much a patch takes from everywhere: black is nothing, then red, yellow and white for the most.
+    """Draw how much a patch takes from everywhere, in the colours of the scale: from nothing over red to yellow.
+
+    White, in which holes are drawn, is no colour of the scale.
 
     Args:
         image: What lies under the heat, dimmed and grey.
@@ -141,8 +143,7 @@ def draw_heat(image: Tensor, row: Tensor, query: tuple[int, int], zoom: int = 1)
     """
     heat = F.interpolate((row / row.amax().clamp_min(1e-30)).float()[None, None], size=image.shape[-2:])[0]
     grey = (image.float().mean(dim=0, keepdim=True) + 1) / 2 * _FAINT
-    hot = torch.cat([(3 * heat - step).clamp(0, 1) for step in range(3)])
-    shown = torch.maximum(grey.expand(3, -1, -1) * (1 - heat), hot)
+    shown = torch.maximum(grey.expand(3, -1, -1) * (1 - heat), colour_heat(heat))
     picture, draw, scale = _enlarged(to_image(2 * shown - 1), zoom)
     h, w = row.shape
     height, width = picture.height / h, picture.width / w
@@ -151,13 +152,21 @@ def draw_heat(image: Tensor, row: Tensor, query: tuple[int, int], zoom: int = 1)
     return _reduced(picture, image, zoom)
 
 
-def draw_sheet(columns: Mapping[str, Tensor], with_wheel: bool = False, smallest_width: int = 1) -> Image.Image:
+def colour_heat(heat: Tensor) -> Tensor:
+    """Return the colours of shares of the largest, (1, H, W) in [0, 1], as (3, H, W): black, red, yellow."""
+    return torch.cat([(2 * heat).clamp(max=1), (2 * heat - 1).clamp(min=0), torch.zeros_like(heat)])
+
+
+def draw_sheet(
+    columns: Mapping[str, Tensor], with_wheel: bool = False, smallest_width: int = 1, with_scale: bool = False
+) -> Image.Image:
     """Draw batches of images side by side, each under its title.
 
     Args:
         columns: Images by title, from left to right, all of one shape; titles are broken into lines of their width.
         with_wheel: Whether the legend of the offsets' colours stands below.
         smallest_width: Narrower images are enlarged by repeating pixels until they are at least so wide.
+        with_scale: Whether the scale of the heat maps' colours stands below the last column.
 
     Shape:
         - each column: (B, 3, H, W), [-1, 1]
@@ -181,6 +190,10 @@ def draw_sheet(columns: Mapping[str, Tensor], with_wheel: bool = False, smallest
         sheet.paste(to_image(colour_legend(_WHEEL_SIZE)), (0, bottom + _GAP))
         for line, text in enumerate(_WHEEL_TEXT):
             draw.text((_WHEEL_SIZE + 8, bottom + _GAP + 12 + 16 * line), text, fill="black", font=font)
+    if with_scale:
+        sheet.paste(to_image(2 * colour_heat(torch.linspace(0, 1, w).expand(1, 14, -1)) - 1), (width - w, bottom + 12))
+        for text, x, anchor in (("copies nothing", width - w, "la"), ("copies most", width, "ra")):
+            draw.text((x, bottom + 32), text, fill="black", font=font, anchor=anchor)
     return sheet
 
 

@@ -1,5 +1,6 @@
 """Compare the runs of a multirun: a row for each setting, curves over generator updates with seeds as bands."""
 
+import colorsys
 import csv
 import math
 import statistics
@@ -190,7 +191,8 @@ def figure_class() -> Any:
 def draw_curves(runs: Sequence[Run]) -> Any:
     """Return a figure of what the runs logged, or None if they logged nothing that has a panel.
 
-    A line is the mean over the seeds of a setting, its band reaches from the smallest to the largest of them.
+    A line is the mean over the seeds of a setting, its band reaches from the smallest to the largest of them. A setting
+    has one colour in all panels and in the legend.
 
     Raises:
         JobError: If matplotlib is not installed.
@@ -200,18 +202,29 @@ def draw_curves(runs: Sequence[Run]) -> Any:
         return None
     figure = figure_class()(figsize=(5.5 * min(2, len(panels)), 3.6 * math.ceil(len(panels) / 2)), layout="constrained")
     axes = figure.subplots(math.ceil(len(panels) / 2), min(2, len(panels)), squeeze=False).ravel()
+    settings = by_setting(runs)
+    lines: dict[str, Any] = {}  # of the legend: of each setting one
     for ax, (column, title) in zip(axes, panels.items(), strict=False):
-        for setting, members in by_setting(runs).items():
+        for colour, (setting, members) in zip(_colours(len(settings)), settings.items(), strict=True):
             curve = band([run.logged(column) for run in members])
             if curve:
                 updates, means, lows, highs = zip(*curve, strict=True)
-                (line,) = ax.plot(updates, means, label=f"{setting} ({len(members)})", marker="." * (len(curve) < 20))
-                ax.fill_between(updates, lows, highs, color=line.get_color(), alpha=0.2, linewidth=0)
+                style: dict[str, Any] = {"label": f"{setting} ({len(members)})", "marker": "." * (len(curve) < 20)}
+                lines[setting] = ax.plot(updates, means, color=colour, **style)[0]
+                ax.fill_between(updates, lows, highs, color=colour, alpha=0.2, linewidth=0)
         ax.set(title=title, xlabel="generator updates")
     for ax in axes[len(panels) :]:
         ax.remove()
-    axes[0].legend(title="setting (seeds)", fontsize="small")
+    shown = [lines[setting] for setting in settings if setting in lines]
+    axes[0].legend(handles=shown, title="setting (seeds)", fontsize="small")
     return figure
+
+
+def _colours(count: int) -> list[Any]:
+    """Return as many colours, each another: matplotlib's usual ten, or hues of two brightnesses in turn."""
+    if count <= 10:
+        return [f"C{number}" for number in range(count)]
+    return [colorsys.hsv_to_rgb(n / count, 1, 0.95 if n % 2 else 0.55) for n in range(count)]
 
 
 def band(curves: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float, float, float]]:
