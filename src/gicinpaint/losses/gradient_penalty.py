@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from gicinpaint.attention.reference import without_autocast
 from gicinpaint.checks import check_like, check_mask
 
 
@@ -52,7 +53,7 @@ def gradient_norm(
     elif alpha.shape != (b, 1, 1, 1):
         raise ValueError(f"alpha must be ({b}, 1, 1, 1), got {tuple(alpha.shape)}; pass one number per image")
     dtype = torch.promote_types(real.dtype, torch.float32)
-    with torch.enable_grad(), torch.autocast(real.device.type, enabled=False):
+    with torch.enable_grad(), without_autocast(real):
         real, fake = real.detach().to(dtype), fake.detach().to(dtype)
         gradient = _input_gradient(critic, real + alpha.to(dtype) * (fake - real))
         return torch.linalg.vector_norm((gradient * mask.to(dtype)).flatten(1), dim=1)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gicinpaint.attention.reference import without_autocast
 from gicinpaint.checks import check_image, check_mask
 from gicinpaint.models.compositing import Box, crop_box
 from gicinpaint.models.layers import Convolution
@@ -196,7 +197,7 @@ class _SpectralConvolution(Convolution):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activated convolution of x with the normalised kernel."""
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             matrix = self.weight.flatten(1)  # (out_channels, rest)
             v = _normalized(self.u.clone() @ matrix)  # a copy: the buffer changes before the backward pass
             u = _normalized(matrix @ v)
