@@ -51,7 +51,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.keyword
     if whole and not config.option.collectonly and session.exitstatus == pytest.ExitCode.OK:
-        unread = sorted({path.name for path in golden.paths("*.npz")} - golden.READ)
+        known = {path.name for path in golden.paths("*.npz")}
+        if golden.SHARED_V2.is_dir():
+            known |= {f"v2_{path.name}" for path in golden.paths_v2("*.npz")}
+        unread = sorted(known - golden.READ)
         if unread:
             print(f"\nno test opened the golden files {', '.join(unread)}")
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

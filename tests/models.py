@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import torch
 from hydra import compose, initialize_config_module
 from torch import Tensor, nn
 
+from gicinpaint.cli import main
 from gicinpaint.training.train import build_module
 
 
@@ -27,6 +31,14 @@ def checkpoint(path: Path, *overrides: str, **extra: Any) -> nn.Module:
         module = build_module(compose("train", overrides=["model.generator.width=4", *overrides]))
     torch.save({"state_dict": module.state_dict(), "config": module.config, **extra}, path)
     return module.generator
+
+
+def run_convert(folder: Path, *overrides: str) -> tuple[int, str, str]:
+    """Run the convert job in this process; return its exit code and what it wrote to both streams."""
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), warnings.catch_warnings():
+        code = main(["convert", f"hydra.run.dir={folder / 'run'}", *overrides])
+    return code, output.getvalue(), errors.getvalue()
 
 
 class TinyInception(nn.Module):

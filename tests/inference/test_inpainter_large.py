@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gicinpaint import Generator, Inpainter
+from gicinpaint import GatedGenerator, Generator, Inpainter
 from gicinpaint.inference.engine import fill_reduced
 from gicinpaint.inference.regions import Method, Rectangle, divide, group, most_pixels, tiles
 from gicinpaint.models.generator import CoarseGenerator
@@ -116,6 +116,18 @@ def test_neighbouring_tiles_are_mixed_along_a_straight_ramp() -> None:
     torch.testing.assert_close(refined, expected)
 
 
+def test_every_generator_with_a_second_stage_refines_at_full_size() -> None:
+    """Of the second paper: its second stage sees no mask, and its result differs from the enlarged filling."""
+    torch.manual_seed(0)
+    network = GatedGenerator(8)
+    for weight in network.parameters():
+        weight.data *= 3
+    image, hole = torch.rand(1, 3, 160, 200) * 2 - 1, torch.zeros(1, 1, 160, 200)
+    hole[..., 8:150, 8:190] = 1
+    enlarged, refined = fill_reduced(network, image, hole, 96 * 96, False)
+    assert (refined - enlarged)[hole.expand_as(image) > 0].abs().mean() > 0.01
+
+
 def test_the_reduced_filling_is_enlarged_where_there_is_no_second_stage() -> None:
     image, mask = np.full((400, 500, 3), 90, np.uint8), np.zeros((400, 500), bool)
     mask[20:380, 20:480] = True
@@ -131,7 +143,7 @@ def test_the_reduced_filling_is_enlarged_where_there_is_no_second_stage() -> Non
 def test_twelve_megapixels_with_three_holes_stay_below_six_gigabytes() -> None:
     program = (
         "import numpy as np, resource\n"
-        "from gicinpaint import Generator, Inpainter\n"
+        "from gicinpaint import GatedGenerator, Generator, Inpainter\n"
         "image = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), dtype=np.uint8)\n"
         "mask = np.zeros((3000, 4000), bool)\n"
         "mask[300:500, 500:800] = mask[1500:1900, 3000:3300] = mask[2700:2900, 100:500] = True\n"

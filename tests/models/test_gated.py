@@ -18,6 +18,7 @@ from gicinpaint.models import GatedConvolution, composite
 from gicinpaint.models.compositing import Box
 from gicinpaint.models.layers import Convolution, Upsample
 from gicinpaint.weights import convert
+from gicinpaint.weights.tf_write import revert
 
 CONF = Path(__file__).parents[2] / "conf" / "attention"
 PADDING = {"SAME": "zeros", "SYMMETRIC": "mirror"}
@@ -232,3 +233,11 @@ def test_a_checkpoint_of_the_second_papers_code_fills_as_its_own_script_does() -
     found = filled[..., ::-1].astype(int)
     assert np.abs(found - expected)[hole].max() <= 1
     assert np.array_equal(found[~hole], image[~hole])  # theirs are one level low at times
+
+
+@pytest.mark.skipif(not golden.SHARED_V2.is_dir(), reason="the list of variables is not beside this checkout")
+def test_the_full_networks_have_the_released_variables() -> None:
+    meta = golden.load(golden.SHARED_V2 / "parameter_shapes.npz")["meta"]
+    released = {item["name"]: tuple(item["tf_shape"]) for item in meta["variables"]}
+    networks = {"generator": GatedGenerator().state_dict(), "patch_critic": PatchCritic().state_dict()}
+    assert {name: array.shape for name, array in revert(networks).items()} == released

@@ -361,5 +361,5 @@ def test_an_offset_without_attention_is_refused() -> None:
 
 @pytest.mark.parametrize("network", [Generator, CoarseGenerator])
 def test_an_unknown_padding_is_reported(network: type[nn.Module]) -> None:
-    with pytest.raises(ValueError, match=r"padding must be 'zeros' or 'mirror', got 'same'"):
+    with pytest.raises(ValueError, match=r"padding must be 'zeros', 'mirror' or 'centered', got 'same'"):
         network(2, padding="same")

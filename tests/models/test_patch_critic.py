@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.distributed import destroy_process_group, init_process_group
+from torch.multiprocessing import spawn
+from torch.nn.parallel import DistributedDataParallel
 
 import golden
 from gicinpaint import PatchCritic
@@ -172,3 +175,34 @@ def test_inputs_that_do_not_fit_are_named() -> None:
         critic(image, torch.zeros(1, 1, 8, 9))
     with pytest.raises(ValueError, match=r"critic input must be \(B, 3, H, W\)"):
         critic(image[:, :1], torch.zeros(1, 1, 8, 8))
+
+
+def _train_apart(rank: int, folder: str) -> None:
+    """Train on images of this process's own, as DDP does, and store what became of the critic."""
+    init_process_group("gloo", f"file://{folder}/meet", world_size=2, rank=rank)
+    torch.manual_seed(rank)  # weights and vectors start apart: DDP takes those of the first process
+    critic = DistributedDataParallel(PatchCritic(2, depth=3))
+    optimizer = torch.optim.Adam(critic.parameters(), lr=0.01)
+    for _ in range(4):
+        optimizer.zero_grad()
+        critic(torch.rand(2, 3, 16, 16) * 2 - 1, torch.ones(2, 1, 16, 16)).square().mean().backward()
+        optimizer.step()
+    torch.save(critic.module.state_dict(), f"{folder}/{rank}.pt")
+    destroy_process_group()
+
+
+def test_copies_in_two_processes_stay_equal_with_their_vectors(tmp_path: Path) -> None:
+    spawn(_train_apart, (str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert any(name.endswith(".u") for name in first)
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def test_the_vectors_travel_in_a_checkpoint(tmp_path: Path) -> None:
+    critic, image, mask = PatchCritic(2, depth=3), torch.rand(1, 3, 16, 16) * 2 - 1, torch.ones(1, 1, 16, 16)
+    critic(image, mask)
+    torch.save(critic.state_dict(), tmp_path / "critic.pt")
+    opened = PatchCritic(2, depth=3)
+    opened.load_state_dict(torch.load(tmp_path / "critic.pt", weights_only=True))
+    assert torch.equal(opened(image, mask), critic(image, mask))

@@ -34,7 +34,7 @@ NARROW = {
     "paper": ["model.generator.width=2", *(f"model.critics.{one}.width=2" for one in ("global", "local"))],
     "paper_v2": ["model.generator.width=4", "model.critics.patch.width=2"],
 }
-STEPS = {"paper": 5, "paper_v2": 1}  # critic updates per generator update
+STEPS = {"paper": 5, "paper_v2": 2}  # batches per generator update
 
 
 @pytest.fixture(autouse=True)
@@ -152,6 +152,7 @@ def test_settings_are_the_second_papers_released_ones(experiment: str, tmp_path:
         "generator's and critic's widths": ((config.model.generator.width, config.model.critics.patch.width), (48, 64)),
         "other critics": ((config.model.critics["global"], config.model.critics.local), (None, None)),
         "critic updates": (config.model.critic_steps, 1),
+        "a batch of its own for each": (config.model.separate_batches, True),
         "Adam": ((config.optimizer.lr, list(config.optimizer.betas)), (1e-4, [0.5, 0.999])),
         "val_psteps, a snapshot": (config.callbacks.checkpoints.every, 4000),
     }

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import re
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +13,11 @@ from safetensors.torch import load_file
 
 import golden
 from gicinpaint import Generator
-from gicinpaint.cli import main
 from gicinpaint.models.generator import CoarseGenerator
 from gicinpaint.weights import load_weights
 from gicinpaint.weights.pretrained import load_generator, save_generator
 from models import checkpoint, outputs
-
-
-def convert(folder: Path, *overrides: str) -> tuple[int, str, str]:
-    output, errors = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), warnings.catch_warnings():
-        code = main(["convert", f"hydra.run.dir={folder / 'run'}", *overrides])
-    return code, output.getvalue(), errors.getvalue()
+from models import run_convert as convert
 
 
 @pytest.mark.parametrize("raw", [False, True])

@@ -15,7 +15,7 @@ from gicinpaint.inference.canvas import Canvas, HoleColour, find_colour, read_ca
 from gicinpaint.inference.regions import Method, Rectangle, Region, divide, padded_size, tiles
 from gicinpaint.masks.files import grown
 from gicinpaint.models.compositing import composite, mask_out
-from gicinpaint.models.generator import Completion, Generator
+from gicinpaint.models.generator import Completion
 
 _OVERLAP = 64  # pixels over which neighbouring tiles are mixed
 _LARGEST_TILE = 768
@@ -229,15 +229,13 @@ def fill_reduced(
     small, small_hole = small.clamp(-1, 1), (known < 0.5).float()
     filled = complete(generator, small, small_hole).prediction
     enlarged = _resize(composite(small, filled, small_hole), h, w)
-    if not isinstance(generator, Generator):
+    if not hasattr(generator, "refinement_network"):
         return enlarged, enlarged
     return enlarged, _refined(generator, image, hole, enlarged, pixels, progress)
 
 
 @torch.no_grad()
-def _refined(
-    generator: Generator, image: Tensor, hole: Tensor, enlarged: Tensor, pixels: int, progress: bool
-) -> Tensor:
+def _refined(generator: Any, image: Tensor, hole: Tensor, enlarged: Tensor, pixels: int, progress: bool) -> Tensor:
     h, w = image.shape[-2:]
     size = min(_LARGEST_TILE, int(math.sqrt(pixels)) // 8 * 8)
     total, weights = torch.zeros_like(image), torch.zeros_like(hole)

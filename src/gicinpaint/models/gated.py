@@ -22,7 +22,7 @@ class GatedConvolution(Convolution):
         kernel_size: As for `Convolution`, like the other arguments.
         stride: Stride of the kernel.
         dilation: Dilation of the kernel.
-        padding: "zeros", or "mirror" for the released option SYMMETRIC.
+        padding: As for `Convolution`.
         activation: Module applied to the features, if any.
 
     Shape:
@@ -30,7 +30,7 @@ class GatedConvolution(Convolution):
         - returned: (B, out_channels, ceil(H / stride), ceil(W / stride))
 
     Raises:
-        ValueError: If the padding is neither of the two.
+        ValueError: If the padding is none of the three.
 
     Source:
         Yu et al. 2019, "Free-form image inpainting with gated convolution", equation 3.
@@ -64,7 +64,7 @@ class GatedGenerator(StoredNetwork):
     Args:
         width: Channels of the first kernel, features and gates together, a multiple of 4; the released value is 48.
         attention: Contextual attention of the second stage; None leaves the attention branch out.
-        padding: "zeros", or "mirror" for the released option SYMMETRIC.
+        padding: "zeros", "mirror" for the released option SYMMETRIC, or "centered"; see `Convolution`.
         guided: Whether the first stage also sees a sketch of edges in the hole.
         residual: As for `Generator`.
 

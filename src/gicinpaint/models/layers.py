@@ -12,7 +12,8 @@ class Convolution(nn.Conv2d):
 
     With "zeros" the padding is TensorFlow's 'SAME': where it is odd, the smaller half goes to the top and left. With
     "mirror" the edge pixel is repeated and all four sides get the same padding whatever the stride, so that a stride
-    of 2 samples a grid shifted by one against 'SAME'. Weights start Glorot uniform, biases at zero.
+    of 2 samples a grid shifted by one against 'SAME'; with "centered" they get as many zeros, as PyTorch users write
+    it. Weights start Glorot uniform, biases at zero.
 
     Args:
         in_channels: Channels of the input.
@@ -20,7 +21,7 @@ class Convolution(nn.Conv2d):
         kernel_size: Height and width of the kernel, odd.
         stride: Stride of the kernel.
         dilation: Dilation of the kernel.
-        padding: "zeros", or "mirror" for the released option SYMMETRIC.
+        padding: "zeros", "mirror" for the released option SYMMETRIC, or "centered".
         activation: Module applied to the output, if any.
 
     Shape:
@@ -28,7 +29,7 @@ class Convolution(nn.Conv2d):
         - returned: (B, out_channels, ceil(H / stride), ceil(W / stride))
 
     Raises:
-        ValueError: If the padding is neither of the two.
+        ValueError: If the padding is none of the three.
 
     Source:
         Released code, `gen_conv` and `dis_conv`.
@@ -44,9 +45,9 @@ class Convolution(nn.Conv2d):
         padding: str = "zeros",
         activation: nn.Module | None = None,
     ) -> None:
-        if padding not in ("zeros", "mirror"):
-            raise ValueError(f"padding must be 'zeros' or 'mirror', got {padding!r}; 'mirror' is SYMMETRIC")
-        symmetric = padding == "zeros" and stride == 1
+        if padding not in ("zeros", "mirror", "centered"):
+            raise ValueError(f"padding must be 'zeros', 'mirror' or 'centered', got {padding!r}; 'mirror' is SYMMETRIC")
+        symmetric = padding == "centered" or (padding == "zeros" and stride == 1)
         amount = dilation * (kernel_size - 1) // 2 if symmetric else 0
         super().__init__(in_channels, out_channels, kernel_size, stride, padding=amount, dilation=dilation)
         self.pads_itself = symmetric
@@ -89,8 +90,8 @@ class Convolution(nn.Conv2d):
         Source:
             Ours: the gradient of a convolution is a transposed convolution with the same weights.
         """
-        if self.mirror:
-            raise ValueError("input_gradient needs a convolution padded with 'zeros', got 'mirror'; use autograd there")
+        if self.mirror or (self.pads_itself and self.stride[0] > 1):
+            raise ValueError("input_gradient needs a convolution padded with 'zeros', got another; use autograd there")
         if self.stride[0] > (self.kernel_size[0] - 1) * self.dilation[0] + 1:
             raise ValueError(
                 f"input_gradient needs a stride within the kernel's span, got {self.stride[0]}; use autograd there"

@@ -19,6 +19,7 @@ from gicinpaint.metrics import hole_metrics
 from gicinpaint.models.compositing import composite, fill_with_mean, mask_out
 from gicinpaint.models.generator import Completion
 from gicinpaint.training.gradients import GradientGuard, MicroBatch, average, detached, split
+from gicinpaint.training.joint_clock import check_clock, set_clock
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
@@ -30,7 +31,7 @@ class InpaintingModule(LightningModule):
 
     Every batch updates the critics; every `critic_steps`-th also updates the generator, whose output serves both.
     On the other batches the generator runs without gradients. Without an adversary, and during the warm-up, every
-    batch updates the generator and the critics rest.
+    batch updates the generator and the critics rest. The second paper's code has separate batches and a joint clock.
 
     `global_step` counts the updates of both optimizers; schedules, plots and stopping go by `generator_updates`. A step
     whose gradients are not finite is skipped and not counted, by the decision of `GradientGuard.admit`.
@@ -43,6 +44,8 @@ class InpaintingModule(LightningModule):
         critic_optimizer: Makes the optimizer of the critics' parameters.
         generator_schedule: Makes the schedule of the generator's learning rate, in generator updates; None keeps it.
         critic_steps: Critic updates per generator update.
+        separate_batches: Whether the generator's update has a batch of its own, on which the critics rest.
+        joint_clock: Whether both optimizers, then Adam, correct their bias by the number of all updates of both.
         warmup_steps: Generator updates on reconstruction alone, before the critics start.
         grad_clip_norm: Largest norm of a network's gradient; None: no clipping.
         micro_batches: Parts of a batch whose gradients are accumulated, for less memory and more time. Losses are means
@@ -73,6 +76,8 @@ class InpaintingModule(LightningModule):
         critic_optimizer: OptimizerFactory = partial(Adam, lr=1e-4, betas=(0.5, 0.9), fused=True),  # noqa: B008
         generator_schedule: ScheduleFactory | None = None,
         critic_steps: int = 5,
+        separate_batches: bool = False,
+        joint_clock: bool = False,
         warmup_steps: int = 0,
         grad_clip_norm: float | None = None,
         micro_batches: int = 1,
@@ -95,6 +100,8 @@ class InpaintingModule(LightningModule):
         self.critic_optimizer = critic_optimizer
         self.generator_schedule = generator_schedule
         self.critic_steps = critic_steps
+        self.separate_batches = separate_batches
+        self.joint_clock = joint_clock
         self.warmup_steps = warmup_steps
         self.guard = GradientGuard(grad_clip_norm)
         self.micro_batches = micro_batches
@@ -116,6 +123,8 @@ class InpaintingModule(LightningModule):
         optimizers = [self.generator_optimizer(p for p in self.generator.parameters() if p.requires_grad)]
         if self.critics:
             optimizers.append(self.critic_optimizer(self.critics.parameters()))
+        if self.joint_clock:
+            check_clock(optimizers)
         return optimizers, [] if self.generator_schedule is None else [self.generator_schedule(optimizers[0])]
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
@@ -133,14 +142,19 @@ class InpaintingModule(LightningModule):
         self.log("step", float(self.generator_updates))  # the loggers' axis
 
     @property
+    def adversarial(self) -> bool:
+        """Whether the critics take part: there are some, and the warm-up is over."""
+        return bool(self.critics) and self.generator_updates >= self.warmup_steps
+
+    @property
     def updates_critics(self) -> bool:
         """Whether the next batch updates the critics."""
-        return bool(self.critics) and self.generator_updates >= self.warmup_steps
+        return self.adversarial and not (self.separate_batches and self.updates_generator)
 
     @property
     def updates_generator(self) -> bool:
         """Whether the next batch updates the generator."""
-        return not self.updates_critics or (self.batches_seen + 1) % self.critic_steps == 0
+        return not self.adversarial or (self.batches_seen + 1) % (self.critic_steps + self.separate_batches) == 0
 
     def critic_terms(self, batch: Batch, completed: Tensor, places: Tensor | None = None) -> Terms:
         """Return the critics' losses on a batch and its completed images, (B, 3, H, W).
@@ -161,9 +175,9 @@ class InpaintingModule(LightningModule):
         return terms
 
     def generator_terms(self, batch: Batch, completion: Completion, completed: Tensor) -> Terms:
-        """Return the generator's losses on a batch from its completion; the critics take part where they train."""
+        """Return the generator's losses on a batch from its completion; after the warm-up the critics take part."""
         scores = {}
-        if self.updates_critics:
+        if self.adversarial:
             for name, critic in self._named_critics():
                 scores[name] = critic(critic.view(completed, batch.box), critic.view(batch.mask, batch.box))
         return self.loss.generator(completion.coarse, completion.refined, batch.image, batch.mask, batch.box, scores)
@@ -243,6 +257,8 @@ class InpaintingModule(LightningModule):
             optimizer.zero_grad(set_to_none=True)
             return False
         self.log(f"{kind}/gradient_norm", norm)
+        if self.joint_clock:
+            set_clock(optimizer, self._optimizers())
         optimizer.step()
         return True
 

@@ -1,8 +1,9 @@
 """The convert job: a model from one kind of file to another, compared with the original before it counts as done."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,13 +14,24 @@ from gicinpaint.config.atomic_files import atomic_file
 from gicinpaint.config.validation import JobError, check_configuration
 from gicinpaint.models.generator import Completion
 from gicinpaint.models.stored import StoredNetwork
-from gicinpaint.weights.pretrained import load_generator, save_generator
+from gicinpaint.weights.pretrained import configuration_node, load_generator, save_generator
+from gicinpaint.weights.tf_checkpoint import read_checkpoint
+from gicinpaint.weights.tf_convert import swap_image_channels
+from gicinpaint.weights.tf_write import write_checkpoint
+from gicinpaint.weights.training_state import (
+    TrainingState,
+    from_checkpoint,
+    from_variables,
+    write_training_checkpoint,
+)
 
 READS = {
     "source": str,
     "output": str,
     "dtype": Literal["float32", "float16"],
     "raw": bool,
+    "to": Literal["gicinpaint", "tensorflow"],
+    "slots": bool,
     "check": str | None,
     "tolerance": float,
 }
@@ -41,17 +53,34 @@ def convert(config: DictConfig) -> None:
     """
     check_configuration(config, READS)
     official = (Path(config.source) / "checkpoint").is_file() and not (Path(config.source) / "config.json").is_file()
-    swapped = official and not config.raw
+    to_tensorflow = config.to == "tensorflow"
+    swapped = official and not config.raw and not to_tensorflow
     dtype: torch.dtype = getattr(torch, config.dtype)
     image, mask = _example()
     given = image.flip(1) if swapped else image
     try:
-        original = load_generator(config.source, raw=True)
+        original, state = load_generator(config.source, raw=True), None
+        if config.slots:
+            state = from_variables(read_checkpoint(config.source)) if official else from_checkpoint(config.source)
+            original = _with_weights(
+                original, state.networks["generator"]
+            )  # those that were trained, not their average
         exact = run(original, given, mask)
         expected = run(rounded(original, dtype).float(), given, mask)
         changed = _rounding(expected, exact, config.dtype)
-        save(rounded(load_generator(config.source, raw=config.raw), dtype), config.output)
-        result = load_generator(config.output)
+        weights = swap_image_channels(original.state_dict()) if swapped else original.state_dict()
+        generator = rounded(_with_weights(original, weights), dtype)
+        if to_tensorflow:
+            state = state or TrainingState({"generator": generator.state_dict()}, {})
+            _check_released(original)
+            _write_tensorflow(state if official or config.raw else state.swapped(), config.output)
+        elif state is not None:
+            write_training_checkpoint(state.swapped() if swapped else state, generator, config.output)
+        else:
+            save(generator, config.output)
+        result = load_generator(config.output, raw=official or config.raw)
+        if to_tensorflow:
+            result = _with_weights(original, result.state_dict())  # variables tell no padding
     except (ValueError, OSError) as error:
         raise JobError(str(error)) from error
     difference = compare(run(result, image, mask), {k: v.flip(1) if swapped else v for k, v in expected.items()})
@@ -59,14 +88,41 @@ def convert(config: DictConfig) -> None:
     _judge(difference, config.tolerance, what)
     parameters = sum(parameter.numel() for parameter in result.parameters())
     print(f"{config.source} -> {config.output}: {parameters:,} parameters, equal to {what} to {difference:.2g}")
+    if state is not None and config.slots:
+        print(f"with {', '.join(state.networks)}, Adam's moments and {state.adam_updates:,} updates")
     if dtype != torch.float32:
         print(f"rounding to {config.dtype} changes its outputs in [-1, 1] by {changed:.2g} on average")
-    if official:
-        print("its images are " + ("blue, green, red" if config.raw else "red, green, blue (the authors' are not)"))
+    if official or to_tensorflow:
+        reversed_ = config.raw or to_tensorflow
+        print("its images are " + ("blue, green, red" if reversed_ else "red, green, blue (the authors' are not)"))
     if config.check is not None:
         difference = check_golden(result, config.check, swapped)
         _judge(difference, config.tolerance, config.check)
         print(f"equal to the outputs in {config.check} to {difference:.2g}")
+
+
+def _with_weights(generator: StoredNetwork, weights: Mapping[str, Tensor]) -> StoredNetwork:
+    return type(generator).build(generator.settings, weights, type(generator).__name__)
+
+
+def _check_released(generator: StoredNetwork) -> None:
+    """Raise a ValueError if the authors' code cannot build a network with the same settings."""
+    for name, expected in (("residual", (False,)), ("padding", ("zeros", "mirror"))):
+        if (value := generator.settings.get(name, expected[0])) not in expected:
+            raise ValueError(
+                f"the authors' code has no generator with {name}={value}; keep it as safetensors, or export it"
+            )
+
+
+def _write_tensorflow(state: TrainingState, output: str) -> None:
+    """Write networks for the authors' code, whose settings are its own.
+
+    Raises:
+        ValueError: If the output is named as a checkpoint file.
+    """
+    if output.endswith(_SUFFIX):
+        raise ValueError(f"output must be a folder for a TensorFlow checkpoint, got {output}; leave out {_SUFFIX}")
+    write_checkpoint(state.variables(), output, f"snap-{state.generator_updates}")
 
 
 def save(generator: nn.Module, output: str) -> None:
@@ -82,16 +138,12 @@ def save(generator: nn.Module, output: str) -> None:
         return
     if not isinstance(generator, StoredNetwork):
         raise ValueError(f"generator must be one of this package, got {type(generator).__name__}")
-    settings = dict(generator.settings)
-    node: dict[str, Any] = {"_target_": f"{type(generator).__module__}.{settings.pop('network')}", **settings}
-    if node.get("attention") is not None:
-        node["attention"] = {"_target_": "gicinpaint.attention.ContextualAttention", **node["attention"]}
     weights = {f"generator.{name}": value for name, value in generator.state_dict().items()}
     with atomic_file(output) as partial:
-        torch.save({"state_dict": weights, "config": {"generator": node}}, partial)
+        torch.save({"state_dict": weights, "config": {"generator": configuration_node(generator)}}, partial)
 
 
-def rounded(generator: nn.Module, dtype: torch.dtype) -> nn.Module:
+def rounded(generator: StoredNetwork, dtype: torch.dtype) -> StoredNetwork:
     """Return a generator, changed in place, with its weights in another type.
 
     Raises:

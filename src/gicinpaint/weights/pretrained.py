@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gicinpaint.config.aliases import modernize
 from gicinpaint.models import CoarseGenerator, GatedGenerator, Generator
 from gicinpaint.models.stored import CONFIG_FILE, WEIGHTS_FILE, StoredNetwork, read_folder, write_folder
+from gicinpaint.weights.pytorch_release import convert_release, is_release
 from gicinpaint.weights.tf_convert import generator_settings, load_weights, swap_image_channels
 
 AVERAGE_KEY = "generator_average"  # where a checkpoint keeps the averaged generator, if one was kept
@@ -34,12 +35,13 @@ _PREFIX = "generator."  # of the generator's weights in a training checkpoint
 _ATTENTION = "gicinpaint.attention.ContextualAttention"
 
 
-def load_generator(path: str | os.PathLike[str], *, raw: bool = False) -> nn.Module:
+def load_generator(path: str | os.PathLike[str], *, raw: bool = False) -> StoredNetwork:
     """Return the generator that a file or a folder holds, for evaluation, in float32 on the CPU.
 
     Args:
         path: A training checkpoint, a folder with model.safetensors and config.json, a folder with a TensorFlow
-            checkpoint of the authors' code, or the name of a model in the repository's `weights`, such as `faces_128`.
+            checkpoint of the authors' code, a PyTorch conversion of the second paper's, or the name of a model in the
+            repository's `weights`, such as `faces_128`.
             A checkpoint's averaged generator is preferred, where there is one. Where a file has a checksum, it must
             hold.
         raw: Leave the channels of the authors' networks as they are, blue, green, red; by default they are swapped so
@@ -116,7 +118,16 @@ def save_generator(generator: nn.Module, folder: str | os.PathLike[str]) -> None
     write_folder(Path(folder), generator.settings, generator.state_dict())
 
 
-def build_generator(settings: Mapping[str, Any], state: Mapping[str, Tensor], name: str) -> nn.Module:
+def configuration_node(generator: StoredNetwork) -> dict[str, Any]:
+    """Return a network's settings as a training checkpoint's configuration has them."""
+    settings = dict(generator.settings)
+    node: dict[str, Any] = {"_target_": f"{type(generator).__module__}.{settings.pop('network')}", **settings}
+    if node.get("attention") is not None:
+        node["attention"] = {"_target_": _ATTENTION, **node["attention"]}
+    return node
+
+
+def build_generator(settings: Mapping[str, Any], state: Mapping[str, Tensor], name: str) -> StoredNetwork:
     """Return the network that settings describe, with its weights; the attention's backend is the default one.
 
     Args:
@@ -136,8 +147,10 @@ def build_generator(settings: Mapping[str, Any], state: Mapping[str, Tensor], na
     return network.build(settings, state, name)
 
 
-def _from_checkpoint(path: Path) -> nn.Module:
+def _from_checkpoint(path: Path) -> StoredNetwork:
     checkpoint = read_plain(path)
+    if is_release(checkpoint):
+        return _from_release(checkpoint, path)
     config = checkpoint.get("config") if isinstance(checkpoint, dict) else None
     weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(config, dict) or not isinstance(config.get("generator"), dict) or not isinstance(weights, dict):
@@ -151,6 +164,14 @@ def _from_checkpoint(path: Path) -> nn.Module:
     if not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path}: its state_dict must hold tensors only; copy the checkpoint again")
     return build_generator(_settings(config["generator"], path), state, str(path))
+
+
+def _from_release(checkpoint: Mapping[str, Any], path: Path) -> StoredNetwork:
+    try:
+        parts, padding = convert_release(checkpoint)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return _official(parts["generator"], path, padding=padding)
 
 
 def read_plain(path: Path) -> Any:
@@ -204,12 +225,13 @@ def _settings(node: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return {**node, "network": target.rpartition(".")[2]}
 
 
-def _official(state: dict[str, Tensor], path: Path) -> nn.Module:
+def _official(state: dict[str, Tensor], path: Path, **settings: Any) -> StoredNetwork:
     if not state:
         raise ValueError(f"{path} must hold a generator, got critics alone; pass the checkpoint of the whole model")
     first, second = (state[f"coarse_network.encoder.{layer}.weight"] for layer in ("stem", "downsample_half"))
-    settings = generator_settings(first.shape, second.shape)
-    return build_generator(settings, state, str(path))
+    if len(first.shape) != 4 or len(second.shape) != 4:
+        raise ValueError(f"{path}: its kernels must have four axes, got {tuple(first.shape)}; take it as published")
+    return build_generator({**generator_settings(first.shape, second.shape), **settings}, state, str(path))
 
 
 def _listed(folder: Path) -> str:

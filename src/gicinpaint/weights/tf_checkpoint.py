@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 _STRING = 7  # the saved graph, not a weight
-_DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 5: "<i2", 6: "i1", 8: "<c8", 9: "<i8", 10: "?", 17: "<u2"}
-_DTYPES |= {18: "<c16", 19: "<f2", 22: "<u4", 23: "<u8"}  # DataType of TensorFlow's types.proto
-_FOOTER_SIZE = 48
+DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 5: "<i2", 6: "i1", 8: "<c8", 9: "<i8", 10: "?", 17: "<u2"}
+DTYPES |= {18: "<c16", 19: "<f2", 22: "<u4", 23: "<u8"}  # DataType of TensorFlow's types.proto
+FOOTER_SIZE = 48
 _TRAILER_SIZE = 5  # after each block: compression, checksum
-_MAGIC = 0xDB4775248B80FB57  # of a table file
+MAGIC = 0xDB4775248B80FB57  # of a table file
 _SNAPPY = 1
 _REMEDY = "copy or download the whole checkpoint again"
 
@@ -129,9 +129,9 @@ def _entry(name: str, fields: Message) -> _Entry:
     entry = _Entry(_number(fields, 1), tuple(sizes), *(_number(fields, field) for field in (3, 4, 5, 6)))
     if entry.dtype == _STRING:
         return entry
-    if entry.dtype not in _DTYPES:
+    if entry.dtype not in DTYPES:
         raise _UnsupportedError(f"variable {name} has the type number {entry.dtype}; save it again as float32")
-    if math.prod(sizes) * np.dtype(_DTYPES[entry.dtype]).itemsize != entry.size:
+    if math.prod(sizes) * np.dtype(DTYPES[entry.dtype]).itemsize != entry.size:
         raise ValueError(f"variable {name} of shape {entry.shape} cannot have {entry.size} bytes")
     return entry
 
@@ -150,7 +150,7 @@ def _read_shard(path: Path, entries: dict[str, _Entry]) -> dict[str, NDArray[Any
             data = shard.read(entry.size)
             if masked_crc32c(data) != entry.checksum:
                 raise ValueError(f"{path} must match its checksums, got other bytes for variable {name}; {_REMEDY}")
-            variables[name] = np.ndarray(entry.shape, np.dtype(_DTYPES[entry.dtype]), data).copy()
+            variables[name] = np.ndarray(entry.shape, np.dtype(DTYPES[entry.dtype]), data).copy()
     return variables
 
 
@@ -159,9 +159,9 @@ def _read_table(data: bytes) -> dict[bytes, bytes]:
 
     Compressed blocks are refused: TensorFlow 1.1 alone wrote them, and the authors' code needs a later one.
     """
-    if len(data) < _FOOTER_SIZE or int.from_bytes(data[-8:], "little") != _MAGIC:
+    if len(data) < FOOTER_SIZE or int.from_bytes(data[-8:], "little") != MAGIC:
         raise ValueError("it does not end as a table file does")
-    position = len(data) - _FOOTER_SIZE
+    position = len(data) - FOOTER_SIZE
     for _ in range(2):  # the handle of the meta index, which checkpoints leave empty
         _, position = _read_varint(data, position)
     handle = _read_handle(data, position)
@@ -177,7 +177,7 @@ def _read_table(data: bytes) -> dict[bytes, bytes]:
 
 def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     end = offset + size
-    if end + _TRAILER_SIZE > len(data) - _FOOTER_SIZE:
+    if end + _TRAILER_SIZE > len(data) - FOOTER_SIZE:
         raise ValueError("a block lies outside the file")
     compression, stored = data[end], int.from_bytes(data[end + 1 : end + _TRAILER_SIZE], "little")
     if masked_crc32c(data[offset : end + 1]) != stored:

@@ -110,12 +110,7 @@ def convert(
     Source:
         Released code of both papers, `build_inpaint_net` and `build_*_discriminator`.
     """
-    tables = {
-        "generator": _table(generator_scopes(), _KINDS),
-        "global_critic": _table(_critic_scopes("global"), _KINDS),
-        "local_critic": _table(_critic_scopes("local"), _KINDS),
-        "patch_critic": _table({f"{_PATCH}/conv{i + 1}": f"features.{i}" for i in range(6)}, _SPECTRAL_KINDS),
-    }
+    tables = network_tables()
     _check_names(variables, tables)
     sizes = {"global_critic": global_size, "local_critic": local_size}
     parts: dict[str, StateDict] = {}
@@ -125,6 +120,16 @@ def convert(
                 network = _build(part, variables, table, sizes.get(part))
             parts[part] = _state(variables, table, network)
     return parts
+
+
+def network_tables() -> dict[str, dict[str, str]]:
+    """Return the TensorFlow names of each network's tensors by ours, by the networks' names."""
+    return {
+        "generator": _table(generator_scopes(), _KINDS),
+        "global_critic": _table(_critic_scopes("global"), _KINDS),
+        "local_critic": _table(_critic_scopes("local"), _KINDS),
+        "patch_critic": _table({f"{_PATCH}/conv{i + 1}": f"features.{i}" for i in range(6)}, _SPECTRAL_KINDS),
+    }
 
 
 def generator_settings(stem: Sequence[int], second: Sequence[int]) -> dict[str, Any]:
@@ -150,21 +155,21 @@ def generator_scopes() -> dict[str, str]:
     return scopes
 
 
-def swap_image_channels(generator: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a generator's weights for images whose channels come in the opposite order.
+def swap_image_channels(network: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a generator's or a critic's weights for images whose channels come in the opposite order.
 
     The first layers read and the last layers write the image's channels; mask planes stay where they are. Swapping
     twice gives the weights back.
 
     Args:
-        generator: State dict of a `Generator` or a `CoarseGenerator`.
+        network: State dict of a generator or a critic.
 
     Source:
         Released code: `cv2.imread` reads blue, green, red, and no channel is reordered afterwards.
     """
-    swapped = dict(generator)
-    for name, value in generator.items():
-        if name.endswith("encoder.stem.weight"):
+    swapped = dict(network)
+    for name, value in network.items():
+        if name.endswith("encoder.stem.weight") or name == "features.0.weight":
             swapped[name] = torch.cat([value[:, :3].flip(1), value[:, 3:]], dim=1)
         elif name.endswith(("decoder.image.weight", "decoder.image.bias")):
             swapped[name] = value.flip(0)
