@@ -26,6 +26,7 @@ from gicinpaint.demo.filler import AbandonedError, Filler, grown, sources
 from gicinpaint.demo.limits import BusyError, Limits, TooLargeError
 from gicinpaint.demo.server import demo
 from gicinpaint.inference.inpainter import Filled, Inpainter
+from gicinpaint.models import GatedGenerator
 from gicinpaint.models.generator import Generator
 from gicinpaint.weights.pretrained import save_generator
 
@@ -74,6 +75,30 @@ def test_images_are_filled_in_order_and_more_than_may_wait_are_turned_away() -> 
     assert [width_of(answer) for answer in answers] == [8, 9, 10]
     assert inpainter.seen == [8, 9, 10]
     assert width_of(filler.submit(png(12), white(12))) == 12  # there is room again
+
+
+def test_a_guided_model_follows_a_sketch_and_others_refuse_it() -> None:
+    torch.manual_seed(0)
+    guided = GatedGenerator(4, guided=True)
+    for weight in guided.parameters():
+        weight.data *= 4
+    filler = Filler(Inpainter(guided, "cpu"), Limits())
+    image, mask = png(32), Image.new("L", (32, 8))
+    mask.paste(255, (8, 0, 20, 8))
+    hole = io.BytesIO()
+    mask.save(hole, "PNG")
+    answers = [
+        filler.submit(io.BytesIO(image.getvalue()), io.BytesIO(hole.getvalue()), sketch) for sketch in (None, white(32))
+    ]
+    without, with_sketch = (answer.result(60).image for answer in answers)
+    assert filler.guided
+    assert without != with_sketch
+    with pytest.raises(ValueError, match="the sketch must have the image's size, 32x8, got 8x8"):
+        filler.submit(png(32), hole, white(8)).result(60)
+    plain = Filler(Inpainter(Generator(2), "cpu"), Limits())
+    assert not plain.guided
+    with pytest.raises(ValueError, match="a sketch needs a guided generator, got Generator without"):
+        plain.submit(png(32), hole, white(32)).result(60)
 
 
 class Uploaded(io.BytesIO):

@@ -33,7 +33,7 @@ except ImportError as error:
 _STATIC = {"/": "page.html", "/api": "openapi.json"} | {
     f"/{name}": name for name in ("page.css", "page.js", "result.js")
 }
-_FORM_BYTES = 100_000  # of a form beside its two files
+_FORM_BYTES = 100_000  # of a form beside its files
 _FIELD_BYTES = 1000
 _BODY_SECONDS = 120.0  # in which a request must have arrived
 _KEPT_ANSWERS, _KEPT_BYTES = 64, 256_000_000  # whose masks and sources can be asked for
@@ -125,7 +125,8 @@ class Application:
         if path in _STATIC:
             return FileResponse(str(files("gicinpaint.demo").joinpath("static", _STATIC[path])))
         if path == "/settings":
-            return JSONResponse({**self.filler.limits._asdict(), "examples": len(self.examples)})
+            more = {"examples": len(self.examples), "guided": self.filler.guided}
+            return JSONResponse({**self.filler.limits._asdict(), **more})
         if path == "/api/wheel":
             return Response(wheel(), media_type="image/png")
         kind, _, rest = path.strip("/").partition("/")
@@ -150,7 +151,7 @@ class Application:
         async with self._body(headers.get("content-length"), receive) as limited:
             request = Request(scope, limited)
             async with asyncio.timeout(_BODY_SECONDS):
-                form = await request.form(max_files=2, max_fields=2, max_part_size=_FIELD_BYTES)
+                form = await request.form(max_files=3, max_fields=2, max_part_size=_FIELD_BYTES)
             try:
                 uploads = [form.get(name) for name in ("image", "mask")]
                 for name, upload in zip(("image", "mask"), uploads, strict=True):
@@ -158,7 +159,9 @@ class Application:
                 grow = str(form.get("grow", "0"))
                 _require(grow.removeprefix("-").isdecimal() and len(grow) < 9, 400, "grow: expected a whole number")
                 blend: Any = str(form.get("blend", "none"))
-                opened = [upload.file for upload in uploads if isinstance(upload, UploadFile)]
+                sketch = form.get("sketch")
+                _require(sketch is None or isinstance(sketch, UploadFile), 400, "sketch: expected a file")
+                opened = [one.file for one in (*uploads, sketch) if isinstance(one, UploadFile)]
                 answer = await self._wait(self.filler.submit(*opened, grow=int(grow), blend=blend), receive)
             finally:
                 await form.close()
@@ -182,8 +185,8 @@ class Application:
     @contextlib.asynccontextmanager
     async def _body(self, length: str | None, receive: Receive) -> AsyncIterator[Receive]:
         """Yield a source of the body that ends above the limit, of this request or of all together."""
-        most = 2 * self.filler.limits.upload + _FORM_BYTES
-        too_large = TooLargeError(f"the request is larger than the limit of {most:,} bytes, twice max_upload")
+        most = (2 + self.filler.guided) * self.filler.limits.upload + _FORM_BYTES
+        too_large = TooLargeError(f"the request is larger than the limit of {most:,} bytes, max_upload for each file")
         if length is not None and (not length.isdecimal() or int(length) > most):
             raise too_large
         received = 0

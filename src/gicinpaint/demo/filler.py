@@ -74,8 +74,19 @@ class Filler:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="filler")
         self._abandoned: dict[Future[Answer], Event] = {}
 
+    @property
+    def guided(self) -> bool:
+        """Whether the model takes a sketch."""
+        return bool(getattr(self.inpainter.generator, "guided", False))
+
     def submit(
-        self, image: IO[bytes] | bytes, mask: IO[bytes] | bytes, *, grow: int = 0, blend: Blend = "none"
+        self,
+        image: IO[bytes] | bytes,
+        mask: IO[bytes] | bytes,
+        sketch: IO[bytes] | bytes | None = None,
+        *,
+        grow: int = 0,
+        blend: Blend = "none",
     ) -> "Future[Answer]":
         """Queue an image and return its answer to come.
 
@@ -83,6 +94,7 @@ class Filler:
             image: An image file, which stays open until the answer is there; it is taken as upright RGB, transparent
                 parts white.
             mask: A file of the same size, white in the hole; see `gicinpaint.masks.read_mask_file`.
+            sketch: A file of the same size, white where a guided model shall draw edges in the hole.
             grow: Pixels by which the hole is grown, 0..64.
             blend: As for `Inpainter`.
 
@@ -96,8 +108,8 @@ class Filler:
         if len(self._abandoned) >= self.limits.waiting:
             raise BusyError(f"{len(self._abandoned)} images are waiting already; try again in a minute")
         abandoned = Event()
-        opened = [BytesIO(file) if isinstance(file, bytes) else file for file in (image, mask)]
-        future = self._worker.submit(self._fill, opened[0], opened[1], grow, blend, abandoned)
+        first, second, third = (BytesIO(file) if isinstance(file, bytes) else file for file in (image, mask, sketch))
+        future = self._worker.submit(self._fill, first, second, third, grow, blend, abandoned)
         self._abandoned[future] = abandoned
         future.add_done_callback(lambda done: self._abandoned.pop(done, None))
         return future
@@ -113,20 +125,20 @@ class Filler:
         self._worker.shutdown(wait=False, cancel_futures=True)
         self.abandon()
 
-    def _fill(self, image: IO[bytes], mask: IO[bytes], grow: int, blend: Blend, abandoned: Event) -> Answer:
+    def _fill(
+        self,
+        image: Any,
+        mask: Any,
+        sketch: Any,
+        grow: int,
+        blend: Blend,
+        abandoned: Event,
+    ) -> Answer:
         begin = time.perf_counter()
         self._check(image, "image")
         picture = decode_image(image, "of the image", max_pixels=self.limits.pixels)
-        self._check(mask, "mask")
-        try:
-            hole = read_mask_file(mask, max_pixels=self.limits.pixels)
-        except ValueError as error:
-            raise ValueError(f"the mask {error}") from None
-        if hole.shape != picture.size[::-1]:
-            raise ValueError(
-                f"the mask must have the image's size, {picture.width}x{picture.height}, got "
-                f"{hole.shape[1]}x{hole.shape[0]}"
-            )
+        hole = self._read(mask, "mask", picture)
+        edges = None if sketch is None else self._read(sketch, "sketch", picture)
         if not hole.any():
             raise ValueError("there is no hole; paint over what is to be filled, or send a mask that is white there")
         hole = grown(hole, grow)
@@ -136,12 +148,27 @@ class Filler:
         noted: Any = nullcontext([]) if layer is None else overhear(layer)
         with warnings.catch_warnings(), _Stoppable(abandoned.is_set), noted as calls:
             warnings.simplefilter("ignore")
-            filled = self.inpainter.fill(picture, hole, blend=blend)
+            options: Any = {} if edges is None else {"sketch": edges}
+            filled = self.inpainter.fill(picture, hole, blend=blend, **options)
         seconds = time.perf_counter() - begin
         copied = None if filled.offset is None else _colours(filled.offset, hole, picture)
         text = f"{picture.width}x{picture.height}, {hole.mean():.1%} hole, {filled.method}, {seconds:.1f} s"
         attention = calls[-1] if copied and calls else None
         return Answer(png(filled.image), hole, copied, attention, text)
+
+    def _read(self, file: IO[bytes], name: str, picture: Image.Image) -> np.ndarray:
+        """Return where a mask or a sketch is white, bool (H, W)."""
+        self._check(file, name)
+        try:
+            white = read_mask_file(file, max_pixels=self.limits.pixels)
+        except ValueError as error:
+            raise ValueError(f"the {name} {error}") from None
+        if white.shape != picture.size[::-1]:
+            raise ValueError(
+                f"the {name} must have the image's size, {picture.width}x{picture.height}, got "
+                f"{white.shape[1]}x{white.shape[0]}"
+            )
+        return white
 
     def _check(self, file: IO[bytes], name: str) -> None:
         """Raise if a file or its image is above the limits; the file is rewound."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gicinpaint.inference.blending import Blend, check_blend
 from gicinpaint.inference.canvas import HoleColour
 from gicinpaint.inference.engine import Engine, FillTask, read_task
+from gicinpaint.inference.guided import Sketched, read_sketch
 from gicinpaint.inference.regions import Method, most_pixels
 from gicinpaint.models.stored import HubModel, fetch
 from gicinpaint.weights.pretrained import find_default, load_generator, save_generator, shipped_models
@@ -153,6 +154,7 @@ class Inpainter(HubModel):
         hole_colour: HoleColour | None = None,
         hole_tolerance: int = 0,
         blend: Blend = "none",
+        sketch: Any = None,
     ) -> Any:
         """Return the image with its hole filled, of the same kind, size and type.
 
@@ -167,6 +169,7 @@ class Inpainter(HubModel):
             hole_colour: Pixels of this colour are hole too: a name, a level, or red, green, blue, 0..255.
             hole_tolerance: Largest difference from that colour, in 8-bit levels.
             blend: "none", "feather" or "poisson"; see `gicinpaint.inference.blending.blended`.
+            sketch: Edges that a guided generator follows in the hole of one image, of the kinds of masks.
 
         Raises:
             TypeError: If image or mask are of another kind.
@@ -178,6 +181,9 @@ class Inpainter(HubModel):
             options: Any = {"hole_colour": hole_colour, "hole_tolerance": hole_tolerance, "blend": blend}
             filled = self(list(image), list(mask) if several else mask, **options)
             return torch.stack(filled) if isinstance(image, Tensor) else np.stack(filled)
+        if sketch is not None:
+            how: Any = {"hole_colour": hole_colour, "hole_tolerance": hole_tolerance, "blend": blend}
+            return self.fill(image, mask, sketch=sketch, **how).image
         images = list(image) if isinstance(image, list | tuple) else [image]
         masks = list(mask) if isinstance(mask, list | tuple) else [mask] * len(images)
         if len(masks) != len(images):
@@ -186,7 +192,7 @@ class Inpainter(HubModel):
             read_task(one, its, hole_colour, hole_tolerance, most_pixels=self.engine.most_pixels)
             for one, its in zip(images, masks, strict=True)
         ]
-        self._fill(tasks, blend)
+        _fill(self.engine, tasks, blend)
         results = [task.canvas.finish() for task in tasks]
         return results if isinstance(image, list | tuple) else results[0]
 
@@ -198,21 +204,28 @@ class Inpainter(HubModel):
         hole_colour: HoleColour | None = None,
         hole_tolerance: int = 0,
         blend: Blend = "none",
+        sketch: Any = None,
     ) -> Filled:
         """Return one filled image with its coarse guess, where the attention copied from, and the method.
 
         Arguments and errors are those of a call with one image.
         """
-        task = read_task(image, mask, hole_colour, hole_tolerance, most_pixels=self.engine.most_pixels, stages=True)
-        self._fill([task], blend)
+        engine = self.engine
+        if sketch is not None:
+            engine = replace(engine, generator=(sketched := Sketched(self.generator)))
+        task = read_task(image, mask, hole_colour, hole_tolerance, most_pixels=engine.most_pixels, stages=True)
+        if sketch is not None:
+            sketched.sketch = read_sketch(sketch, task.canvas.size, engine.most_pixels)
+        _fill(engine, [task], blend)
         assert task.coarse is not None
         return Filled(task.canvas.finish(), task.coarse.finish(), task.offset, str(task.method))
 
-    def _fill(self, tasks: list[FillTask], blend: Blend) -> None:
-        check_blend(blend)
-        if any(task.method is Method.NOTHING for task in tasks):
-            warnings.warn("there is no hole: the image comes back as it is", stacklevel=3)
-        self.engine.fill(tasks, blend)
+
+def _fill(engine: Engine, tasks: list[FillTask], blend: Blend) -> None:
+    check_blend(blend)
+    if any(task.method is Method.NOTHING for task in tasks):
+        warnings.warn("there is no hole: the image comes back as it is", stacklevel=3)
+    engine.fill(tasks, blend)
 
 
 def choose_device(device: str | torch.device) -> torch.device:

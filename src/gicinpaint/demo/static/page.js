@@ -3,10 +3,12 @@
 
 const $ = (id) => document.getElementById(id);
 const PAINT = "#ff3b8d";
+const SKETCH = "#00e5ff";
+const SKETCH_WIDTH = 3; // pixels of the image
 const state = {
   file: null, // the image as it is sent
   given: null, // a canvas with the hole of a mask file
-  strokes: [], // {points, size, erase}, in pixels of the image
+  strokes: [], // {points, size, erase, sketch}, in pixels of the image
   undone: [],
   request: null, // of the fill that is under way
   answer: null, // {name, width, height, hole, urls}
@@ -79,9 +81,9 @@ async function openMask(file) {
   draw();
 }
 
-function drawStroke(context, { points, size, erase }, from = 0) {
+function drawStroke(context, { points, size, erase, sketch }, from = 0) {
   context.globalCompositeOperation = erase ? "destination-out" : "source-over";
-  Object.assign(context, { lineCap: "round", lineJoin: "round", lineWidth: size, strokeStyle: PAINT });
+  Object.assign(context, { lineCap: "round", lineJoin: "round", lineWidth: size, strokeStyle: sketch ? SKETCH : PAINT });
   context.beginPath();
   context.moveTo(...points[Math.max(0, from - 1)]);
   for (const point of points.slice(from)) context.lineTo(...point);
@@ -89,19 +91,27 @@ function drawStroke(context, { points, size, erase }, from = 0) {
   context.globalCompositeOperation = "source-over";
 }
 
-function draw() {
-  const context = $("paint").getContext("2d");
-  context.clearRect(0, 0, $("paint").width, $("paint").height);
-  if (state.given) context.drawImage(state.given, 0, 0);
-  for (const stroke of state.strokes) drawStroke(context, stroke);
-  refresh();
-}
-
-function holeFile() {
+function layer(sketch) {
   const { width, height } = $("paint");
   const canvas = Object.assign(document.createElement("canvas"), { width, height });
   const context = canvas.getContext("2d");
-  context.drawImage($("paint"), 0, 0);
+  if (!sketch && state.given) context.drawImage(state.given, 0, 0);
+  for (const stroke of state.strokes) if (stroke.sketch === sketch) drawStroke(context, stroke);
+  return canvas;
+}
+
+function draw() {
+  const context = $("paint").getContext("2d");
+  context.clearRect(0, 0, $("paint").width, $("paint").height);
+  context.drawImage(layer(false), 0, 0);
+  if (state.strokes.some((one) => one.sketch)) context.drawImage(layer(true), 0, 0);
+  refresh();
+}
+
+function whiteFile(sketch) {
+  const canvas = layer(sketch);
+  const { width, height } = canvas;
+  const context = canvas.getContext("2d");
   context.globalCompositeOperation = "source-in";
   context.fillStyle = "white";
   context.fillRect(0, 0, width, height);
@@ -130,11 +140,11 @@ $("paint").addEventListener("pointerdown", (event) => {
   if (event.button !== 0) return;
   $("paint").setPointerCapture(event.pointerId);
   const point = place(event, $("paint"), $("paint").width, $("paint").height);
-  stroke = { points: [point], size: Number($("size").value), erase: $("eraser").ariaPressed === "true" };
-  drawStroke($("paint").getContext("2d"), stroke);
+  const [erase, sketch] = ["eraser", "sketch"].map((name) => $(name).ariaPressed === "true");
+  stroke = { points: [point], size: sketch && !erase ? SKETCH_WIDTH : Number($("size").value), erase, sketch };
   state.strokes.push(stroke);
   state.undone = [];
-  refresh();
+  draw();
 });
 $("paint").addEventListener("pointermove", (event) => {
   showCursor(event);
@@ -159,7 +169,7 @@ $("clear").addEventListener("click", () => {
   Object.assign(state, { given: null, strokes: [], undone: [] });
   draw();
 });
-$("eraser").addEventListener("click", () => ($("eraser").ariaPressed = $("eraser").ariaPressed !== "true"));
+for (const name of ["eraser", "sketch"]) $(name).addEventListener("click", () => ($(name).ariaPressed = $(name).ariaPressed !== "true"));
 
 document.addEventListener("keydown", (event) => {
   if (event.target.matches("input[type=number], select, summary, a")) return;
@@ -169,6 +179,7 @@ document.addEventListener("keydown", (event) => {
   else if (event.ctrlKey || event.metaKey || event.altKey) return;
   else if (key === "[" || key === "]") $("size").value = Math.round($("size").value * (key === "]" ? 1.2 : 1 / 1.2));
   else if (key === "e") $("eraser").click();
+  else if (key === "s" && state.limits.guided) $("sketch").click();
   else if (key === "enter" && !event.target.matches("button")) fill();
   else return;
   event.preventDefault();
@@ -193,6 +204,7 @@ document.addEventListener("drop", (event) => {
 (async () => {
   const settings = await (await fetch("settings")).json();
   state.limits = settings;
+  $("sketch").hidden = !settings.guided;
   for (let i = 0; i < settings.examples; i++) {
     const picture = Object.assign(document.createElement("img"), { src: `examples/${i}`, alt: `Example ${i + 1}` });
     const button = document.createElement("button");
