@@ -290,7 +290,7 @@ def test_the_sources_of_a_fill_sum_to_the_whole_and_the_largest_is_the_offset() 
 def job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., None]]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GICINPAINT_WEIGHTS", raising=False)
-    monkeypatch.setattr("gicinpaint.weights.pretrained.REPOSITORY_FOLDER", tmp_path / "weights")
+    monkeypatch.setattr("gicinpaint.weights.hub.REPOSITORY_FOLDER", tmp_path / "weights")
     with initialize_config_module("gicinpaint.conf", version_base="1.3"):
         yield lambda *overrides: demo(compose("demo", overrides=list(overrides)))
 

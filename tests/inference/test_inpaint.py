@@ -180,7 +180,7 @@ def test_a_pattern_with_masks_of_another_name_beside_the_images(model: Path, tmp
 
 def test_without_a_checkpoint_the_repositorys_model_fills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GICINPAINT_WEIGHTS", raising=False)
-    monkeypatch.setattr("gicinpaint.weights.pretrained.REPOSITORY_FOLDER", tmp_path / "weights")
+    monkeypatch.setattr("gicinpaint.weights.hub.REPOSITORY_FOLDER", tmp_path / "weights")
     image, mask = draw("RGB", 16, 24, 1), np.zeros((16, 24), np.uint8)
     mask[4:9, 5:12] = 255
     image.save(tmp_path / "one.png")

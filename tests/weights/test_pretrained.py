@@ -197,7 +197,7 @@ def test_generators_are_still_copied_and_pickled_as_modules() -> None:
 
 def test_the_default_model_is_the_named_one_or_the_repositorys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ENVIRONMENT, raising=False)
-    monkeypatch.setattr("gicinpaint.weights.pretrained.REPOSITORY_FOLDER", tmp_path / "weights")
+    monkeypatch.setattr("gicinpaint.weights.hub.REPOSITORY_FOLDER", tmp_path / "weights")
     with pytest.raises(ValueError, match=rf"there is no model in .*weights; train one .*convert.*{ENVIRONMENT}"):
         Inpainter.default()
     save_generator(NETWORKS["full"](), tmp_path / "weights" / "places")
@@ -216,7 +216,7 @@ def test_the_default_model_is_the_named_one_or_the_repositorys(tmp_path: Path, m
 
 
 def test_a_model_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gicinpaint.weights.pretrained.REPOSITORY_FOLDER", tmp_path / "weights")
+    monkeypatch.setattr("gicinpaint.weights.hub.REPOSITORY_FOLDER", tmp_path / "weights")
     monkeypatch.chdir(tmp_path)
     faces = NETWORKS["coarse"]()
     save_generator(NETWORKS["full"](), tmp_path / "weights" / "places")

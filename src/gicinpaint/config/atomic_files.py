@@ -1,9 +1,11 @@
-"""Files that are whole or absent after any kill: written beside the target, flushed to disk, renamed."""
+"""Files that are whole or absent after any kill: written beside the target, flushed to disk, renamed. And locks."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 PARTIAL = ".partial"  # how the names of unfinished files end
 
@@ -65,3 +67,22 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def lock_file(file: IO[Any], *, wait: bool = False, inherited: bool = True) -> None:
+    """Lock an open file until it is closed. Windows has no such locks: there a warning says so.
+
+    Args:
+        file: The file.
+        wait: Wait until no other process holds the lock.
+        inherited: Processes that this one forks hold the lock too; it is free when the last of them has ended.
+
+    Raises:
+        OSError: If another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        warnings.warn("this system has no file locks: nothing keeps two jobs out of one folder", stacklevel=2)
+        return
+    (fcntl.flock if inherited else fcntl.lockf)(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -213,14 +213,16 @@ class _BatchLoader(DataLoader):
         """
         if not self._workers or threading.current_thread() is not threading.main_thread():
             return
-        handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's raises an error for every killed worker
+        ended = getattr(signal, "SIGCHLD", None)  # absent on Windows
+        handler = ended and signal.signal(ended, signal.SIG_DFL)  # torch's raises an error for every killed worker
         try:
             for worker in self._workers:
                 worker.kill()
             for worker in self._workers:
                 worker.join()
         finally:
-            signal.signal(signal.SIGCHLD, handler)
+            if ended:
+                signal.signal(ended, handler)
 
 
 def _received(batches: Iterator[Batch]) -> Iterator[Batch]:

@@ -1,7 +1,6 @@
 """The prepare job: pack a dataset into shards, the same ones after any interruption, or scan it for bad images."""
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import logging
@@ -15,7 +14,7 @@ from typing import NamedTuple
 import torch
 from omegaconf import DictConfig
 
-from gicinpaint.config.atomic_files import remove_partial, write_text
+from gicinpaint.config.atomic_files import lock_file, remove_partial, write_text
 from gicinpaint.config.validation import ConfigurationError, JobError, build, check_configuration
 from gicinpaint.data.dataset import LARGEST_SHARE
 from gicinpaint.data.image_io import show_name
@@ -289,7 +288,7 @@ def _locked(folder: Path) -> Iterator[None]:
         deadline = time.monotonic() + _LOCK_WAIT
         while True:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_file(lock)
                 break
             except OSError:
                 if time.monotonic() > deadline:

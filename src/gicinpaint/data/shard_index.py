@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import glob
 import hashlib
 import os
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gicinpaint.config.atomic_files import atomic_file
+from gicinpaint.config.atomic_files import atomic_file, lock_file
 from gicinpaint.data.image_io import SUFFIXES, show_name
 from gicinpaint.data.listing import DatasetError, Names
 
@@ -133,7 +132,7 @@ def _fetch(place: str, target: Path) -> None:
 @contextmanager
 def _locked(target: Path) -> Iterator[None]:
     with open(target.with_name(target.name + ".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock_file(lock, wait=True)
         yield
 
 

@@ -16,7 +16,8 @@ from gicinpaint.inference.engine import Engine, FillTask, read_task
 from gicinpaint.inference.guided import Sketched, read_sketch
 from gicinpaint.inference.regions import Method, most_pixels
 from gicinpaint.models.stored import HubModel, fetch
-from gicinpaint.weights.pretrained import find_default, load_generator, save_generator, shipped_models
+from gicinpaint.weights.hub import find_model, published_models
+from gicinpaint.weights.pretrained import find_default, load_generator, save_generator
 
 MAX_MEMORY = 3.0  # GB; an image of 1920x1080 fits
 
@@ -93,7 +94,7 @@ class Inpainter(HubModel):
         Args:
             path: A training checkpoint, a folder with model.safetensors and config.json, a folder with a TensorFlow
                 checkpoint of the authors' code (its colour channels are swapped to red, green, blue), or the name of
-                a model in `weights`.
+                a model that `gicinpaint models` lists.
             device: As for the class.
             options: Other arguments of the class.
 
@@ -104,7 +105,7 @@ class Inpainter(HubModel):
 
     @classmethod
     def default(cls, device: str | torch.device = "auto", **options: Any) -> Self:
-        """Return an inpainter with the model that GICINPAINT_WEIGHTS names, or the one in the repository's `weights`.
+        """Return an inpainter with the model that GICINPAINT_WEIGHTS names, or the one that comes with the package.
 
         Raises:
             ValueError: If there is none; the message says how to get one.
@@ -127,7 +128,7 @@ class Inpainter(HubModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
-        """Return an inpainter with a model of `weights` by its name, of a folder, or of a hub repository.
+        """Return an inpainter with a model by its name, of a folder, or of a hub repository.
 
         Args:
             pretrained_model_name_or_path: `faces_128`, for example, a folder, or a repository such as `user/model`.
@@ -136,8 +137,9 @@ class Inpainter(HubModel):
         Raises:
             ImportError: If it is a repository and huggingface_hub is not installed.
         """
-        if str(pretrained_model_name_or_path) in shipped_models() and not Path(pretrained_model_name_or_path).exists():
-            return cls.from_checkpoint(pretrained_model_name_or_path, **options)
+        name = str(pretrained_model_name_or_path)
+        if not Path(name).exists() and (find_model(name) or name in published_models()):
+            return cls.from_checkpoint(name, **options)
         inpainter: Self = super().from_pretrained(pretrained_model_name_or_path, **options)
         return inpainter
 

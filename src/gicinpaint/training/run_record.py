@@ -17,14 +17,9 @@ from typing import Any, TextIO
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from gicinpaint.config.atomic_files import atomic_file, write_text
+from gicinpaint.config.atomic_files import atomic_file, lock_file, write_text
 from gicinpaint.config.validation import JobError
 from gicinpaint.data.sources import ImageSource
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 OUTPUT_LOG, STARTS = "output.log", "starts.jsonl"
 _PACKAGES = (
@@ -110,14 +105,16 @@ def processor_name() -> str:
 def resident_memory(process: int | str = "self", field: str = "VmRSS") -> int:
     """Return the bytes that a process has in memory now (VmRSS) or had at most (VmHWM).
 
-    Where the system does not tell, the peak of this process.
+    Where the system does not tell, the peak of this process; 0 on Windows.
     """
     with suppress(OSError):
         for line in Path(f"/proc/{process}/status").read_text().splitlines():
             if line.startswith(f"{field}:"):
                 return int(line.split()[1]) * 1024
-    import resource  # absent on Windows, which has no other way here
-
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -168,8 +165,7 @@ def recorded_output(folder: Path) -> Iterator[None]:
 def _claim(file: TextIO, folder: Path) -> None:
     """Lock a file for this process alone, not for those that it starts, until it ends."""
     try:
-        if fcntl is not None:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(file, inherited=False)
     except (BlockingIOError, PermissionError) as error:
         raise JobError(f"{folder}: another run is writing there; wait for its end or set output=<folder>") from error
     except OSError:  # a network disk without locks

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from gicinpaint.config.aliases import modernize
 from gicinpaint.models import CoarseGenerator, GatedGenerator, Generator
 from gicinpaint.models.stored import CONFIG_FILE, WEIGHTS_FILE, StoredNetwork, read_folder, write_folder
+from gicinpaint.weights import hub
 from gicinpaint.weights.pytorch_release import convert_release, is_release
 from gicinpaint.weights.tf_convert import generator_settings, load_weights, swap_image_channels
 
 AVERAGE_KEY = "generator_average"  # where a checkpoint keeps the averaged generator, if one was kept
 ENVIRONMENT = "GICINPAINT_WEIGHTS"
-REPOSITORY_FOLDER = Path(__file__).parents[3] / "weights"
 _HOW_TO_GET_ONE = (
     "train one (python train.py experiment=quickstart), convert the authors' checkpoint "
     "(gicinpaint convert source=FOLDER output=weights), or name a model in the environment variable " + ENVIRONMENT
@@ -40,10 +40,9 @@ def load_generator(path: str | os.PathLike[str], *, raw: bool = False) -> Stored
 
     Args:
         path: A training checkpoint, a folder with model.safetensors and config.json, a folder with a TensorFlow
-            checkpoint of the authors' code, a PyTorch conversion of the second paper's, or the name of a model in the
-            repository's `weights`, such as `faces_128`.
-            A checkpoint's averaged generator is preferred, where there is one. Where a file has a checksum, it must
-            hold.
+            checkpoint of the authors' code, a PyTorch conversion of the second paper's, or the name of a model that
+            `gicinpaint models` lists, such as `faces_128`. A checkpoint's averaged generator is preferred, where there
+            is one. Where a file has a checksum, it must hold.
         raw: Leave the channels of the authors' networks as they are, blue, green, red; by default they are swapped so
             that images are red, green, blue.
 
@@ -51,8 +50,8 @@ def load_generator(path: str | os.PathLike[str], *, raw: bool = False) -> Stored
         ValueError: If nothing is there, it is damaged, of another kind, or carries code; nothing of it is executed.
     """
     path = Path(path)
-    if not path.exists() and str(path) in shipped_models():
-        path = REPOSITORY_FOLDER / path
+    if not path.exists():
+        path = hub.find_model(str(path)) or path
     if path.is_file() and path.name in (WEIGHTS_FILE, CONFIG_FILE, "checkpoint"):
         path = path.parent  # one of the folder's files was named
     if path.is_dir():
@@ -67,22 +66,17 @@ def load_generator(path: str | os.PathLike[str], *, raw: bool = False) -> Stored
             f"{_listed(path)}; {_HOW_TO_GET_ONE}"
         )
     if not path.is_file():
-        known = f"; or take one by its name: {', '.join(shipped_models())}" if shipped_models() else ""
+        if str(path) in hub.published_models():
+            raise ValueError(f"the model {path} is not on this machine; run: gicinpaint download {path}")
+        known = f"; or take one by its name: {', '.join(names)}" if (names := hub.shipped_models()) else ""
         raise ValueError(f"{path} must be a model's file or folder, got nothing there; {_HOW_TO_GET_ONE}{known}")
     return _from_checkpoint(path)
 
 
-def shipped_models() -> list[str]:
-    """Return the names of the models in the repository's `weights`, in order."""
-    if not REPOSITORY_FOLDER.is_dir():
-        return []
-    return sorted(path.name for path in REPOSITORY_FOLDER.iterdir() if (path / WEIGHTS_FILE).is_file())
-
-
 def find_default() -> Path:
-    """Return where the package's own model lies: what GICINPAINT_WEIGHTS names, else `weights` in the repository.
+    """Return where the default model lies: what GICINPAINT_WEIGHTS names, else in `weights` or the installed package.
 
-    Below `weights` the first folder in the order of names is taken, unless it is a model's folder itself.
+    Of several models the first in the order of names is taken, unless `weights` is a model's folder itself.
 
     Raises:
         ValueError: If there is none; the message says how to get one.
@@ -91,13 +85,13 @@ def find_default() -> Path:
         if not Path(named).exists():
             raise ValueError(f"{ENVIRONMENT} must name a model's file or folder, got {named}, where nothing is")
         return Path(named)
-    if REPOSITORY_FOLDER.is_dir():
-        for folder in (REPOSITORY_FOLDER, *sorted(REPOSITORY_FOLDER.iterdir())):
+    for home in (hub.REPOSITORY_FOLDER, hub.PACKAGED_FOLDER):
+        for folder in (home, *sorted(home.iterdir())) if home.is_dir() else ():
             if (folder / WEIGHTS_FILE).is_file() or (folder / "checkpoint").is_file():
                 return folder
-        if checkpoints := sorted(REPOSITORY_FOLDER.glob("*.ckpt")):
+        if checkpoints := sorted(home.glob("*.ckpt")):
             return checkpoints[0]
-    raise ValueError(f"there is no model in {REPOSITORY_FOLDER}; {_HOW_TO_GET_ONE}")
+    raise ValueError(f"there is no model in {hub.REPOSITORY_FOLDER}; {_HOW_TO_GET_ONE}")
 
 
 def save_generator(generator: nn.Module, folder: str | os.PathLike[str]) -> None:

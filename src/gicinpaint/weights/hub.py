@@ -1,0 +1,203 @@
+"""Models by name: in the repository, inside the installed package, or downloaded from the hub and verified."""
+
+import hashlib
+import http.client
+import os
+import shutil
+import time
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import torch
+import yaml
+from tqdm import tqdm
+
+from gicinpaint.config.atomic_files import atomic_file
+from gicinpaint.config.validation import JobError, closest
+from gicinpaint.models.stored import CONFIG_FILE, DIGEST_FILE, WEIGHTS_FILE
+
+REPOSITORY_FOLDER = Path(__file__).parents[3] / "weights"
+PACKAGED_FOLDER = Path(__file__).parent / "shipped"  # the same folder in an installed package, with one model's weights
+UNFINISHED_FILE = f"{WEIGHTS_FILE}.part"  # has one name, so that the next download goes on with it
+_TABLE = "models.yaml"
+_CARD = "README.md"
+_ENDPOINT = "HF_ENDPOINT"  # as huggingface_hub: another address of the hub
+_ATTEMPTS = 5
+_PAUSE = 0.5  # seconds before the second attempt; each pause is twice the last
+_TIMEOUT = 30  # seconds without an answer
+_CHUNK = 2**18  # bytes
+
+
+class HubEntry(NamedTuple):
+    """What the table knows of a model.
+
+    Attributes:
+        hub: Its repository, `owner/name`.
+        bytes: Size of its weights file.
+        sha256: SHA-256 of its weights file in hexadecimal.
+        licence: What it may be used for, in a few words.
+        scores: What its card reports, in a line.
+    """
+
+    hub: str
+    bytes: int
+    sha256: str
+    licence: str
+    scores: str
+
+
+def model_folders() -> list[Path]:
+    """Return the folders that hold models under their names, the nearest first; the last is that of downloads."""
+    folders = (REPOSITORY_FOLDER, PACKAGED_FOLDER, download_folder())
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def download_folder() -> Path:
+    """Return where downloads go: `gicinpaint` in torch's hub folder, which TORCH_HOME moves."""
+    return Path(torch.hub.get_dir()) / "gicinpaint"
+
+
+def find_model(name: str) -> Path | None:
+    """Return the folder of a model on this machine, or None."""
+    found = (folder / name for folder in model_folders())
+    return next((path for path in found if name and (path / WEIGHTS_FILE).is_file()), None)
+
+
+def shipped_models() -> list[str]:
+    """Return the names of the models on this machine, in order."""
+    paths = (path for folder in model_folders() for path in folder.iterdir())
+    return sorted({path.name for path in paths if (path / WEIGHTS_FILE).is_file()})
+
+
+@cache
+def published_models() -> dict[str, HubEntry]:
+    """Return the table of the models that can be downloaded, by name."""
+    tables = (folder / _TABLE for folder in (REPOSITORY_FOLDER, PACKAGED_FOLDER))
+    table = next((path for path in tables if path.is_file()), None)
+    read = yaml.safe_load(table.read_text(encoding="utf-8")) if table else {}
+    return {name: HubEntry(**entry) for name, entry in read.items()}
+
+
+def print_models() -> None:
+    """Print a line for each model: name, size, where it is, what it may be used for, what it reaches."""
+    published = published_models()
+    rows = [("model", "MB", "where", "licence", "in the hole")]
+    for name in sorted({*published, *shipped_models()}):
+        folder, entry = find_model(name), published.get(name)
+        size = (folder / WEIGHTS_FILE).stat().st_size if folder else entry.bytes if entry else 0
+        where = "here" if folder else "hub"
+        rows.append((name, f"{size / 1e6:.1f}", where, entry.licence if entry else "?", entry.scores if entry else ""))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print("\ngicinpaint download NAME fetches one that is not here; model=NAME takes it, Inpainter.from_pretrained too")
+
+
+def download_models(name: str, *names: str, folder: str | None = None) -> None:
+    """Download models and print where each lies; those that are there already are left alone.
+
+    Args:
+        name: As `gicinpaint models` lists it.
+        names: More of them.
+        folder: Where to, each into a folder of its name. Default: where models are found by name.
+
+    Raises:
+        JobError: As `download_model`.
+    """
+    for each in (name, *names):
+        print(f"{each}: {download_model(each, folder)}")
+
+
+def download_model(name: str, folder: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder of a model of the table, downloaded if it is not there; a download that broke off goes on.
+
+    Settings and card come with the package, the weights from the hub; HF_ENDPOINT names another address of it.
+
+    Args:
+        name: As `gicinpaint models` lists it.
+        folder: Where to, into a folder of its name. Default: where models are found by name.
+
+    Raises:
+        JobError: If there is no such model, it cannot be reached, or what came has another SHA-256.
+    """
+    published = published_models()
+    if name not in published:
+        match = closest(name, published)
+        raise JobError(f"{name}: no such model; " + (f"did you mean {match}?" if match else "see gicinpaint models"))
+    if folder is None and (here := find_model(name)):
+        return here
+    entry = published[name]
+    target = (download_folder() if folder is None else Path(folder).expanduser()) / name
+    if not (target / WEIGHTS_FILE).is_file() or _sha256(target / WEIGHTS_FILE) != entry.sha256:
+        endpoint = os.environ.get(_ENDPOINT, "https://huggingface.co").rstrip("/")
+        fetch_file(f"{endpoint}/{entry.hub}/resolve/main/{WEIGHTS_FILE}", target / WEIGHTS_FILE, entry)
+    source = next(path / name for path in (REPOSITORY_FOLDER, PACKAGED_FOLDER) if (path / name).is_dir())
+    for file in (CONFIG_FILE, DIGEST_FILE, _CARD):
+        with atomic_file(target / file) as partial:
+            shutil.copyfile(source / file, partial)
+    return target
+
+
+def fetch_file(url: str, target: Path, entry: HubEntry) -> None:
+    """Download a file, go on after interruptions, and give it its name only if its SHA-256 is right.
+
+    Args:
+        url: Of http or https; a server that knows ranges is asked for the missing bytes alone.
+        target: The file's name; what is not whole yet lies beside it and is used by the next call.
+        entry: Size and SHA-256 that it must have.
+
+    Raises:
+        JobError: If it is not there, breaks off again and again, or is another file.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(UNFINISHED_FILE)
+    reason = ""
+    with tqdm(total=entry.bytes, unit="B", unit_scale=True, desc=target.parent.name, leave=False, disable=None) as bar:
+        for attempt in range(_ATTEMPTS):
+            time.sleep(_PAUSE * 2**attempt / 2 if attempt else 0)
+            try:
+                _append(url, partial, entry.bytes, bar)
+            except HTTPError as error:
+                reason = f"{error.code} {error.reason}"
+                if error.code < 500:
+                    break  # asking again does not help
+            except (OSError, http.client.HTTPException) as error:  # no route, refused, reset, timed out
+                reason = str(getattr(error, "reason", None) or error) or type(error).__name__
+            size = partial.stat().st_size if partial.exists() else 0
+            if size >= entry.bytes:
+                break
+            reason = reason or f"it ends after {size:,} of {entry.bytes:,} bytes"
+        else:
+            raise JobError(f"{url}: {reason}; the same command goes on where it stopped")
+    if not partial.exists() or partial.stat().st_size < entry.bytes:
+        raise JobError(f"{url}: {reason}; is the model published there? {_ENDPOINT} names another address of the hub")
+    if (found := _sha256(partial)) != entry.sha256:
+        partial.unlink()
+        raise JobError(f"{url}: expected the SHA-256 {entry.sha256[:12]}..., got {found[:12]}...; it was deleted")
+    with atomic_file(target) as whole:
+        os.replace(partial, whole)
+
+
+def _append(url: str, partial: Path, size: int, bar: "tqdm[None]") -> None:
+    """Add the bytes that are missing; a server that sends all of them again starts the file anew."""
+    have = partial.stat().st_size if partial.exists() else 0
+    if have >= size:
+        return
+    request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    with urlopen(request, timeout=_TIMEOUT) as answer:
+        have = have if answer.status == 206 else 0
+        bar.update(have - bar.n)
+        with partial.open("r+b" if have else "wb") as file:
+            file.seek(have)
+            while have <= size and (chunk := answer.read(_CHUNK)):
+                file.write(chunk)
+                have += len(chunk)
+                bar.update(len(chunk))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
