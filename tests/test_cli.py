@@ -2,6 +2,8 @@
 
 import inspect
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ from pkgutil import resolve_name
 import pytest
 from omegaconf import DictConfig
 
-from gicinpaint.cli import JOBS
+from gicinpaint.cli import COMMANDS, JOBS
 
 ROOT = Path(__file__).parents[1]
 
@@ -87,3 +89,61 @@ def test_a_multirun_may_be_asked_for_anywhere_among_the_overrides(tmp_path: Path
 def test_every_job_names_a_function_that_takes_a_configuration(job: str) -> None:
     (parameter,) = inspect.signature(resolve_name(JOBS[job].function)).parameters.values()
     assert parameter.annotation in (DictConfig, "DictConfig")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_names_a_function_and_has_a_page(command: str, tmp_path: Path) -> None:
+    assert callable(resolve_name(COMMANDS[command].function))
+    assert COMMANDS[command].usage.split()[0] == command
+    result = subprocess.run(
+        [sys.executable, "-m", "gicinpaint.cli", command, "--help"], capture_output=True, text=True, timeout=60
+    )
+    assert result.stdout == f"{COMMANDS[command].summary}\n\nUsage: gicinpaint {COMMANDS[command].usage}\n"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["train", "--cfg", "job"], ["models"]])
+def test_output_that_nobody_reads_is_no_error(words: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gicinpaint.cli", *words]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()  # before the first line, as `| true` does
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=120) == 141
+
+
+def complete(line: str, folder: Path) -> tuple[list[str], str]:
+    """Return what TAB offers in a bash that installed the completion, and what it prints on the standard error."""
+    program = line.split()[0]
+    call = "gicinpaint" if program == "gicinpaint" else "python train.py"
+    script = (
+        f'eval "$({call} -sc install=bash)"\n'
+        f"read -ra words <<< {shlex.quote(line + 'X')}\n"
+        f"COMP_LINE={shlex.quote(line)} COMP_POINT={len(line)} COMP_CWORD=$((${{#words[@]}} - 1))\n"
+        'hydra_bash_completion\nprintf "%s\\n" "${COMPREPLY[@]}"\n'
+    )
+    binaries = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": binaries, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        ["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+    )
+    return result.stdout.split(), result.stderr
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("gicinpaint ", sorted([*JOBS, *COMMANDS])),
+        ("gicinpaint ev", ["evaluate"]),
+        ("gicinpaint train optimizer.l", ["optimizer.lr="]),
+        ("gicinpaint evaluate eval_mask=paper", ["eval_mask=paper_center", "eval_mask=paper_random"]),
+        ("gicinpaint download faces", ["faces_128", "faces_64"]),
+        ("gicinpaint trian model=", []),
+        ("gicinpaint train model=none optimizer.l", []),
+        ("gicinpaint train --unknown optimizer.l", []),
+        ("python train.py model=co", ["model=coarse_only", "model=contextual"]),
+    ],
+)
+def test_tab_offers_jobs_groups_and_keys_and_never_an_error(line: str, offered: list[str]) -> None:
+    assert complete(line, ROOT) == (offered, "")

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+MODULES = sorted((ROOT / "src" / "gicinpaint").rglob("*.py"))
 
 
 def test_the_wheel_holds_the_package_and_composes(tmp_path: Path) -> None:
@@ -22,13 +24,11 @@ def test_the_wheel_holds_the_package_and_composes(tmp_path: Path) -> None:
         copy = source / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
-    model = source / "weights" / "a model"
-    model.mkdir(parents=True)
-    for name in ("model.safetensors", "config.json", "README.md"):
-        (model / name).write_bytes(b"of the repository, not of the package")
+    shutil.copytree(ROOT / "weights", source / "weights")
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*build, "--wheel-dir", str(tmp_path), str(source)], check=True, capture_output=True, timeout=120)
     (wheel,) = tmp_path.glob("gicinpaint-*.whl")
+    assert wheel.stat().st_size < 3e6
     unpacked = tmp_path / "unpacked"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(unpacked)
@@ -37,7 +37,10 @@ def test_the_wheel_holds_the_package_and_composes(tmp_path: Path) -> None:
     expected.add(Path("gicinpaint/py.typed"))
     found = {path.relative_to(unpacked) for path in unpacked.rglob("*")}
     assert expected <= found
-    assert not [path for path in found if path.suffix == ".safetensors" or path.parts[0] == "weights"]
+    shipped = Path("gicinpaint/weights/shipped")
+    assert [path for path in found if path.suffix == ".safetensors"] == [shipped / "contextual_w16/model.safetensors"]
+    cards = {path.parent.name for path in (ROOT / "weights").glob("*/config.json")}
+    assert {shipped / "models.yaml", *(shipped / name / "README.md" for name in cards)} <= found
     program = (
         "import gicinpaint, gicinpaint.conf\n"
         f"assert gicinpaint.__file__.startswith({str(unpacked)!r}), gicinpaint.__file__\n"
@@ -50,6 +53,22 @@ def test_the_wheel_holds_the_package_and_composes(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert "gicinpaint.training.module.InpaintingModule" in result.stdout
+    program = (
+        "import numpy as np\n"
+        "image, mask = np.full((16, 24, 3), 200, np.uint8), np.zeros((16, 24), bool)\n"
+        "mask[4:9, 5:12] = True\n"
+        "from gicinpaint import Inpainter\n"  # the three lines of the README
+        "inpainter = Inpainter.default(device='cpu')\n"
+        "filled = inpainter(image, mask)\n"
+        "assert (filled == image)[~mask].all() and filled.shape == image.shape\n"
+        "from gicinpaint.weights.hub import shipped_models\n"
+        "print(shipped_models())\n"
+    )
+    environment["TORCH_HOME"] = str(tmp_path / "home")
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert (result.returncode, result.stdout) == (0, "['contextual_w16']\n"), result.stderr
 
 
 def test_torchvision_is_absent() -> None:
@@ -61,6 +80,28 @@ def test_importing_the_package_loads_no_framework() -> None:
     program = "import sys, gicinpaint; print('lightning' in sys.modules, 'torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout.split() == ["False", "False"]
+
+
+def test_no_module_needs_what_windows_lacks_when_it_is_imported() -> None:
+    """An import hook forbids the package, not the libraries, to import modules of Unix alone."""
+    program = (
+        "import builtins, importlib, pkgutil\n"
+        "original = builtins.__import__\n"
+        "def hook(name, globals=None, *rest, **named):\n"
+        "    importer = (globals or {}).get('__name__', '')\n"
+        "    unix = name in ('fcntl', 'resource', 'pwd', 'grp', 'termios', 'posix')\n"
+        "    assert not (unix and importer.startswith('gicinpaint')), (importer, name)\n"
+        "    return original(name, globals, *rest, **named)\n"
+        "builtins.__import__ = hook\n"
+        "import gicinpaint\n"
+        "names = [found.name for found in pkgutil.walk_packages(gicinpaint.__path__, 'gicinpaint.')]\n"
+        "for name in names: importlib.import_module(name)\n"
+        "print(len(names))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    modules = [path for path in MODULES if path != ROOT / "src" / "gicinpaint" / "__init__.py"]
+    assert int(result.stdout) >= len(modules)
 
 
 def test_every_public_name_is_there() -> None:
@@ -86,9 +127,6 @@ def test_the_old_name_of_the_authors_weights_goes_on_working_and_says_where_it_m
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert result.stdout == "gicinpaint.official moved to gicinpaint.weights; import from there\nTrue True\n"
-
-
-MODULES = sorted((ROOT / "src" / "gicinpaint").rglob("*.py"))
 
 
 def test_no_two_files_have_one_name() -> None:

@@ -1,57 +1,39 @@
-"""The command `gicinpaint <job> [overrides]`: each job is a Hydra job with the primary config of its name."""
+"""The command `gicinpaint <job> [overrides]`: each job is a Hydra job with the primary config of its name.
 
+Commands are words beside the jobs, without a configuration. `gicinpaint -sc install=bash` prints what completes both.
+"""
+
+import io
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, suppress
 from importlib.metadata import version
 from pathlib import Path
 from pkgutil import resolve_name
 from tempfile import TemporaryDirectory
 from threading import current_thread, main_thread
-from typing import NamedTuple
 
 from omegaconf import DictConfig
+
+from gicinpaint.config.jobs import COMMANDS, JOBS
 
 WRONG_OVERRIDES = 2
 FAILED = 1
 INTERRUPTED = 130
+NOT_READ = 141  # as a shell reports a program whose output nobody reads any more
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _FULL_ERROR = "HYDRA_FULL_ERROR"
-
-
-class Job(NamedTuple):
-    """A job: what it does, in a line, and where the function lies that does it with a composed configuration."""
-
-    summary: str
-    function: str
-
-    def __call__(self, config: DictConfig) -> None:
-        """Run the job; only now is it imported, with what it needs."""
-        resolve_name(self.function)(config)
-
-
-JOBS = {
-    "train": Job("Train the networks on a dataset.", "gicinpaint.training.train:train"),
-    "prepare": Job("Pack a dataset into shards, or find its bad images.", "gicinpaint.data.prepare:run_prepare"),
-    "inpaint": Job("Fill holes in images: one, a folder, a pattern or shards.", "gicinpaint.inference.predict:inpaint"),
-    "evaluate": Job("Measure methods on images and masks.", "gicinpaint.evaluation.evaluate:evaluate"),
-    "benchmark": Job(
-        "Measure time and memory of attention, generator or training step.", "gicinpaint.benchmark.run:run_benchmark"
-    ),
-    "convert": Job(
-        "Convert a model: the authors' checkpoints, training checkpoints, safetensors.",
-        "gicinpaint.weights.conversion:convert",
-    ),
-    "export": Job("Write a generator as ONNX and for torch.export.", "gicinpaint.weights.export:export"),
-    "demo": Job("Serve a web page on which holes are painted and filled.", "gicinpaint.demo.server:demo"),
-}
+_COMPLETION = ("-sc", "--shell-completion")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a job and return its exit code: 0, 1 if it failed, 2 if the overrides are wrong, 130 if interrupted.
+    """Run a job or a command and return its exit code.
+
+    The code is 0, 1 if it failed, 2 if the overrides are wrong, 130 if it was interrupted, 141 if nobody reads the
+    output.
 
     What the user can mend is one line on the standard error; anything else keeps its traceback, as does everything
     with HYDRA_FULL_ERROR=1.
@@ -59,7 +41,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: The job and its overrides. Default: those of the command line.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        try:
+            return _main(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # as behind `| head`
+        with suppress(OSError, ValueError):  # nothing is left to write at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOT_READ
+
+
+def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
@@ -67,11 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if job == "--version":
         print(f"gicinpaint {version('gicinpaint')}")
         return 0
+    if job in _COMPLETION:
+        return _complete(overrides)
+    if job in COMMANDS:
+        return _run_command(job, overrides)
     if job not in JOBS:
         from gicinpaint.config.validation import closest
 
-        match = closest(job, JOBS)
-        _say(f"{job}: no such job; " + (f"did you mean {match}?" if match else f"the jobs are {', '.join(JOBS)}"))
+        match = closest(job, (*JOBS, *COMMANDS))
+        known = f"the jobs are {', '.join((*JOBS, *COMMANDS))}"
+        _say(f"{job}: no such job; " + (f"did you mean {match}?" if match else known))
         return WRONG_OVERRIDES
     for number in _ENDING:  # as an exception, so that everything is closed and tidied up
         if signal.getsignal(number) is signal.SIG_DFL and current_thread() is main_thread():
@@ -89,8 +87,8 @@ def _end(number: int, _: object) -> None:
 
 def overview() -> str:
     """Return the page that lists the jobs."""
-    width = max(map(len, JOBS))
-    lines = [f"  gicinpaint {name:{width}}   {job.summary}" for name, job in JOBS.items()]
+    width = max(map(len, (*JOBS, *COMMANDS)))
+    lines = [f"  gicinpaint {name:{width}}   {word.summary}" for name, word in (JOBS | COMMANDS).items()]
     return "\n".join(
         (
             "Generative image inpainting with contextual attention (Yu et al., CVPR 2018)",
@@ -102,6 +100,7 @@ def overview() -> str:
             "  gicinpaint <job> --help      what a job does and all of its settings",
             "  gicinpaint <job> --cfg job   the configuration it would run with",
             "  gicinpaint <job> -m a=1,2    one run for each value",
+            '  eval "$(gicinpaint -sc install=bash)"   completes all of this at TAB',
         )
     )
 
@@ -129,7 +128,9 @@ def _run(job: str, overrides: list[str]) -> int:
     # Hydra sees the overrides without the job, and raises its errors instead of printing them. The job itself sees the
     # user's command line: DDP starts its processes with it.
     # The codes of jobs that failed, each reported already, as names of files: a launcher may use other processes.
-    with _command_line([f"gicinpaint {job}", *overrides], "1"), TemporaryDirectory() as codes:
+    completes = any(word in _COMPLETION for word in overrides)  # for the program that the user calls
+    program = sys.argv[0] if completes else f"gicinpaint {job}"
+    with _command_line([program, *overrides], "1"), TemporaryDirectory() as codes:
 
         def task(config: DictConfig) -> None:
             with _command_line(*users):
@@ -140,12 +141,53 @@ def _run(job: str, overrides: list[str]) -> int:
 
         try:
             hydra.main(config_path="pkg://gicinpaint.conf", config_name=job, version_base="1.3")(task)()
+        except BrokenPipeError:
+            raise
         except (HydraException, OmegaConfBaseException, ValueError, OSError, yaml.YAMLError) as error:
             if full:
                 raise
             _say(explain(error, overrides, job))
             return WRONG_OVERRIDES
         return max((int(path.name) for path in Path(codes).iterdir()), default=0)
+
+
+def _run_command(name: str, words: Sequence[str]) -> int:
+    """Run a command and turn what fails into a line and an exit code."""
+    from gicinpaint.config.validation import ConfigurationError, JobError
+
+    command = COMMANDS[name]
+    if {"-h", "--help"} & set(words):
+        print(f"{command.summary}\n\nUsage: gicinpaint {command.usage}")
+        return 0
+    try:
+        command(words)
+    except (ConfigurationError, JobError) as error:
+        _say(str(error))
+        return WRONG_OVERRIDES if isinstance(error, ConfigurationError) else FAILED
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return INTERRUPTED
+    return 0
+
+
+def _complete(request: list[str]) -> int:
+    """Print the script that a shell installs, or the words that it may go on with; it never shows an error."""
+    if not request or not request[0].startswith("query="):
+        return _run("train", ["-sc", *request])
+    words = os.environ.get("COMP_LINE", "").split(" ")
+    before, word = [text for text in words[1:-1] if text], words[-1]
+    names: Sequence[str] = ()
+    if not before:
+        names = (*JOBS, *COMMANDS)
+    elif before[0] == "download":
+        names = list(resolve_name("gicinpaint.weights.hub:published_models")())
+    elif before[0] in JOBS:
+        os.environ["COMP_LINE"] = " ".join(["gicinpaint", *before[1:], word])
+        with redirect_stderr(io.StringIO()), suppress(SystemExit):
+            _run(before[0], ["-sc", *request])
+    if names:
+        print(" ".join(sorted(name for name in names if name.startswith(word))))
+    return 0
 
 
 def _report(error: Exception, full: bool) -> int:

@@ -48,16 +48,22 @@ TARGETS = {  # the longest beginning that fits is replaced
 # Names that people know from elsewhere, for each job.
 _TRAIN = {
     "batch_size": "dataset.batch_size",
+    "ckpt_path": "resume",
     "clip": "model.grad_clip_norm",
+    "devices": "trainer.devices",
     "epochs": "updates",
+    "gpus": "trainer.devices",
     "image_size": "dataset.image_size",
     "learning_rate": "optimizer.lr",
     "lr": "optimizer.lr",
     "max_epochs": "updates",
     "max_steps": "updates",
     "num_workers": "dataset.workers",
-    "trainer.accumulate_grad_batches": "model.micro_batches (model.pieces before)",
-    "trainer.gradient_clip_val": "model.grad_clip_norm (model.clip before)",
+    "precision": "trainer.precision",
+    "steps": "updates",
+    "trainer.accumulate_grad_batches": "model.micro_batches",
+    "trainer.gradient_clip_val": "model.grad_clip_norm",
+    "weight_decay": "+optimizer.weight_decay",
     "workers": "dataset.workers",
 }
 FOREIGN = {
