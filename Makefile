@@ -4,12 +4,13 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 SEED ?= 2018
+COVERAGE := 85
 TEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist worksteal --randomly-seed=$(SEED)
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-build-isolation
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test test-all test-browser test-faults lint clean
+.PHONY: help train test test-all test-browser test-faults coverage docs lint clean
 
 help:  ## Show these commands
 	@echo "make train      Train on the sample photographs: 5 minutes on two CPU cores"
@@ -17,6 +18,8 @@ help:  ## Show these commands
 	@echo "make test-all   Run the tests, the slow ones too"
 	@echo "make test-browser  Test the web page in headless Chromium, which is installed if apt-get may"
 	@echo "make test-faults  Kill, break and fill up: 13 minutes on two CPU cores"
+	@echo "make coverage   Run the tests of make test with their coverage, which must not fall"
+	@echo "make docs       Build the documentation as site/, every warning an error"
 	@echo "make lint       Check style, types and layers"
 	@echo "make clean      Remove .venv and caches; outputs/ stays"
 
@@ -41,6 +44,12 @@ test-browser: .venv/dev.stamp
 test-faults: .venv/dev.stamp
 	@$(TEST) --durations=0 tests/test_faults.py tests/training/test_ddp.py
 
+coverage: .venv/dev.stamp
+	@$(TEST) -m "not slow and not browser" --cov --cov-report=term --cov-fail-under=$(COVERAGE)
+
+docs: .venv/docs.stamp
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+
 lint: .venv/dev.stamp
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
@@ -63,5 +72,10 @@ lint: .venv/dev.stamp
 	@$(INSTALL) --editable ".[dev]"
 	@touch .venv/core.stamp $@
 
+.venv/docs.stamp: .venv/python.stamp pyproject.toml
+	@echo "Installing gicinpaint and the tools of its documentation"
+	@$(INSTALL) --editable ".[docs]"
+	@touch .venv/core.stamp $@
+
 clean:
-	@rm -rf .venv build dist src/gicinpaint.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .venv build dist site src/gicinpaint.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
