@@ -288,8 +288,8 @@ def test_the_pages_python_example_runs() -> None:
 
 
 def test_images_that_are_filled_in_parts_are_told(model: Path, tmp_path: Path) -> None:
-    draw("RGB", 400, 500, 1).save(tmp_path / "one.png")
-    mask = np.zeros((400, 500), np.uint8)
+    draw("RGB", 600, 700, 1).save(tmp_path / "one.png")
+    mask = np.zeros((600, 700), np.uint8)
     mask[40:60, 50:80] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
     result = run_here(model, "input=one.png", "masks=mask.png", "output=out", "max_memory=0.28", folder=tmp_path)

@@ -90,6 +90,8 @@ class AttentionCall:
 def overhear(attention: ContextualAttention) -> Iterator[list[AttentionCall]]:
     """Note what a layer's backend is called with, while the context lasts; the layer's results stay as they are.
 
+    Calls for a window are noted with the whole foreground.
+
     Args:
         attention: The layer.
 
@@ -101,21 +103,20 @@ def overhear(attention: ContextualAttention) -> Iterator[list[AttentionCall]]:
         >>> calls[0].row(0, (1, 2)).sum()
         tensor(1.)
     """
-    backend, calls = attention.backend, list[AttentionCall]()
+    calls = list[AttentionCall]()
+    length = attention.propagation_size if attention.propagate else 1
 
-    def noting(
-        foreground: Tensor, background: Tensor, valid: Tensor, **settings: Any
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        length = settings["propagation_size"] if settings["propagate"] else 1
-        size, scale = settings["patch_size"], settings["softmax_scale"]
-        calls.append(AttentionCall(foreground.detach(), background.detach(), valid, size, length, scale))
-        return backend(foreground, background, valid, **settings)
+    def note(layer: ContextualAttention, inputs: Any, options: dict[str, Any], _: Any) -> None:
+        options = {name: value for name, value in options.items() if name in ("background", "mask")}
+        queries, keys, valid = layer.prepare(*inputs[:3], **options)
+        call = AttentionCall(queries.detach(), keys.detach(), valid, layer.patch_size, length, layer.softmax_scale)
+        calls.append(call)
 
-    attention.backend = noting
+    hook = attention.register_forward_hook(note, with_kwargs=True)
     try:
         yield calls
     finally:
-        attention.backend = backend
+        hook.remove()
 
 
 def relative_offset(offset: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gicinpaint.attention.reference import with_halo
 from gicinpaint.checks import check_mask, check_multiple
 
 
@@ -111,17 +112,24 @@ class ContextualAttention(nn.Module):
         background: Tensor | None = None,
         mask: Tensor | None = None,
         return_offset: bool = False,
+        window: tuple[range, range] | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Return the filled features and, on request, where each patch was copied from; see the class."""
-        values = foreground if background is None else background
-        self._check(foreground, values, mask)
-        queries = self._shrink(foreground)
-        keys = queries if background is None else self._shrink(values)
-        return self.backend(
+        """Return the filled features and, on request, where each patch was copied from; see the class.
+
+        A window, rows and columns of the shrunk foreground, asks for a part of the result, which is computed alone.
+        """
+        queries, keys, valid = self.prepare(foreground, background, mask)
+        if window is not None:
+            rows, columns = window
+            h, w = queries.shape[-2:]
+            places = with_halo(rows, self._halo(w), h), with_halo(columns, self._halo(h), w)
+            for dim, place in zip((-2, -1), places, strict=True):
+                queries = queries.index_select(dim, torch.tensor(place, device=queries.device))
+        result = self.backend(
             queries,
             keys,
-            self._valid_keys(keys, mask),
-            full_background=values,
+            valid,
+            full_background=foreground if background is None else background,
             rate=self.rate,
             patch_size=self.patch_size,
             propagation_size=self.propagation_size,
@@ -129,6 +137,25 @@ class ContextualAttention(nn.Module):
             propagate=self.propagate,
             return_offset=return_offset,
         )
+        if window is None:
+            return result
+        top, left = places[0].index(rows.start), places[1].index(columns.start)
+
+        def cut(x: Tensor, rate: int) -> Tensor:
+            across = slice(rate * left, rate * (left + len(columns)))
+            return x[..., rate * top : rate * (top + len(rows)), across]
+
+        return (cut(result[0], self.rate), cut(result[1], 1)) if isinstance(result, tuple) else cut(result, self.rate)
+
+    def prepare(
+        self, foreground: Tensor, background: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return shrunk foreground, shrunk background and valid keys, as backends take them; see `AttentionBackend`."""
+        values = foreground if background is None else background
+        self._check(foreground, values, mask)
+        queries = self._shrink(foreground)
+        keys = queries if background is None else self._shrink(values)
+        return queries, keys, self._valid_keys(keys, mask)
 
     def extra_repr(self) -> str:
         """Return the settings for the printed module."""
@@ -157,6 +184,11 @@ class ContextualAttention(nn.Module):
             )
         if mask is not None:
             check_mask(mask, background)
+
+    def _halo(self, across: int) -> int:
+        """Return how many cells around a query its output depends on, along an axis of a grid that is `across` wide."""
+        spread = self.propagation_size // 2 if self.propagate else 0
+        return self.patch_size // 2 + spread + -(-spread // across) + 1  # and the neighbours' pasted patches
 
     def _shrink(self, x: Tensor) -> Tensor:
         return resize_nearest(x, (x.shape[-2] // self.rate, x.shape[-1] // self.rate))

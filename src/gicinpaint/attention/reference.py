@@ -206,6 +206,19 @@ def best_offset(attention: Tensor, query_width: int, key_width: int) -> Tensor:
     return torch.stack((row, index - row * key_width), dim=1)  # no remainder: ONNX has none by a size known later
 
 
+def with_halo(part: range, halo: int, size: int) -> list[int]:
+    """Return a part of an axis and some cells around it, in ascending order; beyond an end come those of the other.
+
+    Propagation goes on from the last cell of a row or column to the first of the next one. A grid of such rows and
+    columns continues in the same way, so that it has the whole grid's scores in the part, if the halo is wide enough.
+
+    Example:
+        >>> with_halo(range(1, 3), 2, 9)
+        [0, 1, 2, 3, 4, 8]
+    """
+    return sorted({place % size for place in range(part.start - halo, part.stop + halo)})
+
+
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     """Return a context in which no product is lowered to half precision: scores need float32."""
     device_type = tensor.device.type

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gicinpaint.attention.overlap_add import Images, OverlapAdd, corner_count, corner_grid, from_corners
-from gicinpaint.attention.reference import OVERLAP, best_offset, widened, without_autocast
+from gicinpaint.attention.reference import OVERLAP, best_offset, widened, with_halo, without_autocast
 from gicinpaint.attention.tiled_blocks import (
     FeatureGradients,
     Kept,
@@ -102,10 +102,8 @@ class Strip:
         batch, _, h, self.full_width = foreground.shape
         self.columns, self.arena, self.kept, self.rows = columns, arena, kept, tiles.rows
         self.grid, self.whole = (h, len(columns)), len(columns) == self.full_width
-        # Scores need the columns around: those that patches and propagation reach, at the edge of the grid also those
-        # at the other edge. In ascending order, so that the last cell of a row is followed by the first of the next.
-        halo = keys.reach + keys.spread + -(-keys.spread // h)
-        self.sources = sorted({x % self.full_width for x in range(columns.start - halo, columns.stop + halo)})
+        # Scores need the columns around, which patches and propagation reach.
+        self.sources = with_halo(columns, keys.reach + keys.spread + -(-keys.spread // h), self.full_width)
         inner = slice(None)
         if not self.whole:
             first = self.sources.index(columns.start)

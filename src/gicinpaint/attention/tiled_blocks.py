@@ -17,6 +17,8 @@ BLOCK_NUMBERS = 3 * 2**19  # scores per block: 6 MB in float32, so that the few 
 FEWEST_ROWS = 4  # the rows that a block hands on to the next one would outweigh fewer
 WIDEST = 128  # columns: wider grids are walked in strips, so that a block's memory is linear in the keys
 NARROWER = 64  # columns of such strips
+MOST_NUMBERS = 2**24  # scores per block of the fewest rows, 64 MB in float32: with more keys strips are narrower still
+FEWEST_COLUMNS = 16  # the columns around a narrower strip would outweigh its own
 KEPT_NUMBERS = 2**24  # 64 MB in float32: up to there a batch keeps its blocks for the gradient
 _spare: dict[torch.dtype, Tensor] = {}
 
@@ -42,7 +44,10 @@ class Tiles(NamedTuple):
     def of(cls, foreground: Tensor, background: Tensor, settings: Settings, batch: int = 1) -> "Tiles":
         """Return what was asked for, or what suits the sizes of that many images: few whole rows, or parts of them."""
         (h, w), keys = foreground.shape[-2:], background.shape[-2] * background.shape[-1]
-        strips = -(-w // (settings.block_columns or (w if w <= WIDEST else NARROWER)))
+        narrower = min(
+            w if w <= WIDEST else NARROWER, max(FEWEST_COLUMNS, MOST_NUMBERS // (FEWEST_ROWS * batch * keys))
+        )
+        strips = -(-w // (settings.block_columns or narrower))
         columns = [range(i * w // strips, (i + 1) * w // strips) for i in range(strips)]
         rows = settings.block_rows or max(FEWEST_ROWS, BLOCK_NUMBERS // (batch * len(columns[-1]) * keys))
         return cls(min(h, rows), columns)

@@ -39,7 +39,7 @@ class Answer(NamedTuple):
         image: The filled image as PNG, RGB; outside the hole it equals what came in.
         mask: What was filled, after growing, bool (H, W).
         copied: Where the attention copied from as PNG, in colours of the flow wheel; None without attention or where
-            the image was filled in parts.
+            the attention did not see the whole image.
         attention: What the attention was called with, for `sources`; None where `copied` is.
         text: How it was filled and how long that took.
     """

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from gicinpaint.config.validation import JobError
-from gicinpaint.inference.engine import complete
+from gicinpaint.inference.exact import complete
 from gicinpaint.models.compositing import composite, mask_out
 from gicinpaint.weights.pretrained import load_generator
 

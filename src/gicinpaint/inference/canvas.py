@@ -11,8 +11,8 @@ from PIL import Image, ImageColor
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from gicinpaint.inference.regions import Rectangle
 from gicinpaint.masks.files import hole_of_image, hole_of_levels
+from gicinpaint.models.windows import Rectangle
 
 HoleColour = str | int | Sequence[int]
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow weighs colours

@@ -1,7 +1,7 @@
 """Images become regions, regions become passes of the networks, at once or coarse to fine, and are painted back."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,16 @@ from tqdm import tqdm
 
 from gicinpaint.inference.blending import Blend, blended
 from gicinpaint.inference.canvas import Canvas, HoleColour, find_colour, read_canvas, read_mask
-from gicinpaint.inference.regions import Method, Rectangle, Region, divide, padded_size, tiles
+from gicinpaint.inference.exact import ExactPass, boxes_of, complete, is_exact, mirrored, operations
+from gicinpaint.inference.regions import Method, Region, divide, padded_size, tiles
 from gicinpaint.masks.files import grown
 from gicinpaint.models.compositing import composite, mask_out
-from gicinpaint.models.generator import Completion
+from gicinpaint.models.windows import Rectangle
 
 _OVERLAP = 64  # pixels over which neighbouring tiles are mixed
 _LARGEST_TILE = 768
+_CHEAPER = 0.7  # share of a pass's products below which computing around the holes is worth its overhead
+_EXACT = 5  # times the pixels of a pass: those of an image of which parts are computed; its memory is mostly features
 _LEAST_KNOWN = 0.05  # ratio of known pixels that a tile needs to be refined from
 
 
@@ -32,7 +35,7 @@ class FillTask:
         hole: bool (H, W).
         method: How it is filled.
         regions: The parts that are filled one by one.
-        offset: Where the attention copied from, once filled, if wanted and the image was one region.
+        offset: Where the attention copied from, once filled, if wanted and the attention saw the whole image.
     """
 
     canvas: Canvas
@@ -50,7 +53,7 @@ def read_task(
     hole_tolerance: int,
     grow: int = 0,
     *,
-    most_pixels: int,
+    divide: Callable[[Tensor], tuple[Method, list[Region]]],
     stages: bool = False,
 ) -> FillTask:
     """Return an image, ready to be filled.
@@ -61,7 +64,7 @@ def read_task(
         hole_colour: As for `find_colour`, or None.
         hole_tolerance: The same.
         grow: Pixels by which the hole is grown.
-        most_pixels: Most pixels of one pass.
+        divide: Decides how a hole is filled; see `Engine.divide`.
         stages: Whether the first stage's guess and the offset are wanted too.
 
     Raises:
@@ -84,7 +87,7 @@ def read_task(
     if bool(hole.all()):
         raise ValueError("the mask must leave known pixels, got a hole everywhere; was it inverted? 1 = hole")
     canvas.check_known(~hole)
-    return FillTask(canvas, coarse, hole, *divide(hole, most_pixels))
+    return FillTask(canvas, coarse, hole, *divide(hole))
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,23 @@ class Engine:
     batch_size: int = 1
     progress: bool = True
 
+    def divide(self, hole: Tensor) -> tuple[Method, list[Region]]:
+        """Return the regions in which a hole, bool (H, W), is filled, and what that way is called.
+
+        The whole image's pass is computed around the holes alone where that is less work or all that the memory
+        allows; without a generator whose parts can be computed, and beyond that, see `gicinpaint.inference.regions`.
+        """
+        method, regions = divide(hole, self.most_pixels)
+        (h, w), generator = hole.shape, self.generator
+        if method is Method.COARSE_TO_FINE or h * w > _EXACT * self.most_pixels or not is_exact(generator):
+            return method, regions
+        size, boxes = padded_size(h, w), boxes_of(hole)
+        if method is Method.WHOLE:
+            whole = operations(generator, size, [Rectangle(0, 0, *size)])
+            if self.batch_size > 1 or operations(generator, size, boxes) > _CHEAPER * whole:
+                return method, regions
+        return Method.EXACT, [Region(box.grown(1, 1, h, w), box, False) for box in boxes]  # blending reads the edge
+
     def fill(self, tasks: Sequence[FillTask], blend: Blend) -> None:
         """Paint the holes of images.
 
@@ -112,9 +132,13 @@ class Engine:
             ArithmeticError: If the generator answers with values that are not finite.
         """
         total = sum(len(task.regions) for task in tasks)
-        divided = next((str(t.method) for t in tasks if t.method in (Method.CROPS, Method.COARSE_TO_FINE)), None)
+        large = [task for task in tasks if task.hole.numel() > self.most_pixels and task.regions]
+        divided = str(large[0].method) if large else None
         with tqdm(total=total, desc=divided, unit="part", disable=not self.progress or divided is None) as bar:
-            for group in self._groups(tasks):
+            for task in tasks:
+                if task.method is Method.EXACT:
+                    self._fill_exactly(task, blend, bar)
+            for group in self._groups([task for task in tasks if task.method is not Method.EXACT]):
                 if group[0][1].reduced:
                     self._fill_reduced(*group[0], blend)
                 else:
@@ -138,13 +162,29 @@ class Engine:
     def _fill_group(self, group: list[tuple[FillTask, Region]], blend: Blend) -> None:
         images = torch.cat([mirrored(task.canvas.colours(region.box)) for task, region in group])
         holes = torch.cat([mirrored(task.hole[region.box.slices].float()[None, None]) for task, region in group])
-        attends = any(getattr(network, "attention", None) is not None for network in self.generator.children())
-        offset = attends and any(task.coarse is not None and task.method is Method.WHOLE for task, _ in group)
+        offset = self._attends and any(task.coarse is not None and task.method is Method.WHOLE for task, _ in group)
         completion = complete(self.generator, images.to(self.device), holes.to(self.device), return_offset=offset)
         for i, (task, region) in enumerate(group):
             _paint(task, region, completion.coarse[i], completion.prediction[i], blend)
             if completion.offset is not None and task.method is Method.WHOLE:
                 task.offset = completion.offset[i].cpu()
+
+    @property
+    def _attends(self) -> bool:
+        return any(getattr(network, "attention", None) is not None for network in self.generator.children())
+
+    @torch.no_grad()
+    def _fill_exactly(self, task: FillTask, blend: Blend, bar: Any) -> None:
+        h, w = task.hole.shape
+        hole = mirrored(task.hole.float()[None, None])
+        boxes, mask = boxes_of(hole[0, 0] > 0), hole.to(self.device)
+        masked = mask_out(mirrored(task.canvas.colours(Rectangle(0, 0, h, w))).to(self.device), mask)
+        exact = ExactPass(self.generator, masked, mask, boxes, self._attends and task.coarse is not None)
+        for region in task.regions:
+            completion = exact.fill(region.box)
+            _paint(task, region, completion.coarse[0], completion.prediction[0], blend)
+            bar.update()
+        task.offset = None if exact.offset is None else exact.offset[0].cpu()
 
     def _fill_reduced(self, task: FillTask, region: Region, blend: Blend) -> None:
         image = task.canvas.colours(region.box).to(self.device)
@@ -165,40 +205,6 @@ def _paint(task: FillTask, region: Region, coarse: Tensor, prediction: Tensor, b
     task.canvas.paint(box, blended(prediction, task.canvas.colours(box)[0], hole, blend), own)
     if task.coarse is not None:
         task.coarse.paint(box, coarse, own)
-
-
-@torch.no_grad()
-def complete(generator: nn.Module, image: Tensor, hole: Tensor, return_offset: bool = False) -> Completion:
-    """Return both stages' outputs, of the image's size; the offset's grid is that of the padded image.
-
-    Args:
-        generator: Maps (masked, mask) to a `Completion`.
-        image: Images; what lies in the hole does not matter.
-        hole: Hole mask; 1 = hole.
-        return_offset: Whether the offset is wanted.
-
-    Shape:
-        - image: (B, 3, H, W), [-1, 1]
-        - hole: (B, 1, H, W), {0, 1}
-    """
-    h, w = image.shape[-2:]
-    mask = mirrored(hole)
-    completion = generator(mask_out(mirrored(image), mask), mask, return_offset=return_offset)
-    refined = None if completion.refined is None else completion.refined[..., :h, :w]
-    return Completion(completion.coarse[..., :h, :w], refined, completion.offset)
-
-
-def mirrored(image: Tensor) -> Tensor:
-    """Return images (..., H, W) continued by mirroring at the bottom and right up to the next multiple of 8."""
-    h, w = image.shape[-2:]
-    if padded_size(h, w) == (h, w):
-        return image
-    rows, columns = (torch.arange(size, device=image.device) for size in padded_size(h, w))
-    rows, columns = (
-        torch.minimum(index % (2 * size), 2 * size - 1 - index % (2 * size))  # 0 1 2 2 1 0 0 1 ...: the edge repeats
-        for index, size in ((rows, h), (columns, w))
-    )
-    return image[..., rows[:, None], columns]
 
 
 def fill_reduced(

@@ -29,7 +29,8 @@ class Filled(NamedTuple):
         image: The filled image, of the kind, size and type of the input.
         coarse: The same, filled with the first stage's guess.
         offset: Where the attention copied each cell of 8 x 8 pixels from: int64 (2, rows, columns), absolute (row,
-            column) on the grid of cells. None where the network has no attention or the image was filled in parts.
+            column) on the grid of cells; cells far from the hole may hold their own place. None where the network has
+            no attention or none of the whole image.
         method: How it was filled, in words.
     """
 
@@ -42,9 +43,10 @@ class Filled(NamedTuple):
 class Inpainter(HubModel):
     """Fill holes in images: any size, any number of holes, the known pixels unchanged to the bit.
 
-    Images are padded by mirroring to a multiple of 8 and cropped back. An image that does not fit `max_memory` as a
-    whole is filled by a crop around each group of holes, or, where even that does not fit, at reduced size first and
-    then refined at full size.
+    Images are padded by mirroring to a multiple of 8 and cropped back. What a pass over the whole image gives in the
+    hole is computed from no more than it depends on, where that is less work. An image that does not fit `max_memory`
+    even so is filled by a crop around each group of holes, or, where the hole is too large for that, at reduced size
+    first and then refined at full size.
 
     `save_pretrained(folder)` and `push_to_hub(repository)` are those of huggingface_hub's model mixin.
 
@@ -191,7 +193,7 @@ class Inpainter(HubModel):
         if len(masks) != len(images):
             raise ValueError(f"masks must be as many as images, {len(images)}, got {len(masks)}; or pass one for all")
         tasks = [
-            read_task(one, its, hole_colour, hole_tolerance, most_pixels=self.engine.most_pixels)
+            read_task(one, its, hole_colour, hole_tolerance, divide=self.engine.divide)
             for one, its in zip(images, masks, strict=True)
         ]
         _fill(self.engine, tasks, blend)
@@ -215,7 +217,7 @@ class Inpainter(HubModel):
         engine = self.engine
         if sketch is not None:
             engine = replace(engine, generator=(sketched := Sketched(self.generator)))
-        task = read_task(image, mask, hole_colour, hole_tolerance, most_pixels=engine.most_pixels, stages=True)
+        task = read_task(image, mask, hole_colour, hole_tolerance, divide=engine.divide, stages=True)
         if sketch is not None:
             sketched.sketch = read_sketch(sketch, task.canvas.size, engine.most_pixels)
         _fill(engine, [task], blend)

@@ -158,7 +158,7 @@ class FillFiles(LightningModule):
             return None
         try:
             check_format(loaded.file, self.paths[loaded.number])  # before the work
-            return read_task(loaded.file.image, loaded.mask, *self.hole, most_pixels=self.inpainter.engine.most_pixels)
+            return read_task(loaded.file.image, loaded.mask, *self.hole, divide=self.inpainter.engine.divide)
         except (ValueError, TypeError) as error:
             self.faults.append((loaded.number, str(error)))
             return None

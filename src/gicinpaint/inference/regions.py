@@ -1,5 +1,6 @@
 """Large images: how one that does not fit the memory as a whole is divided into regions."""
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gicinpaint.models.generator import SIZE_MULTIPLE
+from gicinpaint.models.windows import Rectangle
 
 _BASE_BYTES = 200e6  # what a pass takes beside what grows with the image
 _BYTES_PER_PIXEL = 1000  # measured from 256x256 to 1920x1080 at width 32: 690 to 930 beside the base
@@ -18,44 +20,12 @@ _LEAST_CONTEXT = 128  # pixels: what the dilated convolutions reach
 _MOST_CONTEXT = 512
 
 
-class Rectangle(NamedTuple):
-    """A part of an image, in pixels; bottom and right are the first row and column behind it."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-
-    @property
-    def height(self) -> int:
-        """Rows."""
-        return self.bottom - self.top
-
-    @property
-    def width(self) -> int:
-        """Columns."""
-        return self.right - self.left
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        """Rows and columns as slices, for the last two axes of an array."""
-        return slice(self.top, self.bottom), slice(self.left, self.right)
-
-    def joined(self, other: "Rectangle") -> "Rectangle":
-        """Return the smallest rectangle that holds both."""
-        return Rectangle(*map(min, self[:2], other[:2]), *map(max, self[2:], other[2:]))
-
-    def grown(self, rows: int, columns: int, height: int, width: int) -> "Rectangle":
-        """Return the rectangle with a margin, cut off at the borders of an image of `height` x `width`."""
-        top, left = max(0, self.top - rows), max(0, self.left - columns)
-        return Rectangle(top, left, min(height, self.bottom + rows), min(width, self.right + columns))
-
-
 class Method(StrEnum):
     """How an image was filled."""
 
     NOTHING = "nothing to fill"
     WHOLE = "whole image"
+    EXACT = "as a whole, computed around each hole"
     CROPS = "a crop around each hole"
     COARSE_TO_FINE = "filled at reduced size, refined at full size"
 
@@ -126,11 +96,16 @@ def divide(hole: Tensor, pixels: int) -> tuple[Method, list[Region]]:
 
 def group(hole: Tensor, pixels: int) -> list[Rectangle]:
     """Return disjoint rectangles that hold the whole hole, bool (H, W); each fits a few near holes tightly."""
+    boxes = merged(groups(hole), lambda one, other: _belong_together(one, other, pixels))
+    return [_tight(hole, box) for box in boxes]
+
+
+def groups(hole: Tensor) -> list[Rectangle]:
+    """Return a rectangle for each group of near holes, bool (H, W); they may overlap."""
     cells = F.max_pool2d(hole[None].float(), _CELL, ceil_mode=True)
     near = F.max_pool2d(cells, 2 * _NEAR + 1, stride=1, padding=_NEAR)[0].bool().numpy()
     found = (properties.bbox for properties in regionprops(label(near, connectivity=2)))
-    boxes = [_tight(hole, Rectangle(*(int(edge) * _CELL for edge in bbox))) for bbox in found]
-    return [_tight(hole, box) for box in _merged(boxes, pixels)]
+    return [_tight(hole, Rectangle(*(int(edge) * _CELL for edge in bbox))) for bbox in found]
 
 
 def tiles(box: Rectangle, size: int, overlap: int) -> list[Rectangle]:
@@ -152,13 +127,13 @@ def _tight(hole: Tensor, box: Rectangle) -> Rectangle:
     return Rectangle(int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
 
 
-def _merged(boxes: list[Rectangle], pixels: int) -> list[Rectangle]:
-    """Join rectangles that overlap, until none do, and small ones that share most of their context."""
+def merged(boxes: list[Rectangle], together: Callable[[Rectangle, Rectangle], bool]) -> list[Rectangle]:
+    """Join rectangles that belong together, until none do."""
     boxes, before = sorted(boxes), -1
     while len(boxes) != before:
         before, result = len(boxes), list[Rectangle]()
         for box in boxes:
-            index = next((i for i, other in enumerate(result) if _belong_together(box, other, pixels)), None)
+            index = next((i for i, other in enumerate(result) if together(box, other)), None)
             if index is None:
                 result.append(box)
             else:
@@ -168,6 +143,7 @@ def _merged(boxes: list[Rectangle], pixels: int) -> list[Rectangle]:
 
 
 def _belong_together(one: Rectangle, other: Rectangle, pixels: int) -> bool:
+    """Return whether rectangles overlap, or are small and share most of their context."""
     both = one.joined(other)
     if max(both.height, both.width) <= _LEAST_CONTEXT and both.height * both.width <= pixels // 16:
         return True

@@ -96,9 +96,12 @@ class CoarseNetwork(nn.Module):
         """Return the coarse image; further planes are (B, 1, H, W)."""
         _check_input(masked, mask, self.encoder.stem.weight.dtype)
         image = fill_harmonically(masked, mask) if self.residual else masked
-        ones = image.new_ones(image.shape[0], 1, *image.shape[-2:])
-        output = self.decoder(self.dilated(self.encoder(_join(image, *planes, ones, ones * mask.to(image.dtype)))))
+        output = self.decoder(self.dilated(self.encoder(self.planes(image, mask, *planes))))
         return F.hardtanh(image + output) if self.residual else output
+
+    def planes(self, image: Tensor, mask: Tensor, *planes: Tensor) -> Tensor:
+        """Return what the first convolution sees, (B, 5 + planes, H, W)."""
+        return _join(image, mask, *planes)
 
 
 class RefinementNetwork(nn.Module):
@@ -154,8 +157,7 @@ class RefinementNetwork(nn.Module):
     def forward(self, image: Tensor, mask: Tensor, return_offset: bool = False) -> tuple[Tensor, Tensor | None]:
         """Return the refined image and, if asked for, the offset."""
         _check_input(image, mask, self.dilated_encoder.stem.weight.dtype)
-        ones = image.new_ones(image.shape[0], 1, *image.shape[-2:])
-        planes = _join(image, ones, ones * mask.to(image.dtype)) if self.sees_mask else _join(image)
+        planes = self.planes(image, mask)
         features, offset = self.dilated(self.dilated_encoder(planes)), None
         if self.attention is not None:
             attended, offset = _attend(self.attention, self.attention_encoder(planes), mask, return_offset)
@@ -164,6 +166,10 @@ class RefinementNetwork(nn.Module):
             raise ValueError("return_offset needs an attention layer, got attention=None; build one with attention")
         output = self.decoder(features)
         return F.hardtanh(image + output) if self.residual else output, offset
+
+    def planes(self, image: Tensor, mask: Tensor) -> Tensor:
+        """Return what both branches' first convolutions see, (B, 5 or 3, H, W)."""
+        return _join(image, mask if self.sees_mask else None)
 
 
 class Generator(StoredNetwork):
@@ -250,8 +256,11 @@ def _attend(
     return attention(features, mask=small_mask), None
 
 
-def _join(*planes: Tensor) -> Tensor:
-    joined = torch.cat(planes, dim=1)
+def _join(image: Tensor, mask: Tensor | None, *planes: Tensor) -> Tensor:
+    if mask is not None:
+        ones = image.new_ones(image.shape[0], 1, *image.shape[-2:])
+        planes = (*planes, ones, ones * mask.to(image.dtype))
+    joined = torch.cat((image, *planes), dim=1)
     if joined.device.type != "cpu":  # accelerators: the user's choice, with generator.to(memory_format=...)
         return joined
     return joined.contiguous(memory_format=torch.channels_last)  # convolutions keep the layout and are faster in it

@@ -70,9 +70,8 @@ class Convolution(nn.Conv2d):
 
     def pad(self, x: Tensor) -> Tensor:
         """Return x with the padding that the kernel needs."""
-        if self.mirror:
-            return mirror_pad(x, [self.dilation[0] * (self.kernel_size[0] - 1) // 2] * 4)
-        return F.pad(x, (*self._amounts(x.shape[-1]), *self._amounts(x.shape[-2])))
+        amounts = (*self.amounts(x.shape[-1]), *self.amounts(x.shape[-2]))
+        return mirror_pad(x, amounts) if self.mirror else F.pad(x, amounts)
 
     def input_gradient(self, gradient: Tensor, size: Sequence[int]) -> Tensor:
         """Return the gradient to the input from the gradient to the result before its activation.
@@ -96,12 +95,15 @@ class Convolution(nn.Conv2d):
             raise ValueError(
                 f"input_gradient needs a stride within the kernel's span, got {self.stride[0]}; use autograd there"
             )
-        (top, _), (left, _) = self._amounts(size[0]), self._amounts(size[1])
+        (top, _), (left, _) = self.amounts(size[0]), self.amounts(size[1])
         padded = F.conv_transpose2d(gradient, self.weight, stride=self.stride, dilation=self.dilation)
         return padded[..., top : top + size[0], left : left + size[1]]
 
-    def _amounts(self, size: int) -> tuple[int, int]:
-        """Return the zeros before and after an axis."""
+    def amounts(self, size: int) -> tuple[int, int]:
+        """Return the cells of padding before and after an axis of a size."""
+        if self.mirror:
+            both = self.dilation[0] * (self.kernel_size[0] - 1) // 2
+            return both, both
         kernel, stride, dilation = self.kernel_size[0], self.stride[0], self.dilation[0]
         last = size % stride or stride  # cells of the last step; a plain number where the size is a known multiple
         total = max((kernel - 1) * dilation + 1 - last, 0)

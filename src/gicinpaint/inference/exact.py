@@ -1,0 +1,214 @@
+"""Filling at the cost of the hole: what a pass over the whole image gives there, from no more than it depends on.
+
+The coarse network, the dilated branch and the decoder are computed around each hole, in the receptive field of what
+comes after them. Attention copies from the whole image, so its encoder runs over all of it, tile by tile; its queries
+are those around the holes.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gicinpaint.attention.layer import resize_nearest
+from gicinpaint.inference.regions import groups, merged, padded_size, tiles
+from gicinpaint.models.compositing import mask_out
+from gicinpaint.models.gated import GatedGenerator
+from gicinpaint.models.generator import CoarseGenerator, CoarseNetwork, Completion, Generator, RefinementNetwork
+from gicinpaint.models.harmonic_fill import fill_harmonically
+from gicinpaint.models.windows import Rectangle, compute, steps
+
+_TILE = 1024  # pixels: what is larger is computed in tiles, so that the memory of a hole is bounded
+_FEATURE = 4  # pixels per cell of the features
+_MARGIN = 80  # pixels: boxes are joined where that saves work, each counted with such a margin
+_SCORE = 2.0  # a score of the attention takes as long as so many times its products, measured
+
+
+def boxes_of(hole: Tensor) -> list[Rectangle]:
+    """Return rectangles that hold the whole hole, bool (H, W), and are each filled by themselves."""
+
+    def saves(one: Rectangle, other: Rectangle) -> bool:
+        areas = [(box.height + 2 * _MARGIN) * (box.width + 2 * _MARGIN) for box in (one, other, one.joined(other))]
+        return areas[0] + areas[1] >= areas[2]
+
+    parts = [part for box in merged(groups(hole), saves) for part in tiles(box, _TILE, 0)]
+    return [part for part in parts if bool(hole[part.slices].any())]
+
+
+def is_exact(generator: nn.Module) -> bool:
+    """Return whether a generator is one whose parts can be computed."""
+    stages = dict(generator.named_children())
+    known = type(generator) in (Generator, GatedGenerator, CoarseGenerator)
+    return known and all(isinstance(stage, CoarseNetwork | RefinementNetwork) for stage in stages.values())
+
+
+def operations(generator: nn.Module, size: tuple[int, int], boxes: list[Rectangle]) -> float:
+    """Return about how many products filling some boxes takes; with one box for the whole image, those of a pass.
+
+    Args:
+        generator: A generator for which `is_exact` holds.
+        size: Height and width of the image, multiples of 8.
+        boxes: What is filled.
+    """
+    whole, total = Rectangle(0, 0, size[0] // _FEATURE, size[1] // _FEATURE), 0.0
+    coarse, refinement = _stages(generator)
+
+    def add(layers: list[nn.Module], size: tuple[int, int], box: Rectangle) -> Rectangle:
+        nonlocal total
+        walk = steps(layers, size, box)
+        total += sum(step.operations for step in walk)
+        return walk[0].needed
+
+    for box in boxes:
+        add([*coarse.encoder, *coarse.dilated, *coarse.decoder], size, box)
+        if refinement is not None:
+            features = add([*refinement.decoder], whole[2:], box)
+            add([*refinement.dilated_encoder, *refinement.dilated], size, features)
+            if refinement.attention is not None:
+                attended, rate = add([*refinement.attended], whole[2:], features), refinement.attention.rate
+                scores = attended.area / rate**2 * whole.area / rate**2
+                channels = refinement.decoder.merge.in_channels // 2
+                total += _SCORE * scores * channels * (1 + rate**2)
+    if refinement is not None and refinement.attention is not None:
+        add([*refinement.attention_encoder], size, whole)
+    return total
+
+
+class ExactPass:
+    """A pass over one image, of which parts are computed.
+
+    Args:
+        generator: A generator for which `is_exact` holds.
+        masked: The image, its hole 0.
+        mask: Its hole; 1 = hole.
+        holes: Rectangles that hold the whole hole.
+        return_offset: Whether the offset is wanted.
+
+    Shape:
+        - masked: (1, 3, H, W), [-1, 1]; H and W multiples of 8
+        - mask: (1, 1, H, W), {0, 1}
+
+    Attributes:
+        offset: As in `Completion`, of those cells that were computed; the others hold their own place. None unless
+            wanted.
+    """
+
+    def __init__(
+        self, generator: nn.Module, masked: Tensor, mask: Tensor, holes: list[Rectangle], return_offset: bool = False
+    ) -> None:
+        self.coarse_network, self.refinement = _stages(generator)
+        (h, w), self.mask = masked.shape[-2:], mask
+        self.size, self.quarter = (h, w), (h // _FEATURE, w // _FEATURE)
+        self.guided = getattr(generator, "guided", False)
+        self.image = fill_harmonically(masked, mask) if self.coarse_network.residual else masked
+        self.offset: Tensor | None = None
+        if self.refinement is None:
+            return
+        self.completed = masked.clone()
+        for hole in holes:
+            place = (..., *hole.slices)
+            self.completed[place] = masked[place] + self._coarse(hole) * mask[place]
+        if self.refinement.attention is None:
+            return
+        self.features = self._attention_features(self.refinement)
+        self.small_mask = resize_nearest(mask, self.quarter)
+        if return_offset:
+            grid = [torch.arange(n // self.refinement.attention.rate) for n in self.quarter]
+            self.offset = torch.stack(torch.meshgrid(*grid, indexing="ij"))[None].to(mask.device)
+
+    def fill(self, box: Rectangle) -> Completion:
+        """Return both stages' results in a box, (1, 3, box.height, box.width); the first one's in its hole only."""
+        place, refinement = (..., *box.slices), self.refinement
+        if refinement is None:
+            return Completion(self._coarse(box), None, None)
+        output = compute([*refinement.decoder], self._branches, self.quarter, box)
+        if refinement.residual:
+            output = F.hardtanh(self.completed[place] + output)
+        return Completion(self.completed[place], output, None)
+
+    def _coarse(self, box: Rectangle) -> Tensor:
+        network = self.coarse_network
+
+        def planes(part: Rectangle) -> Tensor:
+            colours, mask = self.image[..., *part.slices], self.mask[..., *part.slices]
+            sketch = [torch.zeros_like(mask)] if self.guided else []
+            return network.planes(colours, mask, *sketch)
+
+        output = compute([*network.encoder, *network.dilated, *network.decoder], planes, self.size, box)
+        return F.hardtanh(self.image[..., *box.slices] + output) if network.residual else output
+
+    def _planes(self, part: Rectangle) -> Tensor:
+        assert self.refinement is not None
+        return self.refinement.planes(self.completed[..., *part.slices], self.mask[..., *part.slices])
+
+    def _attention_features(self, refinement: RefinementNetwork) -> Tensor:
+        layers, whole = [*refinement.attention_encoder], Rectangle(0, 0, *self.quarter)
+        features: Tensor | None = None
+        for tile in tiles(whole, _TILE // _FEATURE, 0):
+            part = compute(layers, self._planes, self.size, tile)
+            if features is None:
+                features = part.new_empty(1, part.shape[1], whole.height, whole.width)
+            features[..., *tile.slices] = part
+        assert features is not None
+        return features
+
+    def _branches(self, part: Rectangle) -> Tensor:
+        refinement = self.refinement
+        assert refinement is not None
+        features = compute([*refinement.dilated_encoder, *refinement.dilated], self._planes, self.size, part)
+        if refinement.attention is None:
+            return features
+        attended = compute([*refinement.attended], self._attended, self.quarter, part)
+        return torch.cat([features, attended], dim=1)
+
+    def _attended(self, part: Rectangle) -> Tensor:
+        assert self.refinement is not None
+        attention = self.refinement.attention
+        assert attention is not None
+        rate = attention.rate
+        rows = range(part.top // rate, -(-part.bottom // rate))
+        columns = range(part.left // rate, -(-part.right // rate))
+        wanted = self.offset is not None
+        result = attention(self.features, mask=self.small_mask, return_offset=wanted, window=(rows, columns))
+        if self.offset is not None:
+            result, offset = result
+            self.offset[..., rows.start : rows.stop, columns.start : columns.stop] = offset
+        top, left = part.top - rate * rows.start, part.left - rate * columns.start
+        return result[..., top : top + part.height, left : left + part.width]
+
+
+@torch.no_grad()
+def complete(generator: nn.Module, image: Tensor, hole: Tensor, return_offset: bool = False) -> Completion:
+    """Return both stages' outputs, of the image's size; the offset's grid is that of the padded image.
+
+    Args:
+        generator: Maps (masked, mask) to a `Completion`.
+        image: Images; what lies in the hole does not matter.
+        hole: Hole mask; 1 = hole.
+        return_offset: Whether the offset is wanted.
+
+    Shape:
+        - image: (B, 3, H, W), [-1, 1]
+        - hole: (B, 1, H, W), {0, 1}
+    """
+    h, w = image.shape[-2:]
+    mask = mirrored(hole)
+    completion = generator(mask_out(mirrored(image), mask), mask, return_offset=return_offset)
+    refined = None if completion.refined is None else completion.refined[..., :h, :w]
+    return Completion(completion.coarse[..., :h, :w], refined, completion.offset)
+
+
+def mirrored(image: Tensor) -> Tensor:
+    """Return images (..., H, W) continued by mirroring at the bottom and right up to the next multiple of 8."""
+    h, w = image.shape[-2:]
+    if padded_size(h, w) == (h, w):
+        return image
+    rows, columns = (torch.arange(size, device=image.device) for size in padded_size(h, w))
+    rows, columns = (
+        torch.minimum(index % (2 * size), 2 * size - 1 - index % (2 * size))  # 0 1 2 2 1 0 0 1 ...: the edge repeats
+        for index, size in ((rows, h), (columns, w))
+    )
+    return image[..., rows[:, None], columns]
+
+
+def _stages(generator: nn.Module) -> tuple[CoarseNetwork, RefinementNetwork | None]:
+    return generator.coarse_network, getattr(generator, "refinement_network", None)  # type: ignore[return-value]
