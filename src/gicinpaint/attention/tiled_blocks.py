@@ -44,10 +44,8 @@ class Tiles(NamedTuple):
     def of(cls, foreground: Tensor, background: Tensor, settings: Settings, batch: int = 1) -> "Tiles":
         """Return what was asked for, or what suits the sizes of that many images: few whole rows, or parts of them."""
         (h, w), keys = foreground.shape[-2:], background.shape[-2] * background.shape[-1]
-        narrower = min(
-            w if w <= WIDEST else NARROWER, max(FEWEST_COLUMNS, MOST_NUMBERS // (FEWEST_ROWS * batch * keys))
-        )
-        strips = -(-w // (settings.block_columns or narrower))
+        most = max(FEWEST_COLUMNS, MOST_NUMBERS // (FEWEST_ROWS * batch * keys))
+        strips = -(-w // (settings.block_columns or min(w if w <= WIDEST else NARROWER, most)))
         columns = [range(i * w // strips, (i + 1) * w // strips) for i in range(strips)]
         rows = settings.block_rows or max(FEWEST_ROWS, BLOCK_NUMBERS // (batch * len(columns[-1]) * keys))
         return cls(min(h, rows), columns)
