@@ -32,6 +32,7 @@ GENERATORS: dict[str, Any] = {
     "no attention": lambda: Generator(2, None),
     "coarse": lambda: CoarseGenerator(2),
     "gated": lambda: GatedGenerator(4),
+    "centered": lambda: Generator(2, padding="centered"),
     "guided": lambda: GatedGenerator(4, guided=True, padding="mirror", residual=True),
 }
 

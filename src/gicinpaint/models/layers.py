@@ -101,7 +101,7 @@ class Convolution(nn.Conv2d):
 
     def amounts(self, size: int) -> tuple[int, int]:
         """Return the cells of padding before and after an axis of a size."""
-        if self.mirror:
+        if self.mirror or self.pads_itself:
             both = self.dilation[0] * (self.kernel_size[0] - 1) // 2
             return both, both
         kernel, stride, dilation = self.kernel_size[0], self.stride[0], self.dilation[0]
