@@ -10,7 +10,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constrain
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test test-all test-browser test-faults coverage docs lint clean
+.PHONY: help train test test-all test-browser test-faults test-gpu coverage docs lint clean
 
 help:  ## Show these commands
 	@echo "make train      Train on the sample photographs: 5 minutes on two CPU cores"
@@ -20,6 +20,7 @@ help:  ## Show these commands
 	@echo "make test-faults  Kill, break and fill up: 13 minutes on two CPU cores"
 	@echo "make coverage   Run the tests of make test with their coverage, which must not fall"
 	@echo "make docs       Build the documentation as site/, every warning an error"
+	@echo "make test-gpu   Test on the CUDA device, where there is one"
 	@echo "make lint       Check style, types and layers"
 	@echo "make clean      Remove .venv and caches; outputs/ stays"
 
@@ -49,6 +50,9 @@ coverage: .venv/dev.stamp
 
 docs: .venv/docs.stamp
 	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+
+test-gpu: .venv/dev.stamp
+	@$(RUN) -m pytest -q -m gpu tests/test_gpu.py
 
 lint: .venv/dev.stamp
 	@$(RUN) -m ruff check .

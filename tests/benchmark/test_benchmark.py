@@ -13,10 +13,13 @@ from gicinpaint import cli
 from gicinpaint.benchmark import AttentionBenchmark, BenchmarkLimits, Case, Measuring, list_cases
 from gicinpaint.benchmark.measure import peak_extra_memory, time_in_turns
 from gicinpaint.benchmark.networks import TrainingWork
+from gicinpaint.models import Generator
 from gicinpaint.models.layers import Convolution
 
 FOLDER = Path(__file__).parents[2] / "conf" / "benchmark"
-OPTIONS = sorted({path.stem for path in FOLDER.glob("*.yaml")} - {"data"})  # data has figures instead of cases
+OPTIONS = sorted(
+    {path.stem for path in FOLDER.glob("*.yaml")} - {"data", "roofline"}
+)  # these have figures instead of cases
 TINY = {
     "attention": ["backends=[reference,tiled]", "benchmark.sizes=[8,[16,8]]", "benchmark.channels=4"],
     "generator": ["backends=[tiled,baseline]", "benchmark.basis='tiled contiguous'", "benchmark.sizes=[32]"],
@@ -164,3 +167,20 @@ def test_sizes_of_a_curve_come_in_order_and_variants_together():
     assert [(case.what, case.height, case.width, case.variant) for case in cases[:6]] == [
         ("forward", *size, variant) for size in ((4, 8), (8, 8), (16, 16)) for variant in "ab"
     ]
+
+
+def test_the_roofline_counts_operations_and_bytes_as_by_hand(tmp_path):
+    arguments = ["benchmark=roofline", "benchmark.size=32", "benchmark.width=4", "benchmark.threads=1"]
+    assert run(*arguments, "limits.rounds=1", folder=tmp_path) == 0
+    with (tmp_path / "benchmark.csv").open(newline="") as file:
+        rows = {row["what"]: row for row in csv.DictReader(file)}
+    stem, value = rows["coarse_network.encoder.stem, forward"], 4
+    operations = 2 * 32 * 32 * 5 * 5 * 5 * 4  # pixels, kernel, channels in and out
+    traffic = value * (5 * 32 * 32 + 4 * 32 * 32 + 5 * 5 * 5 * 4 + 4)
+    assert stem["verdict"].startswith(f"{operations / 1e9:.4g} GFLOP, {traffic / 1e6:.4g} MB, ")
+    backward = rows["coarse_network.encoder.stem, backward"]["verdict"]
+    assert backward.startswith(f"{2 * operations / 1e9:.4g} GFLOP, {2 * traffic / 1e6:.4g} MB, ")
+    milliseconds = float(stem["verdict"].split(", ")[2].split()[0])
+    assert float(stem["value"]) == pytest.approx(operations / milliseconds / 1e6, rel=1e-3)
+    convolutions = sum(isinstance(module, Convolution) for module in Generator(4).modules())
+    assert len(rows) == 2 + 2 * (convolutions + 1 + 1)  # peaks; attention and the sum of all

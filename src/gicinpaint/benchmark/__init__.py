@@ -7,6 +7,7 @@ from gicinpaint.benchmark.cases import Benchmark, Case, Figure, FigureBenchmark,
 from gicinpaint.benchmark.data import DataBenchmark
 from gicinpaint.benchmark.measure import BenchmarkLimits, CaseResult, Measuring
 from gicinpaint.benchmark.networks import AttentionBenchmark, GeneratorBenchmark, TrainingStepBenchmark
+from gicinpaint.benchmark.roofline import RooflineBenchmark
 
 __all__ = [
     "AttentionBenchmark",
@@ -19,6 +20,7 @@ __all__ = [
     "FigureBenchmark",
     "GeneratorBenchmark",
     "Measuring",
+    "RooflineBenchmark",
     "TrainingStepBenchmark",
     "Work",
     "list_cases",

@@ -112,6 +112,7 @@ class Figure:
         unit: Its unit.
         least: Smallest value that is good enough, or None.
         most: Largest value that is good enough, or None.
+        note: What else belongs to it, for the last column of the table.
     """
 
     part: str
@@ -120,6 +121,7 @@ class Figure:
     unit: str
     least: float | None = None
     most: float | None = None
+    note: str = ""
 
     @property
     def goal(self) -> str:
@@ -137,8 +139,8 @@ class Figure:
 
     @property
     def verdict(self) -> str:
-        """The same in a word."""
-        return {None: "", True: "reached", False: "missed"}[self.reached]
+        """The same in a word; the note where there is no goal."""
+        return {None: self.note, True: "reached", False: "missed"}[self.reached]
 
 
 @runtime_checkable
