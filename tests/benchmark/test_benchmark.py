@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from gicinpaint import cli
 from gicinpaint.benchmark import AttentionBenchmark, BenchmarkLimits, Case, Measuring, list_cases
 from gicinpaint.benchmark.measure import peak_extra_memory, time_in_turns
-from gicinpaint.benchmark.networks import TrainingWork
+from gicinpaint.benchmark.networks import TrainingWork, first_paper, second_paper
 from gicinpaint.models import Generator
 from gicinpaint.models.layers import Convolution
 
@@ -25,7 +27,9 @@ TINY = {
     "generator": ["backends=[tiled,baseline]", "benchmark.basis='tiled contiguous'", "benchmark.sizes=[32]"],
     "training_step": ["benchmark.sizes=[32]", "benchmark.batch_sizes=[2]", "benchmark.dtypes=[float32,bfloat16]"],
 }
+TINY |= {f"{option}_v2": TINY[option] for option in ("generator", "training_step")}
 NARROW = {"attention": [], "generator": ["benchmark.width=4"], "training_step": ["benchmark.width=4"]}
+NARROW |= {f"{option}_v2": NARROW[option] for option in ("generator", "training_step")}
 
 
 @dataclass(frozen=True)
@@ -144,8 +148,9 @@ def test_a_wrong_setting_is_one_line(override, expected, code, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_training_step_is_measured_in_the_type_that_was_asked_for(dtype):
-    work = TrainingWork(None, width=4, pair=True, channels_last=False)
+@pytest.mark.parametrize("paper", [first_paper, second_paper])
+def test_a_training_step_is_measured_in_the_type_that_was_asked_for(paper, dtype):
+    work = TrainingWork(None, width=4, paper=paper, pair=True, channels_last=False)
     step = work(Case("pair", "none", 64, 64, 1, dtype, 1, "cpu", work))
     seen = set()
 
@@ -158,7 +163,18 @@ def test_a_training_step_is_measured_in_the_type_that_was_asked_for(dtype):
         step()
     finally:
         hook.remove()
-    assert seen == {torch.float32, getattr(torch, dtype)}  # the penalty is in float32 always
+    penalty = {torch.float32} if paper is first_paper else set()  # in float32 always; the second paper has none
+    assert seen == penalty | {getattr(torch, dtype)}
+
+
+def test_the_second_papers_step_has_its_loss_and_updates_both_networks():
+    module = second_paper(None, 12, (32, 32))
+    assert (module.critics["patch"].features[0].out_channels, module.critic_steps) == (16, 1)
+    loss = instantiate(OmegaConf.load(FOLDER.parent / "loss" / "hinge_v2.yaml"), _convert_="all")
+    for name, value in vars(loss).items():
+        if name != "_own":
+            assert value == getattr(module.loss, name) or type(value) is type(getattr(module.loss, name)), name
+    assert module.loss.adversary.scale == loss.adversary.scale
 
 
 def test_sizes_of_a_curve_come_in_order_and_variants_together():

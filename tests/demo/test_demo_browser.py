@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import demo_server
+from gicinpaint import GatedGenerator
+from gicinpaint.weights import save_generator
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: make test-browser installs it")
 ActionChains, Keys = webdriver.ActionChains, webdriver.Keys
@@ -240,6 +243,44 @@ def test_strokes_are_undone_redone_erased_and_sized_by_keys(page: Page, photogra
     body.send_keys("]", "]", "]")
     page.paint((20, 0))
     assert (page.painted() > 0).sum() > 1.3 * (first > 0).sum()
+
+
+@pytest.fixture
+def guided_page(page: Page, tmp_path: Path) -> Iterator[Page]:
+    """The page of a server whose model takes a sketch."""
+    torch.manual_seed(0)
+    generator = GatedGenerator(8, guided=True)
+    for weight in generator.parameters():
+        weight.data *= 3
+    save_generator(generator, tmp_path / "guided")
+    server = demo_server.start(tmp_path, f"checkpoint={tmp_path / 'guided'}")
+    page.driver.get(server.address)
+    yield page
+    server.stop()
+
+
+def test_the_sketch_brush_of_a_guided_model_changes_what_is_filled(guided_page: Page, photograph: Path) -> None:
+    guided_page.until(lambda: guided_page.find("#sketch").is_displayed())
+    guided_page.open(photograph)
+    guided_page.paint((40, 0), (0, 30))
+    guided_page.fill()
+    without = guided_page.download("#download", "filled.png")
+    hole = guided_page.download("#download-mask", "mask.png")
+    guided_page.find("body").send_keys("s")
+    assert guided_page.find("#sketch").get_attribute("aria-pressed") == "true"
+    guided_page.paint((30, 5))
+    guided_page.fill()
+    with_sketch = guided_page.download("#download", "filled.png")
+    assert np.array_equal(guided_page.download("#download-mask", "mask.png"), hole)  # edges are no hole
+    assert not np.array_equal(with_sketch, without)
+    guided_page.find("#undo").click()
+    guided_page.fill()
+    assert np.array_equal(guided_page.download("#download", "filled.png"), without)
+
+
+def test_a_model_that_takes_no_sketch_has_no_brush_for_it(page: Page) -> None:
+    page.until(lambda: len(page.driver.find_elements("css selector", "#examples img")) == 4)
+    assert not page.find("#sketch").is_displayed()
 
 
 def test_pointing_at_a_filled_place_lights_up_where_it_was_copied_from(page: Page) -> None:

@@ -1,22 +1,25 @@
 """What the benchmarks of networks time: attention alone, the generator, a training step of the whole algorithm."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from lightning import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from gicinpaint.attention import ContextualAttention
 from gicinpaint.benchmark.cases import Case, Step, check_parts, floating_point, layout_variants
 from gicinpaint.data import Batch
+from gicinpaint.losses import Hinge, ImageReconstruction, InpaintingLoss
 from gicinpaint.models.compositing import Box
-from gicinpaint.models.critics import GlobalCritic, LocalCritic
+from gicinpaint.models.critics import GlobalCritic, LocalCritic, PatchCritic
+from gicinpaint.models.gated import GatedGenerator
 from gicinpaint.models.generator import Generator
 from gicinpaint.training.module import InpaintingModule
 
 PARTS = ("critic_update", "pair")
+Size = tuple[int, int]  # height and width in pixels
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 
@@ -97,17 +100,19 @@ class GeneratorWork:
 
     Args:
         layer: Attention layer of the second stage, or None.
-        width: Channels at full size.
+        width: Channels at full size, of the second paper's of the first kernel.
+        network: Class of the generator.
         channels_last: Whether weights and images lie in memory pixel by pixel.
     """
 
     layer: ContextualAttention | None
     width: int
+    network: type[nn.Module]
     channels_last: bool
 
     def __call__(self, case: Case) -> Step:
         """Return a forward pass."""
-        generator = Generator(self.width, attention=self.layer).eval().to(case.device, floating_point(case.dtype))
+        generator = self.network(self.width, attention=self.layer).eval().to(case.device, floating_point(case.dtype))
         masked = _images(case)
         mask = _middle_hole(case)
         masked = (masked * (1 - mask)).to(floating_point(case.dtype))
@@ -134,7 +139,8 @@ class GeneratorBenchmark:
         sizes: Pixels, multiples of 8, as numbers or pairs (height, width).
         batch_sizes: Images per step.
         dtypes: Types of weights and images.
-        width: Channels at full size.
+        width: Channels at full size, of the second paper's of the first kernel.
+        network: Class of the generator.
 
     Raises:
         ValueError: If a part, a layout or a size is none of those.
@@ -148,6 +154,7 @@ class GeneratorBenchmark:
     batch_sizes: Sequence[int] = (1,)
     dtypes: Sequence[str] = ("float32",)
     width: int = 32
+    network: type[nn.Module] = Generator
     variants: Sequence[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -157,7 +164,7 @@ class GeneratorBenchmark:
     def work(self, part: str, variant: str) -> GeneratorWork:
         """Return what sets up a variant's pass."""
         name, layout = variant.split()
-        return GeneratorWork(self.layers[name], self.width, layout == "channels_last")
+        return GeneratorWork(self.layers[name], self.width, self.network, layout == "channels_last")
 
 
 @dataclass(frozen=True)
@@ -166,27 +173,22 @@ class TrainingWork:
 
     Args:
         layer: Attention layer of the generator, or None.
-        width: Channels of the generator at full size; the critics have twice as many.
+        width: As for `first_paper`, or for `second_paper`.
+        paper: Makes the module.
         pair: Whether the step updates the generator as well as the critics.
         channels_last: Whether weights and images lie in memory pixel by pixel.
     """
 
     layer: ContextualAttention | None
     width: int
+    paper: Callable[[ContextualAttention | None, int, Size], InpaintingModule]
     pair: bool
     channels_last: bool
 
     def __call__(self, case: Case) -> Step:
-        """Return an update of both critics, or of both critics and the generator."""
+        """Return an update of the critics, or of the critics and the generator."""
         logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it greets once per fabric
-        height, width = case.height, case.width
-        module = InpaintingModule(
-            Generator(self.width, attention=self.layer),
-            {
-                "global": GlobalCritic(2 * self.width, (height, width)),
-                "local": LocalCritic(2 * self.width, (height // 2, width // 2)),
-            },
-        )
+        module = self.paper(self.layer, self.width, (case.height, case.width))
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         module = module.to(memory_format=layout)
         fabric = Fabric(accelerator=case.device, devices=1, precision=PRECISIONS[case.dtype])  # type: ignore[arg-type]
@@ -202,6 +204,20 @@ class TrainingWork:
         return step
 
 
+def first_paper(layer: ContextualAttention | None, width: int, size: Size) -> InpaintingModule:
+    """Return the first paper's networks and losses; the critics have twice the generator's width, in channels."""
+    half = (size[0] // 2, size[1] // 2)
+    critics = {"global": GlobalCritic(2 * width, size), "local": LocalCritic(2 * width, half)}
+    return InpaintingModule(Generator(width, attention=layer), critics)
+
+
+def second_paper(layer: ContextualAttention | None, width: int, size: Size) -> InpaintingModule:
+    """Return the second paper's networks and losses; the critic has four thirds of the generator's width."""
+    loss = InpaintingLoss(Hinge(0.5), ImageReconstruction(), 1.0, 1.0, 0.0, 1.0, penalty_weight=0.0)
+    critics = {"patch": PatchCritic(4 * width // 3)}
+    return InpaintingModule(GatedGenerator(width, attention=layer), critics, loss, critic_steps=1)
+
+
 @dataclass
 class TrainingStepBenchmark:
     """Measure critic updates and generator updates; compare attention backends and layouts in memory.
@@ -210,11 +226,12 @@ class TrainingStepBenchmark:
         layers: Attention layers by backend; None for the baseline without attention.
         basis: The variant that the others are compared with.
         layouts: "contiguous", "channels_last" or both.
-        parts: "critic_update" (both critics), "pair" (both critics and the generator) or both.
+        parts: "critic_update" (all critics), "pair" (all critics and the generator) or both.
         sizes: Pixels, multiples of 32, as numbers or pairs (height, width).
         batch_sizes: Images per step.
         dtypes: "float32", or "bfloat16" and "float16" for mixed precision.
-        width: Channels of the generator at full size.
+        width: Channels of the generator, as for `first_paper` or `second_paper`.
+        paper: Makes the module: one of the two.
 
     Raises:
         ValueError: If a part, a layout or a type is none of those.
@@ -228,6 +245,7 @@ class TrainingStepBenchmark:
     batch_sizes: Sequence[int] = (1, 4)
     dtypes: Sequence[str] = ("float32",)
     width: int = 32
+    paper: Callable[[ContextualAttention | None, int, Size], InpaintingModule] = first_paper
     variants: Sequence[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -240,7 +258,7 @@ class TrainingStepBenchmark:
     def work(self, part: str, variant: str) -> TrainingWork:
         """Return what sets up a variant's step."""
         name, layout = variant.split()
-        return TrainingWork(self.layers[name], self.width, part == "pair", layout == "channels_last")
+        return TrainingWork(self.layers[name], self.width, self.paper, part == "pair", layout == "channels_last")
 
 
 def _images(case: Case) -> Tensor:
