@@ -174,6 +174,18 @@ def test_before_training_a_residual_network_is_near_a_smooth_filling() -> None:
     assert (completion.coarse - fill_harmonically(masked, mask)).abs().mean() < 0.1
 
 
+def test_gates_of_a_residual_network_start_open_and_those_of_a_released_one_at_a_half() -> None:
+    torch.manual_seed(0)
+    for residual, share in ((False, 0.5), (True, 0.9526)):  # 1 / (1 + e^-3)
+        layer = GatedGenerator(8, residual=residual).coarse_network.encoder.half_size
+        y = layer(torch.zeros(1, layer.in_channels, 4, 4))
+        assert torch.equal(y, torch.zeros_like(y))  # of features 0
+        features = layer.bias.detach().clone()
+        features[: len(features) // 2] = 1
+        layer.bias.data = features
+        assert layer(torch.zeros(1, layer.in_channels, 4, 4)).mean().item() == pytest.approx(share, abs=1e-4)
+
+
 @pytest.mark.parametrize("width", [0, 6, 2, -4])
 def test_a_width_without_gates_in_every_layer_is_refused(width: int) -> None:
     with pytest.raises(ValueError, match=rf"width must be a positive multiple of 4, got {width}; .* 48"):

@@ -55,6 +55,7 @@ class GatedConvolution(Convolution):
         return super().activate(x[:, :half]) * gate
 
 
+_OPEN = 3.0  # bias of a gate at which it lets 95 % pass
 GATED = Family(GatedConvolution, nn.Tanh)
 
 
@@ -66,7 +67,8 @@ class GatedGenerator(StoredNetwork):
         attention: Contextual attention of the second stage; None leaves the attention branch out.
         padding: "zeros", "mirror" for the released option SYMMETRIC, or "centered"; see `Convolution`.
         guided: Whether the first stage also sees a sketch of edges in the hole.
-        residual: As for `Generator`.
+        residual: As for `Generator`; then gates start open: as released each halves its features, so that a new network
+            returns nearly nothing, and learns for long before it does.
 
     Shape:
         - masked: (B, 3, H, W), [-1, 1], the hole set to 0; H and W multiples of 8
@@ -102,6 +104,10 @@ class GatedGenerator(StoredNetwork):
         self.guided = guided
         self.coarse_network = CoarseNetwork(width // 2, padding, residual, int(guided), GATED)
         self.refinement_network = RefinementNetwork(width // 2, attention, padding, residual, False, GATED)
+        if residual:
+            for layer in self.modules():
+                if isinstance(layer, GatedConvolution):
+                    nn.init.constant_(layer.bias[layer.out_channels // 2 :], _OPEN)  # type: ignore[index]
 
     def forward(
         self, masked: Tensor, mask: Tensor, return_offset: bool = False, sketch: Tensor | None = None
