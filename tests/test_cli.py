@@ -12,7 +12,7 @@ from pkgutil import resolve_name
 import pytest
 from omegaconf import DictConfig
 
-from gicinpaint.cli import COMMANDS, JOBS
+from gicinpaint.cli import COMMANDS, JOBS, main
 
 ROOT = Path(__file__).parents[1]
 
@@ -147,3 +147,9 @@ def complete(line: str, folder: Path) -> tuple[list[str], str]:
 )
 def test_tab_offers_jobs_groups_and_keys_and_never_an_error(line: str, offered: list[str]) -> None:
     assert complete(line, ROOT) == (offered, "")
+
+
+def test_fish_gets_a_word_in_each_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COMP_LINE", "gicinpaint e")
+    assert main(["-sc", "query=fish"]) == 0
+    assert capsys.readouterr().out == "evaluate\nexport\n"

@@ -76,3 +76,13 @@ def test_training_commands_compose_and_every_key_is_read(command: str) -> None:
     words = [word for word in shlex.split(command, comments=True) if word not in ("...", "...,")]
     with initialize_config_module("gicinpaint.conf", version_base="1.3"):
         check_configuration(compose("train", overrides=[*words, "output=outputs"]), READS)
+
+
+def test_the_table_of_what_is_held_back_has_the_pinned_versions() -> None:
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE))
+    text = (ROOT / "docs" / "versions.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\w-]+) \| (\d[\w.]*) \| (\d[\w.]*) \|", text, re.MULTILINE)
+    assert len(rows) > 3
+    for package, pinned, newest in rows:
+        assert pins[package] == pinned, f"docs/versions.md: {package} is pinned at {pins[package]}"
+        assert newest != pinned, f"docs/versions.md: {package} is held back no more; remove its row"

@@ -186,7 +186,8 @@ def _complete(request: list[str]) -> int:
         with redirect_stderr(io.StringIO()), suppress(SystemExit):
             _run(before[0], ["-sc", *request])
     if names:
-        print(" ".join(sorted(name for name in names if name.startswith(word))))
+        between = "\n" if request[0] == "query=fish" else " "  # as Hydra prints its own
+        print(between.join(sorted(name for name in names if name.startswith(word))))
     return 0
 
 
