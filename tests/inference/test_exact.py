@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from gicinpaint import Generator
+from gicinpaint import Generator, Inpainter
 from gicinpaint.attention import ContextualAttention
-from gicinpaint.inference.exact import ExactPass, boxes_of
+from gicinpaint.inference.exact import ExactPass, boxes_of, complete, is_exact, operations
 from gicinpaint.models.gated import GatedGenerator
 from gicinpaint.models.generator import CoarseGenerator
 from gicinpaint.models.layers import Convolution
+from gicinpaint.models.windows import Rectangle
+from gicinpaint.weights.pretrained import load_generator
 
 HOLES = {
     "middle": [(160, 188, 20, 16)],
@@ -102,3 +104,49 @@ def test_offsets_around_the_hole_are_those_of_the_whole_pass() -> None:
     assert exact.offset is not None
     assert torch.equal(exact.offset[:, :, cells], whole.offset[:, :, cells])
     assert exact.offset[0, :, 20, 20].tolist() == [20, 20]  # far from all holes, so nothing was computed there
+
+
+@pytest.mark.parametrize("model", ["contextual_w16", "textures_64_contextual"])
+def test_an_inpainter_fills_odd_sizes_as_a_shipped_model_does_as_a_whole(model: str) -> None:
+    """In float32; the holes at the borders go on in the mirrored padding."""
+    generator = load_generator(model)
+    masked, mask = example([(303, 100, 8, 30), (120, 331, 40, 10), (30, 40, 20, 20)], 311, 341)
+    image = masked.float()
+    whole = complete(generator, image, mask).prediction
+    filled = Inpainter(generator, "cpu", progress=False).fill(image[0], mask[0])
+    assert filled.method == "as a whole, computed around each hole"
+    hole = mask[0].expand(3, -1, -1) > 0
+    torch.testing.assert_close(filled.image[hole], whole[0][hole].clamp(-1, 1), rtol=0, atol=1e-4)
+    for blend in ("feather", "poisson"):
+        blended = Inpainter(generator, "cpu", progress=False)(image[0], mask[0], blend=blend)
+        assert torch.equal(blended[~hole], filled.image[~hole])
+        assert blended[hole].isfinite().all()
+
+
+def test_work_grows_with_the_hole_and_slowly_with_the_image() -> None:
+    generator, hole = Generator(32), [Rectangle(200, 200, 328, 328)]
+    whole = [operations(generator, (size, size), [Rectangle(0, 0, size, size)]) for size in (512, 1024, 2048)]
+    around = [operations(generator, (size, size), hole) for size in (512, 1024, 2048)]
+    assert all(
+        part < share * all_of_it for part, all_of_it, share in zip(around, whole, (0.4, 0.15, 0.05), strict=True)
+    )
+    assert around[2] < 10 * around[0]  # for 16 times the pixels
+    assert operations(generator, (1024, 1024), [Rectangle(200, 200, 456, 456)]) > around[1]
+
+
+def test_scattered_holes_are_boxes_that_hold_them_and_large_ones_are_split() -> None:
+    hole = torch.zeros(2500, 3000, dtype=torch.bool)
+    hole[100:110, 100:110] = hole[100:110, 190:200] = True  # joined: their surroundings overlap
+    hole[600:2400, 1500:1700] = True
+    boxes = boxes_of(hole)
+    expected = (100, 100, 110, 200), (600, 1500, 1500, 1700), (1500, 1500, 2400, 1700)
+    assert boxes == [Rectangle(*box) for box in expected]
+
+
+def test_a_network_that_changes_its_parts_is_passed_over_the_whole() -> None:
+    class Other(Generator):
+        """Any network of a user's own."""
+
+    assert is_exact(Generator(2))
+    assert not is_exact(Other(2))
+    assert not is_exact(torch.nn.Identity())

@@ -178,8 +178,10 @@ class Engine:
         h, w = task.hole.shape
         hole = mirrored(task.hole.float()[None, None])
         boxes, mask = boxes_of(hole[0, 0] > 0), hole.to(self.device)
-        masked = mask_out(mirrored(task.canvas.colours(Rectangle(0, 0, h, w))).to(self.device), mask)
-        exact = ExactPass(self.generator, masked, mask, boxes, self._attends and task.coarse is not None)
+        image = mirrored(task.canvas.colours(Rectangle(0, 0, h, w))).to(self.device)
+        offset = self._attends and task.coarse is not None
+        exact = ExactPass(self.generator, mask_out(image, mask), mask, boxes, offset)
+        del image  # the pass has its own
         for region in task.regions:
             completion = exact.fill(region.box)
             _paint(task, region, completion.coarse[0], completion.prediction[0], blend)

@@ -5,19 +5,22 @@ comes after them. Attention copies from the whole image, so its encoder runs ove
 are those around the holes.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gicinpaint.attention.layer import resize_nearest
-from gicinpaint.inference.regions import groups, merged, padded_size, tiles
+from gicinpaint.inference.regions import groups, merged, padded_size
 from gicinpaint.models.compositing import mask_out
 from gicinpaint.models.gated import GatedGenerator
 from gicinpaint.models.generator import CoarseGenerator, CoarseNetwork, Completion, Generator, RefinementNetwork
 from gicinpaint.models.harmonic_fill import fill_harmonically
 from gicinpaint.models.windows import Rectangle, compute, steps
 
-_TILE = 1024  # pixels: what is larger is computed in tiles, so that the memory of a hole is bounded
+_BOX = 1024  # pixels: what is larger is computed in parts, so that the memory of a hole is bounded
+_TILE = 512  # pixels: the same for the encoder of the whole image, whose margins are small
 _FEATURE = 4  # pixels per cell of the features
 _MARGIN = 80  # pixels: boxes are joined where that saves work, each counted with such a margin
 _SCORE = 2.0  # a score of the attention takes as long as so many times its products, measured
@@ -30,7 +33,7 @@ def boxes_of(hole: Tensor) -> list[Rectangle]:
         areas = [(box.height + 2 * _MARGIN) * (box.width + 2 * _MARGIN) for box in (one, other, one.joined(other))]
         return areas[0] + areas[1] >= areas[2]
 
-    parts = [part for box in merged(groups(hole), saves) for part in tiles(box, _TILE, 0)]
+    parts = [part for box in merged(groups(hole), saves) for part in _split(box, _BOX)]
     return [part for part in parts if bool(hole[part.slices].any())]
 
 
@@ -99,14 +102,15 @@ class ExactPass:
         (h, w), self.mask = masked.shape[-2:], mask
         self.size, self.quarter = (h, w), (h // _FEATURE, w // _FEATURE)
         self.guided = getattr(generator, "guided", False)
-        self.image = fill_harmonically(masked, mask) if self.coarse_network.residual else masked
+        image = fill_harmonically(masked, mask) if self.coarse_network.residual else masked
         self.offset: Tensor | None = None
         if self.refinement is None:
+            self.image = image
             return
         self.completed = masked.clone()
         for hole in holes:
             place = (..., *hole.slices)
-            self.completed[place] = masked[place] + self._coarse(hole) * mask[place]
+            self.completed[place] = masked[place] + self._coarse(image, hole) * mask[place]
         if self.refinement.attention is None:
             return
         self.features = self._attention_features(self.refinement)
@@ -119,22 +123,22 @@ class ExactPass:
         """Return both stages' results in a box, (1, 3, box.height, box.width); the first one's in its hole only."""
         place, refinement = (..., *box.slices), self.refinement
         if refinement is None:
-            return Completion(self._coarse(box), None, None)
+            return Completion(self._coarse(self.image, box), None, None)
         output = compute([*refinement.decoder], self._branches, self.quarter, box)
         if refinement.residual:
             output = F.hardtanh(self.completed[place] + output)
         return Completion(self.completed[place], output, None)
 
-    def _coarse(self, box: Rectangle) -> Tensor:
+    def _coarse(self, image: Tensor, box: Rectangle) -> Tensor:
         network = self.coarse_network
 
         def planes(part: Rectangle) -> Tensor:
-            colours, mask = self.image[..., *part.slices], self.mask[..., *part.slices]
+            colours, mask = image[..., *part.slices], self.mask[..., *part.slices]
             sketch = [torch.zeros_like(mask)] if self.guided else []
             return network.planes(colours, mask, *sketch)
 
         output = compute([*network.encoder, *network.dilated, *network.decoder], planes, self.size, box)
-        return F.hardtanh(self.image[..., *box.slices] + output) if network.residual else output
+        return F.hardtanh(image[..., *box.slices] + output) if network.residual else output
 
     def _planes(self, part: Rectangle) -> Tensor:
         assert self.refinement is not None
@@ -143,7 +147,7 @@ class ExactPass:
     def _attention_features(self, refinement: RefinementNetwork) -> Tensor:
         layers, whole = [*refinement.attention_encoder], Rectangle(0, 0, *self.quarter)
         features: Tensor | None = None
-        for tile in tiles(whole, _TILE // _FEATURE, 0):
+        for tile in _split(whole, _TILE // _FEATURE):
             part = compute(layers, self._planes, self.size, tile)
             if features is None:
                 features = part.new_empty(1, part.shape[1], whole.height, whole.width)
@@ -208,6 +212,15 @@ def mirrored(image: Tensor) -> Tensor:
         for index, size in ((rows, h), (columns, w))
     )
     return image[..., rows[:, None], columns]
+
+
+def _split(box: Rectangle, size: int) -> list[Rectangle]:
+    """Return rectangles of at most `size` x `size` that cut a box evenly."""
+    sides = []
+    for start, length in ((box.top, box.height), (box.left, box.width)):
+        count = -(-length // size)
+        sides.append(list(pairwise(start + length * i // count for i in range(count + 1))))
+    return [Rectangle(top, left, bottom, right) for top, bottom in sides[0] for left, right in sides[1]]
 
 
 def _stages(generator: nn.Module) -> tuple[CoarseNetwork, RefinementNetwork | None]:
