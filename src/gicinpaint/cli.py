@@ -15,6 +15,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from tempfile import TemporaryDirectory
 from threading import current_thread, main_thread
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -132,12 +133,13 @@ def _run(job: str, overrides: list[str]) -> int:
     program = sys.argv[0] if completes else f"gicinpaint {job}"
     with _command_line([program, *overrides], "1"), TemporaryDirectory() as codes:
 
-        def task(config: DictConfig) -> None:
+        def task(config: DictConfig) -> Any:
             with _command_line(*users):
                 try:
-                    JOBS[job](config)
+                    return JOBS[job](config)
                 except Exception as error:  # reported here: raised again, Hydra would add lines of its own
                     Path(codes, str(_report(error, full))).touch()
+                    return None
 
         try:
             hydra.main(config_path="pkg://gicinpaint.conf", config_name=job, version_base="1.3")(task)()

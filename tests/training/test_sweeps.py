@@ -16,6 +16,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from gicinpaint.cli import main
+from gicinpaint.config.command_line import register_resolvers
 from gicinpaint.config.validation import build, check_configuration
 from gicinpaint.evaluation.compare import PANELS, draw_curves, find_runs
 from gicinpaint.losses import Hinge, HoleReconstruction, LeastSquares, NonSaturating
@@ -32,6 +33,8 @@ VARIANTS = sorted(path.stem for path in (CONF / "variant").glob("*.yaml") if pat
 
 @pytest.fixture
 def _hydra() -> Iterator[None]:
+    register_resolvers()
+    register_resolvers()
     with initialize_config_module("gicinpaint.conf", version_base="1.3"):
         yield
 
@@ -53,14 +56,15 @@ def _is(module: InpaintingModule, variant: str) -> bool:
         "paper_discount": isinstance(loss.reconstruction, HoleReconstruction),
         "global_critic_only": critics == {"global"},
         "l1": attention is not None and not critics,
-        "hinge": isinstance(loss.adversary, Hinge),
+        "hinge": isinstance(loss.adversary, Hinge) and "patch" not in critics,
+        "patch_critic": critics == {"patch"},
         "lsgan": isinstance(loss.adversary, LeastSquares),
         "dcgan": isinstance(loss.adversary, NonSaturating),
     }[variant]
 
 
 TOLD = ["baseline", "coarse_only", "no_propagation", "no_discount", "paper_discount", "global_critic_only", "l1"]
-TOLD += ["hinge", "lsgan", "dcgan"]
+TOLD += ["hinge", "lsgan", "dcgan", "patch_critic"]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gicinpaint.compat import hydra_argument_parser
 from gicinpaint.config.aliases import explain_key, explain_option
+from gicinpaint.config.multirun import datasets_there
 from gicinpaint.config.signatures import arguments
 from gicinpaint.config.validation import closest
 
@@ -98,7 +99,8 @@ def explain(error: Exception, overrides: Sequence[str] = (), job: str = "") -> s
 
 
 def register_resolvers() -> None:
-    """Let configurations ask for `${help.groups:}`, `${help.setting:key}` and `${folder_of_output:default}`."""
+    """Let configurations ask for `${datasets_there:...}`, `${help.groups:}` and what else stands here."""
+    OmegaConf.register_new_resolver("datasets_there", datasets_there, replace=True)
     OmegaConf.register_new_resolver("folder_of_output", _folder_of_output, replace=True)
     OmegaConf.register_new_resolver("help.groups", _groups, replace=True)
     OmegaConf.register_new_resolver("help.setting", _setting, replace=True)

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Sequence
 from pkgutil import resolve_name
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
@@ -14,9 +14,9 @@ class Job(NamedTuple):
     summary: str
     function: str
 
-    def __call__(self, config: DictConfig) -> None:
-        """Run the job; only now is it imported, with what it needs."""
-        resolve_name(self.function)(config)
+    def __call__(self, config: DictConfig) -> Any:
+        """Run the job and return what it returns; only now is it imported, with what it needs."""
+        return resolve_name(self.function)(config)
 
 
 class Command(NamedTuple):

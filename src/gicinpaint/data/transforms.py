@@ -129,8 +129,24 @@ class RepeatedCrop:
         part = np.asarray(self.crop(image, rows, columns, generator))
         top, left = _draw(rows - 1, generator), _draw(columns - 1, generator)
         shift = _draw(round(self.skew * (columns - 1)), generator)
-        y, x = np.arange(height)[:, None] + top, np.arange(width)[None] + left
-        return Image.fromarray(part[y % rows, (x + y // rows * shift) % columns])
+        return Image.fromarray(part[lattice_places(height, width, (rows, columns), (top, left), shift)])
+
+
+def lattice_places(
+    height: int, width: int, period: tuple[int, int], phase: tuple[int, int], shift: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the row and the column of a repeated view that each pixel of a window shows, int64 (height, width) each.
+
+    Args:
+        height: Height of the window in pixels.
+        width: Width of the window in pixels.
+        period: Height and width of the view.
+        phase: Row and column of the view that the window's first pixel shows, before the shift.
+        shift: Columns by which a row of views is shifted against the row above.
+    """
+    y, x = np.arange(height)[:, None] + phase[0], np.arange(width)[None] + phase[1]
+    rows, columns = np.broadcast_arrays(y % period[0], (x + y // period[0] * shift) % period[1])
+    return rows, columns
 
 
 class CenterCropResize:

@@ -5,12 +5,13 @@ import csv
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
+from scipy.stats import t as student
 
 from gicinpaint.config.atomic_files import write_text
 from gicinpaint.config.validation import JobError
@@ -66,10 +67,14 @@ class Run:
         return [point for point in points if math.isfinite(point[1])]
 
 
-def find_runs(folder: Path) -> list[Run]:
+def find_runs(folder: Path, name_by: Sequence[str] = ()) -> list[Run]:
     """Return the runs below a folder, in the order of their numbers.
 
     A run is a folder with `.hydra/overrides.yaml` and `checkpoints/last.ckpt`, as the train job leaves it.
+
+    Args:
+        folder: Where to search.
+        name_by: Overrides that name a run even where all runs have the same.
 
     Raises:
         JobError: If there is none.
@@ -87,8 +92,8 @@ def find_runs(folder: Path) -> list[Run]:
             f"runs: looked for training runs in {folder}: found {len(records)} with .hydra/overrides.yaml, none of "
             "them with checkpoints/last.ckpt; name the folder of a multirun that has saved something"
         )
-    overrides = [_overrides(run) for run in found]
-    settings = _shortened(_settings(overrides), [str(run.relative_to(folder)) for run in found])
+    overrides = [read_overrides(run) for run in found]
+    settings = _shortened(_settings(overrides, name_by), [str(run.relative_to(folder)) for run in found])
     runs = [
         Run(run, setting, *_read_config(run, given))
         for run, setting, given in zip(found, settings, overrides, strict=True)
@@ -106,10 +111,10 @@ def by_setting(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return groups
 
 
-def _settings(overrides: Sequence[Mapping[str, str]]) -> list[str]:
+def _settings(overrides: Sequence[Mapping[str, str]], name_by: Sequence[str] = ()) -> list[str]:
     """Name each run by the overrides in which runs differ: the value alone if it is one, else key=value."""
     keys = list(dict.fromkeys(key for given in overrides for key in given if key != _SEED))
-    varied = [key for key in keys if len({given.get(key) for given in overrides}) > 1]
+    varied = [key for key in keys if key in name_by or len({given.get(key) for given in overrides}) > 1]
     names = []
     for given in overrides:
         parts = [(key, given[key]) for key in varied if key in given]
@@ -132,7 +137,8 @@ def _shortened(settings: Sequence[str], folders: Sequence[str]) -> list[str]:
     return [first[setting] for setting in settings]
 
 
-def _overrides(run: Path) -> dict[str, str]:
+def read_overrides(run: Path) -> dict[str, str]:
+    """Return the overrides that a run was started with, by key."""
     listed = yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text(encoding="utf-8")) or []
     pairs = [str(text).lstrip("+~").partition("=") for text in listed]
     return {key: value for key, _, value in pairs if key != "output"}
@@ -163,7 +169,7 @@ def write_comparison(runs: Sequence[Run], results: Mapping[str, MethodResult], f
     Raises:
         JobError: If matplotlib is not installed.
     """
-    header, rows = _settings_table(runs, results)
+    header, rows = settings_table(runs, results)
     write_text(folder / "settings.csv", csv_text(header, rows))
     write_text(folder / "settings.md", "\n".join(markdown_lines([header, *rows])) + "\n")
     figure = draw_curves(runs)
@@ -188,16 +194,20 @@ def figure_class() -> Any:
     return Figure
 
 
-def draw_curves(runs: Sequence[Run]) -> Any:
+def draw_curves(runs: Sequence[Run], wanted: Mapping[str, str] = PANELS) -> Any:
     """Return a figure of what the runs logged, or None if they logged nothing that has a panel.
 
     A line is the mean over the seeds of a setting, its band reaches from the smallest to the largest of them. A setting
     has one colour in all panels and in the legend.
 
+    Args:
+        runs: The runs.
+        wanted: Title of each panel by the logged value.
+
     Raises:
         JobError: If matplotlib is not installed.
     """
-    panels = {column: title for column, title in PANELS.items() if any(run.logged(column) for run in runs)}
+    panels = {column: title for column, title in wanted.items() if any(run.logged(column) for run in runs)}
     if not panels:
         return None
     figure = figure_class()(figsize=(5.5 * min(2, len(panels)), 3.6 * math.ceil(len(panels) / 2)), layout="constrained")
@@ -205,7 +215,7 @@ def draw_curves(runs: Sequence[Run]) -> Any:
     settings = by_setting(runs)
     lines: dict[str, Any] = {}  # of the legend: of each setting one
     for ax, (column, title) in zip(axes, panels.items(), strict=False):
-        for colour, (setting, members) in zip(_colours(len(settings)), settings.items(), strict=True):
+        for colour, (setting, members) in zip(colours(len(settings)), settings.items(), strict=True):
             curve = band([run.logged(column) for run in members])
             if curve:
                 updates, means, lows, highs = zip(*curve, strict=True)
@@ -220,7 +230,7 @@ def draw_curves(runs: Sequence[Run]) -> Any:
     return figure
 
 
-def _colours(count: int) -> list[Any]:
+def colours(count: int) -> list[Any]:
     """Return as many colours, each another: matplotlib's usual ten, or hues of two brightnesses in turn."""
     if count <= 10:
         return [f"C{number}" for number in range(count)]
@@ -242,7 +252,19 @@ def band(curves: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, f
     return [(u, statistics.fmean(v), min(v), max(v)) for u, v in sorted(points.items())]
 
 
-def _settings_table(runs: Sequence[Run], results: Mapping[str, MethodResult]) -> tuple[list[str], list[list[str]]]:
+def settings_table(
+    runs: Sequence[Run],
+    results: Mapping[str, MethodResult],
+    summary: Callable[[Sequence[float], int], str] | None = None,
+) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of a table of settings.
+
+    Args:
+        runs: The runs.
+        results: What each run reached, by its name.
+        summary: Joins the seeds' values, with so many digits. Default: mean and standard deviation.
+    """
+    join = summary or _spread
     groups = by_setting(runs)
     columns = [column for column in SHOWN if all(column in results[run.name].values for run in runs)]
     header = ["setting", "seeds", "updates", *(SHOWN[column][0] for column in columns)]
@@ -251,9 +273,18 @@ def _settings_table(runs: Sequence[Run], results: Mapping[str, MethodResult]) ->
         updates = max(
             (point[0] for run in members for point in run.logged("validation/completed/hole/l1")), default=None
         )
-        cells = [_spread([results[run.name].values[column] for run in members], SHOWN[column][1]) for column in columns]
+        cells = [join([results[run.name].values[column] for run in members], SHOWN[column][1]) for column in columns]
         rows.append([setting, str(len(members)), "" if updates is None else f"{updates:.0f}", *cells])
     return header, rows
+
+
+def interval(values: Sequence[float], digits: int) -> str:
+    """Return the mean and, of several values, half the width of its 95 % interval by Student's t."""
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    if len(values) == 1:
+        return mean
+    half = student.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return f"{mean} ± {half:.{digits}f}"
 
 
 def _spread(values: Sequence[float], digits: int) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from lightning import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -25,9 +24,10 @@ from gicinpaint.evaluation.compare import Run, figure_class, find_runs, write_co
 from gicinpaint.evaluation.images import EvaluationImages, spread
 from gicinpaint.evaluation.measuring import Measurement, MethodResult
 from gicinpaint.evaluation.methods import Checkpoint, Method, try_columns, try_method
+from gicinpaint.evaluation.results_page import update_page
 from gicinpaint.evaluation.tables import BY_FOLDER, Table, group_images, write_groups, write_images
 from gicinpaint.models.compositing import composite
-from gicinpaint.training.run_record import git_commit, processor_name, versions
+from gicinpaint.training.run_record import chosen_option, git_commit, given_overrides, processor_name, versions
 
 READS = {
     "seed": int,
@@ -42,6 +42,7 @@ READS = {
     "devices": int | str,
     "threads": int | None,
     "runs": str | None,
+    "results_page": str | None,
     "groups": str | dict | None,
     "mask": None,
 }
@@ -55,8 +56,8 @@ class Candidate(NamedTuple):
     identity: Any
 
 
-def evaluate(config: DictConfig) -> None:
-    """Measure what a configuration lists.
+def evaluate(config: DictConfig) -> dict[str, MethodResult]:
+    """Measure what a configuration lists; return the result of each method.
 
     Args:
         config: `conf/evaluate.yaml`, composed.
@@ -102,6 +103,7 @@ def evaluate(config: DictConfig) -> None:
         raise JobError(str(error)) from error
     if fabric.is_global_zero:
         _report(plain, measurement, Table(results, config.published), identities, runs)
+    return results
 
 
 def build_images(config: DictConfig) -> EvaluationImages:
@@ -181,6 +183,9 @@ def _report(
     images, groups, folder = measurement.images, measurement.groups, measurement.folder
     _write_record(measurement, table, identities, config)
     write_images(images.names(), groups, table.results, folder)
+    if config["results_page"]:
+        dataset = chosen_option("dataset") or config["dataset"]["_target_"]
+        update_page(Path(config["results_page"]), dataset, table.results, identities)
     print("\n" + table.text())
     if groups:
         print("\n".join(write_groups(groups, table.results, folder)))
@@ -200,7 +205,7 @@ def _write_record(
     name = torch.cuda.get_device_name(place) if place.type == "cuda" else processor_name()
     processes, threads = measurement.fabric.world_size, torch.get_num_threads()
     record = {
-        "command": shlex.join(["gicinpaint", "evaluate", *HydraConfig.get().overrides.task]),
+        "command": shlex.join(["gicinpaint", "evaluate", *given_overrides()]),
         "date": now.isoformat(timespec="seconds"),
         "git": git,
         "versions": versions(),

@@ -24,7 +24,7 @@ class EvaluationImages(torch.utils.data.Dataset[Tensor]):
 
     Args:
         source: Source of the images.
-        crop: Crops and resizes an image; it must not be random.
+        crop: Crops and resizes an image; what it draws depends on the image's number alone.
         height: Height in pixels.
         width: Width in pixels.
         count: Number of images to use, evenly spread over the source; None uses all.
@@ -57,7 +57,7 @@ class EvaluationImages(torch.utils.data.Dataset[Tensor]):
         """
         image = self.source.read(self.indices[index])
         try:
-            return to_tensor(self.crop(image, self.height, self.width, torch.Generator()))
+            return to_tensor(self.crop(image, self.height, self.width, torch.Generator().manual_seed(index)))
         except ImageError as error:
             raise ImageError(f"cannot use image {self.name(index)}: {error}") from None
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from gicinpaint.config.atomic_files import atomic_file, lock_file, write_text
@@ -61,6 +62,16 @@ def write_record(
     }
     with (folder / STARTS).open("a") as file:
         file.write(json.dumps(start) + "\n")
+
+
+def given_overrides() -> list[str]:
+    """Return what was given on the command line; nothing outside of a job."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def chosen_option(group: str) -> str | None:
+    """Return which option of a group the job runs with; None outside of a job."""
+    return HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
 
 
 def hash_names(source: ImageSource) -> str:

@@ -32,7 +32,7 @@ from gicinpaint.training.loggers import close_dashboards, record_run
 from gicinpaint.training.module import InpaintingModule
 from gicinpaint.training.precision import hasten, settle_precision
 from gicinpaint.training.resume import AUTO, check_fit, continue_metrics, find_checkpoint
-from gicinpaint.training.run_record import git_commit, recorded_output, versions, write_record
+from gicinpaint.training.run_record import git_commit, given_overrides, recorded_output, versions, write_record
 from gicinpaint.weights.fine_tuning import take_weights
 
 READS = {
@@ -51,8 +51,8 @@ _SMALL_BATCH = 8  # with fewer images the Wasserstein critics are known to fail
 _log = logging.getLogger(__name__)
 
 
-def train(config: DictConfig) -> None:
-    """Train what a configuration describes.
+def train(config: DictConfig) -> float | None:
+    """Train what a configuration describes; return the best monitored value, for sweepers that search.
 
     Args:
         config: `conf/train.yaml`, composed.
@@ -72,10 +72,10 @@ def train(config: DictConfig) -> None:
         raise JobError(f"seed: {error}") from error
     checkpoint = resume(config)
     with recorded_output(Path(config.output)) if getattr(rank_zero_only, "rank", 0) == 0 else nullcontext():
-        _train(config, checkpoint, precision)
+        return _train(config, checkpoint, precision)
 
 
-def _train(config: DictConfig, checkpoint: Path | None, precision: str) -> None:
+def _train(config: DictConfig, checkpoint: Path | None, precision: str) -> float | None:
     data = build(config.dataset)  # first: absent data stops the job before any network is built
     module = build_module(config)
     updates = 0 if checkpoint is None else check_fit(checkpoint, module, module.config)
@@ -96,11 +96,12 @@ def _train(config: DictConfig, checkpoint: Path | None, precision: str) -> None:
         sources = {"training": data.train.source, "validation": data.validation.source}
         more = {"processes": trainer.world_size, "seed": config.seed, "resumed": checkpoint and str(checkpoint)}
         more["initial_weights"] = [source._asdict() for source in taken]
-        write_record(Path(config.output), config, _overrides(), sources, **facts, **more)
+        write_record(Path(config.output), config, given_overrides(), sources, **facts, **more)
     record_run(trainer.loggers, module, OmegaConf.to_container(config, resolve=True), facts)  # type: ignore[arg-type]
     try:
         fit(trainer, module, data, checkpoint)
         _say(trainer, report(trainer))
+        return best_value(trainer)
     finally:
         close_dashboards(trainer.loggers, best_checkpoint(trainer))
 
@@ -154,17 +155,10 @@ def resume(config: DictConfig) -> Path | None:
     """Return the checkpoint to continue from, if any; a run that is found by itself goes on in its own folder."""
     if config.resume is not None and not config.resume:
         raise ConfigurationError("resume: expected auto, a path or null, got nothing; write resume=auto")
-    checkpoint = find_checkpoint(config.resume, Path(config.output), _overrides())
+    checkpoint = find_checkpoint(config.resume, Path(config.output), given_overrides())
     if checkpoint is not None and config.resume == AUTO:
         config.output = str(checkpoint.parent.parent)
     return checkpoint
-
-
-def _overrides() -> list[str]:
-    """Return what was given on the command line."""
-    from hydra.core.hydra_config import HydraConfig
-
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def opening(
@@ -196,6 +190,15 @@ def best_checkpoint(trainer: Trainer) -> Path | None:
     """Return where the best checkpoint lies, if checkpoints are saved."""
     folders = [callback.folder for callback in trainer.callbacks if isinstance(callback, SaveByUpdates)]  # type: ignore[attr-defined]
     return folders[0] / BEST if folders else None
+
+
+def best_value(trainer: Trainer) -> float | None:
+    """Return the best monitored value of a run; the last one if it was never compared, None if it was not logged."""
+    saved = next((callback for callback in trainer.callbacks if isinstance(callback, SaveByUpdates)), None)  # type: ignore[attr-defined]
+    if saved is not None and math.isfinite(saved.best):
+        return saved.best
+    value = trainer.callback_metrics.get(saved.monitor if saved else "validation/completed/hole/l1")
+    return None if value is None else value.item()
 
 
 def report(trainer: Trainer) -> str:

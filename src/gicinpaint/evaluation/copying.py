@@ -1,0 +1,235 @@
+"""Does attention copy from afar? Holes that could be filled exactly from elsewhere, and what is copied into them.
+
+Each image repeats one view of a photograph on a lattice whose period, skew and phase are its own: a fixed offset, which
+a convolution could learn, is of no use.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.spatial import cKDTree
+from torch import Tensor, nn
+
+from gicinpaint.attention.attention_map import AttentionCall, overhear, relative_offset
+from gicinpaint.attention.visualize import attention_of, draw_arrows, draw_sheet, to_tensor
+from gicinpaint.data import RandomScaleCrop
+from gicinpaint.data.transforms import lattice_places
+from gicinpaint.masks import CenterMask
+from gicinpaint.models import composite, mask_out
+
+_ROWS = 16  # of the attention of an image that are looked at as a whole
+
+
+class RepeatedImage(NamedTuple):
+    """An image that repeats one view.
+
+    Attributes:
+        image: (3, H, W), [-1, 1].
+        places: Row and column within the view that each pixel shows, int64 (2, H, W).
+        period: Height and width of the view in pixels.
+    """
+
+    image: Tensor
+    places: Tensor
+    period: tuple[int, int]
+
+
+def repeat_view(
+    photograph: Image.Image, size: int, rng: torch.Generator, periods: tuple[int, int] = (17, 24)
+) -> RepeatedImage:
+    """Return an image, size x size, that repeats a view of a photograph.
+
+    Args:
+        photograph: Where the view is cut from, at a random place and scale.
+        size: Height and width of the image in pixels.
+        rng: Source of period, skew and phase.
+        periods: Smallest and largest height and width of the view in pixels.
+    """
+    rows, columns = torch.randint(periods[0], periods[1] + 1, (2,), generator=rng).tolist()
+    view = np.asarray(RandomScaleCrop(0.5, enlarge=True)(photograph, rows, columns, rng))
+    top, left, shift = (int(torch.randint(side, (), generator=rng)) for side in (rows, columns, columns))
+    places = lattice_places(size, size, (rows, columns), (top, left), shift)
+    return RepeatedImage(to_tensor(Image.fromarray(view[places])), torch.from_numpy(np.stack(places)), (rows, columns))
+
+
+def copy_distance(repeated: RepeatedImage, hole: Tensor) -> Tensor:
+    """Return each hole pixel's distance to the nearest known pixel that shows the same place of the view.
+
+    Args:
+        repeated: The image.
+        hole: bool (H, W).
+
+    Shape:
+        - returned: float64 (pixels of the hole,), in pixels, row by row; infinite where no known pixel shows the place
+    """
+    h, w = hole.shape
+    apart = 2 * (h + w)  # between two places of the view: more than any distance in the image
+    y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    place = repeated.places[0] * repeated.period[1] + repeated.places[1]
+    points = torch.stack([y, x, apart * place], -1).double()
+    distance, _ = cKDTree(points[~hole].numpy()).query(points[hole].numpy())
+    return torch.from_numpy(np.where(distance < apart, distance, np.inf))
+
+
+def true_copies(repeated: RepeatedImage, cell: int, within: int) -> Tensor:
+    """Return which cells of the attention's grid show the same place of the view: bool (cells, cells).
+
+    Args:
+        repeated: The image.
+        cell: Pixels of the image per cell.
+        within: Pixels along each axis by which the middles of the cells may differ.
+    """
+    middles = repeated.places[:, cell // 2 :: cell, cell // 2 :: cell].flatten(1)
+    near = torch.ones(middles.shape[1], middles.shape[1], dtype=torch.bool)
+    for place, period in zip(middles, repeated.period, strict=True):
+        apart = (place[:, None] - place[None]).abs()
+        near &= torch.minimum(apart, period - apart) <= within
+    return near
+
+
+class Shuffled(nn.Module):
+    """An attention layer whose results change places at random within the hole."""
+
+    def __init__(self, layer: nn.Module, rng: torch.Generator) -> None:
+        super().__init__()
+        self.layer = layer
+        self.rng = rng
+
+    def forward(self, foreground: Tensor, background: Any = None, mask: Any = None, return_offset: bool = False) -> Any:
+        """Call the layer, then shuffle."""
+        output, offset = self.layer(foreground, background, mask, return_offset=True)
+        hole = nn.functional.adaptive_max_pool2d(mask, output.shape[-2:])[0, 0].flatten() > 0
+        cells = hole.nonzero()[:, 0]
+        flat = output.flatten(2).clone()
+        flat[..., cells] = flat[..., cells[torch.randperm(len(cells), generator=self.rng)]]
+        shuffled = flat.reshape(output.shape)
+        return (shuffled, offset) if return_offset else shuffled
+
+
+@torch.no_grad()
+def measure_copying(
+    generator: nn.Module, images: Sequence[RepeatedImage], hole: int, edges: Sequence[int] = ()
+) -> dict[str, float]:
+    """Return what a generator reaches on images that repeat, with a square hole in the middle; means over images.
+
+    Args:
+        generator: Maps (masked, mask) to a `Completion`.
+        images: The images, all of one size.
+        hole: Height and width of the hole in pixels.
+        edges: Distances to the nearest true copy, in pixels, between which pixels are taken together.
+
+    Returns:
+        PSNR in the hole in dB: `coarse`, `completed`, and `8 to 16` for pixels whose nearest copy is that far. With
+        attention also shares: `attention` of its weights that fall on true copies, `copies` and `close copies` of the
+        cells whose best match is one, to a cell and to half a cell, and `chance` and `close chance` of the known cells
+        that are; `entropy` in bit; and `shuffled`, the PSNR after the attention's results have changed places.
+    """
+    size = images[0].image.shape[-1]
+    mask = CenterMask(hole)(1, size, size)[0]
+    inside, layer = mask[0, 0] > 0, attention_of(generator)
+    found: dict[str, list[float]] = {}
+
+    def note(values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            found.setdefault(name, []).append(value)
+
+    for number, repeated in enumerate(images):
+        image = repeated.image[None]
+        listening: AbstractContextManager[list[AttentionCall]] = nullcontext([]) if layer is None else overhear(layer)
+        with listening as calls:
+            completion = generator(mask_out(image, mask), mask, return_offset=layer is not None)
+        errors = (composite(image, completion.prediction, mask) - image).square().mean(1)[0][inside]
+        note({"coarse": _psnr((completion.coarse - image).square().mean(1)[0][inside]), "completed": _psnr(errors)})
+        distance = copy_distance(repeated, inside) if edges else errors
+        for low, high in pairwise((0, *edges, math.inf)) if edges else ():
+            some = (distance > low) & (distance <= high) & distance.isfinite()
+            note({bin_name(low, high): _psnr(errors[some])} if some.any() else {})
+        if layer is not None:
+            note(_what_is_copied(calls[0], completion.offset, repeated, mask))
+            shuffled = _complete_shuffled(generator, layer, image, mask, number)
+            note({"shuffled": _psnr((shuffled - image).square().mean(1)[0][inside])})
+    return {name: fmean(values) for name, values in found.items()}
+
+
+def bin_name(low: float, high: float) -> str:
+    """Return the name of the pixels whose nearest copy lies between two distances."""
+    return f"over {low:g}" if math.isinf(high) else f"{low:g} to {high:g}"
+
+
+@torch.no_grad()
+def copied_distance(generator: nn.Module, image: Tensor, mask: Tensor) -> Tensor:
+    """Return how far the cells of a hole lie from their best matches, in pixels, float64 (cells,).
+
+    Args:
+        generator: A generator with attention.
+        image: Ground truth, (1, 3, H, W), [-1, 1].
+        mask: Hole mask, (1, 1, H, W); 1 = hole.
+    """
+    offset = generator(mask_out(image, mask), mask, return_offset=True).offset
+    hole = nn.functional.adaptive_max_pool2d(mask, offset.shape[-2:])[0, 0] > 0
+    return relative_offset(offset)[0].double().norm(dim=0)[hole] * (image.shape[-1] / offset.shape[-1])
+
+
+@torch.no_grad()
+def draw_copying(generator: nn.Module, images: Sequence[RepeatedImage], hole: int, zoom: int = 4) -> Image.Image:
+    """Draw input, first stage, the completed image, arrows from the hole to their sources, and the truth."""
+    columns: dict[str, list[Tensor]] = {}
+    size = images[0].image.shape[-1]
+    mask = CenterMask(hole)(1, size, size)[0]
+    for repeated in images:
+        image = repeated.image[None]
+        completion = generator(mask_out(image, mask), mask, return_offset=True)
+        completed = composite(image, completion.refined, mask)
+        arrows = draw_arrows(completed[0], mask[0], completion.offset[0], every=3, zoom=zoom)
+        shown = {
+            "input": image.masked_fill(mask > 0, 1),
+            "first stage": composite(image, completion.coarse, mask),
+            "completed": completed,
+            "ground truth": image,
+        }
+        large = {k: nn.functional.interpolate(v, scale_factor=zoom, mode="nearest")[0] for k, v in shown.items()}
+        for name, column in {**large, "what was copied from where": to_tensor(arrows)}.items():
+            columns.setdefault(name, []).append(column.clamp(-1, 1))
+    order = ("input", "first stage", "completed", "what was copied from where", "ground truth")
+    return draw_sheet({name: torch.stack(columns[name]) for name in order})
+
+
+def _what_is_copied(call: AttentionCall, offset: Tensor, repeated: RepeatedImage, mask: Tensor) -> dict[str, float]:
+    """Compare the attention of the hole's cells with the true copies."""
+    side = offset.shape[-1]
+    cell = mask.shape[-1] // side
+    cells = (nn.functional.adaptive_max_pool2d(mask, side)[0, 0] > 0).flatten().nonzero()[:, 0]
+    source = (offset[0, 0] * side + offset[0, 1]).flatten()[cells, None]
+    known = call.valid[0].flatten()
+    near, close = (true_copies(repeated, cell, within)[cells] for within in (cell, max(1, cell // 2)))
+    some = torch.arange(0, len(cells), max(1, len(cells) // _ROWS))
+    rows = torch.stack([call.row(0, divmod(int(cells[i]), side)).flatten().double() for i in some])
+    return {
+        "attention": float((rows * near[some]).sum(1).mean()),
+        "copies": float(near.gather(1, source).double().mean()),
+        "chance": float(near[:, known].double().mean()),
+        "close copies": float(close.gather(1, source).double().mean()),
+        "close chance": float(close[:, known].double().mean()),
+        "entropy": float(torch.special.entr(rows).sum(1).mean()) / math.log(2),
+    }
+
+
+def _complete_shuffled(generator: nn.Module, layer: nn.Module, image: Tensor, mask: Tensor, seed: int) -> Tensor:
+    branch = next(part for part in generator.modules() if getattr(part, "attention", None) is layer)
+    branch.attention = Shuffled(layer, torch.Generator().manual_seed(seed))
+    try:
+        return composite(image, generator(mask_out(image, mask), mask).prediction, mask)
+    finally:
+        branch.attention = layer
+
+
+def _psnr(errors: Tensor) -> float:
+    """Return the PSNR of squared errors of levels in [-1, 1]; at most 100 dB."""
+    return -10 * math.log10(max(float(errors.mean()) / 4, 1e-10))

@@ -1,0 +1,180 @@
+"""What the paper's questions add to a report of a multirun: copies from afar, and convergence and stability."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from statistics import fmean
+
+import torch
+from omegaconf import OmegaConf
+
+from gicinpaint.attention.visualize import attention_of
+from gicinpaint.config.validation import build
+from gicinpaint.data import ImageSource, RandomScaleCrop
+from gicinpaint.evaluation.compare import Run, by_setting, colours, figure_class, interval
+from gicinpaint.evaluation.copying import (
+    RepeatedImage,
+    bin_name,
+    copied_distance,
+    draw_copying,
+    measure_copying,
+    repeat_view,
+)
+from gicinpaint.evaluation.images import EvaluationImages, spread
+from gicinpaint.evaluation.report import Report
+from gicinpaint.masks import CenterMask
+from gicinpaint.training.run_record import OUTPUT_LOG
+from gicinpaint.weights.pretrained import load_generator
+
+_L1 = "validation/completed/hole/l1"
+_NETWORKS = ("generator", "critics")
+
+
+def report_copying(
+    runs: Sequence[Run],
+    report: Report,
+    distances: Sequence[int] = (8, 16, 32, 64),
+    count: int = 40,
+    size: int = 192,
+    hole: int = 24,
+) -> None:
+    """Add to a report: PSNR over the distance to the nearest copy, what attention copies, and from how far.
+
+    Args:
+        runs: The runs; the first one's validation photographs serve all of them.
+        report: The report.
+        distances: Distances at which the copies lie, in pixels, and edges between which pixels are taken together.
+        count: Images that repeat a view.
+        size: Their height and width in pixels.
+        hole: Height and width of the hole in the middle.
+    """
+    dataset = OmegaConf.load(runs[0].folder / "config.yaml").dataset
+    source = build(dataset.validation)
+    images = _repeated(source, distances, count, size)
+    few = min(count, len(source))
+    photographs = EvaluationImages(source, RandomScaleCrop(1.0, enlarge=True), size, size, few)
+    mask = CenterMask(hole)(1, size, size)[0]
+    rows: dict[str, list[dict[str, float]]] = {}
+    for setting, members in by_setting(runs).items():
+        for run in members:
+            generator = load_generator(run.checkpoint)
+            row = measure_copying(generator, images, hole, distances)
+            if attention_of(generator) is not None:
+                apart = torch.cat([copied_distance(generator, photographs[i][None], mask) for i in range(few)])
+                row |= {"median": float(apart.median()), "ninth": float(apart.quantile(0.9))}
+                if "arrows" not in report.names:
+                    sheet = draw_copying(generator, images[:: max(1, len(images) // 4)][:4], hole, zoom=1)
+                    report.picture("arrows", sheet, f"{run.name}: where what fills the hole was copied from")
+            rows.setdefault(setting, []).append(row)
+    _report_rows(rows, report, [bin_name(*pair) for pair in pairwise((0, *distances, math.inf))], (count, size, hole))
+
+
+def _report_rows(
+    rows: Mapping[str, list[dict[str, float]]], report: Report, bins: Sequence[str], made: tuple[int, int, int]
+) -> None:
+    bins = [name for name in bins if any(name in row for members in rows.values() for row in members)]
+    report.heading("Copies from afar")
+    report.text(
+        f"{made[0]} images of {made[1]}x{made[1]} repeat one view of a validation photograph; period, skew and phase "
+        f"differ from image to image. Hole of {made[2]}x{made[2]} in the middle; each of its pixels counts at the "
+        "distance of the nearest known pixel that shows the same. PSNR in dB by that distance in pixels:"
+    )
+    shares = {
+        "attention": ("attention on true copies", "%"),
+        "copies": ("best match is a true copy", "%"),
+        "chance": ("by chance", "%"),
+        "shuffled": ("PSNR after shuffling, dB", ""),
+        "median": ("copied from, median px", ""),
+        "ninth": ("nine of ten within px", ""),
+    }
+
+    def cells(members: list[dict[str, float]], names: Sequence[str], percent: bool = False) -> list[str]:
+        values = [[row[name] for row in members if name in row] for name in names]
+        share = [percent and shares[name][1] == "%" for name in names]
+        return [
+            interval([100 * v for v in own] if s else own, 1 if percent else 2) + " %" * s if own else ""
+            for own, s in zip(values, share, strict=True)
+        ]
+
+    report.table([["setting", *bins, "whole hole"], *([s, *cells(m, [*bins, "completed"])] for s, m in rows.items())])
+    _draw_over_distance(rows, report, bins)
+    attending = {setting: members for setting, members in rows.items() if "attention" in members[0]}
+    if attending:
+        report.text(
+            "A true copy shows the same place of the view, to a cell of the attention's grid. After shuffling: the "
+            "attention's results have changed places within the hole. Copied from: distance between a cell of the hole "
+            "and its best match on the validation photographs themselves, which do not repeat."
+        )
+        header = ["setting", *(title for title, _ in shares.values())]
+        report.table([header, *([s, *cells(m, list(shares), percent=True)] for s, m in attending.items())])
+
+
+def _draw_over_distance(rows: Mapping[str, list[dict[str, float]]], report: Report, bins: Sequence[str]) -> None:
+    figure = figure_class()(figsize=(6, 3.6), layout="constrained")
+    ax = figure.subplots()
+    for colour, (setting, members) in zip(colours(len(rows)), rows.items(), strict=True):
+        places = [i for i, name in enumerate(bins) if all(name in row for row in members)]
+        values = [[row[bins[i]] for row in members] for i in places]
+        ax.plot(places, [fmean(v) for v in values], marker="o", color=colour, label=f"{setting} ({len(members)})")
+        ax.fill_between(
+            places, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.2, linewidth=0
+        )
+    ax.set(xlabel="distance to the nearest true copy, pixels", ylabel="PSNR, dB")
+    ax.set_xticks(range(len(bins)), bins)
+    ax.legend(title="setting (seeds)", fontsize="small")
+    report.picture(
+        "copying", figure, "PSNR over the distance to the nearest true copy; bands: smallest to largest seed"
+    )
+
+
+def _repeated(source: ImageSource, distances: Sequence[int], count: int, size: int) -> list[RepeatedImage]:
+    rng, images = torch.Generator().manual_seed(0), []
+    scales = [*distances, 3 * distances[-1] // 2]
+    for number, index in enumerate(spread(min(count, len(source)), len(source)) * -(-count // len(source))):
+        period = scales[number % len(scales)]
+        images.append(repeat_view(source.read(index), size, rng, (max(2, 3 * period // 4), 5 * period // 4)))
+    return images[:count]
+
+
+def report_convergence(runs: Sequence[Run], report: Report, target: float | None = None) -> None:
+    """Add to a report: updates until an L1 is reached, spread of the Wasserstein estimates, skipped steps.
+
+    Args:
+        runs: The runs.
+        report: The report.
+        target: The L1 in %, of validation. Default: the best that even the worst run reaches.
+    """
+    curves = {run.name: run.logged(_L1) for run in runs}
+    best = {name: min(value for _, value in points) for name, points in curves.items() if points}
+    if not best:
+        return
+    target = max(best.values()) if target is None else target
+    rows = []
+    for setting, members in by_setting(runs).items():
+        needed = [next((at for at, value in curves[run.name] if value <= target), math.inf) for run in members]
+        cells = [interval(needed, 0) if all(map(math.isfinite, needed)) else "not reached"]
+        for critic in ("global", "local"):
+            spreads = [_late_spread(run.logged(f"train/critic/{critic}_scores/wasserstein")) for run in members]
+            known = [spread for spread in spreads if spread is not None]
+            cells.append(interval(known, 3) if known else "")
+        rows.append([setting, *cells, *(str(sum(_skipped(run, name) for run in members)) for name in _NETWORKS)])
+    report.heading("Convergence and stability")
+    report.text(
+        f"Updates until validation's L1 in the hole is {target:.2f} % or less; standard deviation of the critics' "
+        "Wasserstein estimates over the second half of the run; steps that were skipped because they were not finite, "
+        "all seeds together."
+    )
+    critics = ["spread of the global critic", "of the local critic"]
+    report.table([["setting", "updates to the L1", *critics, *(f"skipped: {name}" for name in _NETWORKS)], *rows])
+
+
+def _late_spread(points: Sequence[tuple[float, float]]) -> float | None:
+    late = [value for _, value in points[len(points) // 2 :]]
+    return statistics.stdev(late) if len(late) > 1 else None
+
+
+def _skipped(run: Run, network: str) -> int:
+    path = run.folder / OUTPUT_LOG
+    log = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return sum(line.startswith(f"skipped a step of the {network} ") for line in log.splitlines())

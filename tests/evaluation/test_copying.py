@@ -1,0 +1,140 @@
+"""Does attention copy from afar: what counts as a copy, how far it is, and that the shipped model copies."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from gicinpaint.attention import ContextualAttention
+from gicinpaint.evaluation.copying import (
+    RepeatedImage,
+    Shuffled,
+    copied_distance,
+    copy_distance,
+    measure_copying,
+    repeat_view,
+    true_copies,
+)
+from gicinpaint.models.generator import Completion, Generator
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "measure_copying.py"
+
+
+def noise(seed: int = 0) -> Image.Image:
+    rng = torch.Generator().manual_seed(seed)
+    return Image.fromarray(torch.randint(0, 256, (90, 80, 3), generator=rng, dtype=torch.uint8).numpy())
+
+
+def repeated(size: int = 64, periods: tuple[int, int] = (17, 24), seed: int = 1) -> RepeatedImage:
+    return repeat_view(noise(), size, torch.Generator().manual_seed(seed), periods)
+
+
+def test_pixels_of_one_place_of_the_view_are_equal() -> None:
+    image, places, (rows, columns) = repeated()
+    pixels: dict[tuple[int, ...], list[float]] = {}
+    for y in range(64):
+        for x in range(64):
+            color = image[:, y, x].tolist()
+            assert pixels.setdefault(tuple(places[:, y, x].tolist()), color) == color
+    assert len(pixels) == rows * columns
+    assert 17 <= min(rows, columns) <= max(rows, columns) <= 24
+
+
+def test_true_copies_are_those_of_a_slow_loop() -> None:
+    one = repeated(seed=2)
+    found = true_copies(one, cell=4, within=2)
+
+    def apart(a: int, b: int, period: int) -> int:
+        return min((a - b) % period, (b - a) % period)
+
+    for first in range(0, 256, 7):
+        for second in range(256):
+            a, b = (one.places[:, cell // 16 * 4 + 2, cell % 16 * 4 + 2].tolist() for cell in (first, second))
+            near = all(apart(i, j, period) <= 2 for i, j, period in zip(a, b, one.period, strict=True))
+            assert found[first, second] == near
+
+
+@pytest.mark.parametrize("periods", [(5, 7), (11, 14), (30, 32)])
+def test_the_distance_to_a_copy_is_that_of_a_slow_loop(periods: tuple[int, int]) -> None:
+    one = repeated(20, periods)
+    hole = torch.zeros(20, 20, dtype=torch.bool)
+    hole[6:14, 5:15] = True
+    expected = []
+    for y, x in hole.nonzero().tolist():
+        known = (
+            math.hypot(v - y, u - x)
+            for v in range(20)
+            for u in range(20)
+            if not hole[v, u] and torch.equal(one.places[:, v, u], one.places[:, y, x])
+        )
+        expected.append(min(known, default=math.inf))
+    assert copy_distance(one, hole).tolist() == pytest.approx(expected)
+
+
+class _Copies(torch.nn.Module):
+    """Knows the truth of the pixels whose nearest copy is at most so far, and guesses grey elsewhere."""
+
+    def __init__(self, image: RepeatedImage, reach: float) -> None:
+        super().__init__()
+        self.image, self.reach = image, reach
+
+    def forward(self, masked: torch.Tensor, mask: torch.Tensor, return_offset: bool = False) -> Completion:
+        guess, inside = torch.zeros_like(self.image.image), mask[0, 0] > 0
+        near = torch.zeros_like(inside)
+        near[inside] = copy_distance(self.image, inside) <= self.reach
+        return Completion(torch.where(near, self.image.image, guess)[None], None, None)
+
+
+def test_errors_count_at_the_distance_of_the_nearest_copy() -> None:
+    one = repeated(48, (12, 14))
+    row = measure_copying(_Copies(one, 15), [one], hole=30, edges=(8, 15, 64))
+    assert set(row) == {"coarse", "completed", "8 to 15", "15 to 64"}  # no copy is nearer than the period
+    assert row["8 to 15"] == pytest.approx(100)  # no error, cut off there
+    hole = torch.zeros(48, 48, dtype=torch.bool)
+    hole[9:39, 9:39] = True
+    levels = one.image[:, hole][:, copy_distance(one, hole) > 15]  # against grey, which is 0
+    assert row["15 to 64"] == pytest.approx(-10 * math.log10(float(levels.square().mean()) / 4), abs=1e-3)
+
+
+def test_shuffling_moves_the_results_within_the_hole_alone() -> None:
+    features, mask = torch.randn(1, 4, 8, 8), torch.zeros(1, 1, 8, 8)
+    mask[..., 2:6, 2:6] = 1
+    layer = ContextualAttention(rate=1)
+    before = layer(features, mask=mask)
+    after = Shuffled(layer, torch.Generator().manual_seed(0))(features, mask=mask)
+    inside = mask.bool().expand_as(before)
+    assert torch.equal(before[~inside], after[~inside])
+    assert not torch.equal(before[inside], after[inside])
+    assert torch.equal(before[inside].sort().values, after[inside].sort().values)
+
+
+def test_the_distance_of_what_is_copied_is_that_of_the_offsets() -> None:
+    torch.manual_seed(0)
+    generator, mask = Generator(width=4, attention=ContextualAttention(rate=1)), torch.zeros(1, 1, 32, 32)
+    mask[..., 8:16, 8:24] = 1
+    image = torch.rand(1, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        offset = generator(image * (1 - mask), mask, return_offset=True).offset[0]
+    expected = [math.dist((y, x), offset[:, y, x].tolist()) * 4 for y in range(2, 4) for x in range(2, 6)]
+    assert copied_distance(generator, image, mask).tolist() == pytest.approx(expected)
+
+
+def test_the_shipped_model_copies_and_loses_by_shuffling(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), "lattices_64_contextual", "lattices_64_baseline", "--count", "24"]
+    command += ["--picture", str(tmp_path / "copies.png")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = {line.split("|")[1].strip(): line.split("|")[2:] for line in result.stdout.splitlines() if "_64_" in line}
+    _, completed, shuffled, attention, copies, chance, *_ = (
+        float(cell.strip().rstrip("%")) for cell in rows["lattices_64_contextual"][:8]
+    )
+    assert completed > float(rows["lattices_64_baseline"][1]) + 1
+    assert completed > shuffled + 1
+    assert copies > 2 * chance
+    assert attention > 2 * chance
+    with Image.open(tmp_path / "copies.png") as picture:
+        assert picture.width > picture.height > 700
