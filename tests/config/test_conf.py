@@ -19,7 +19,7 @@ GROUPS = ("attention", "callbacks", "dataset", "experiment", "logger", "loss", "
 OPTIONS = sorted(
     (path.parent.name, path.stem)
     for path in CONF.glob("*/*.yaml")
-    if path.parent.name not in ("hydra", "sweep", "benchmark", "eval_mask", "method")
+    if path.parent.name not in ("augment", "hydra", "sweep", "benchmark", "eval_mask", "method")
 )
 ONE_CPU = ("trainer.accelerator=cpu", "trainer.devices=1", "trainer.num_nodes=1")  # what any machine has
 

@@ -56,7 +56,7 @@ QUESTIONS: dict[str, tuple[list[str], list[str], int]] = {  # more overrides; wh
         4,  # curves, PSNR over distance, arrows, side by side
     ),
     "rq2": (
-        ["seed=0,1", "variant=coarse_only,patch_critic", "model.critic_steps=1", "model.warmup_steps=0"],
+        ["seed=0,1", "variant=coarse_only,patch_critic", "++model.critic_steps=1", "++model.warmup_steps=0"],
         ["Do two stages", "patch_critic", "±"],
         2,
     ),
@@ -161,7 +161,7 @@ def test_training_returns_the_best_monitored_value(tmp_path: Path, monkeypatch: 
 def test_optuna_searches_for_the_smallest_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     monkeypatch.chdir(tmp_path)
-    search = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "optimizer.lr=interval(1e-4,1e-3)"]
+    search = ["-m", "hydra/sweeper=search", "hydra.sweeper.n_trials=2", "optimizer.lr=interval(1e-4,1e-3)"]
     assert main(["train", *search, "loss=l1", "trainer=cpu", *TINY, "hydra.sweep.dir=swept"]) == 0
     found = OmegaConf.load(tmp_path / "swept" / "optimization_results.yaml")
     logged = []

@@ -106,6 +106,23 @@ def test_strokes_look_as_kornias_polygons_do() -> None:
     assert int((polygon != canvas[0]).sum()) <= 2  # pixels on the edge, where floats round
 
 
+def test_kornia_draws_the_same_strokes_but_for_pixels_on_their_edges() -> None:
+    exact, polygons = (
+        FreeFormMask(box=8, drawing=drawing)(12, 96, 128, generator=seeded())[0] for drawing in ("spans", "kornia")
+    )
+    differing = exact != polygons
+    grown = torch.nn.functional.max_pool2d(exact, 3, 1, 1)
+    edge = grown != -torch.nn.functional.max_pool2d(-exact, 3, 1, 1)
+    assert exact.sum() > 10_000
+    assert not (differing & ~edge).any()
+    assert differing.sum() < 0.01 * exact.sum()
+
+
+def test_kornia_draws_no_hole_ratio() -> None:
+    with pytest.raises(ValueError, match="drawing must be spans, or kornia without a hole_ratio"):
+        FreeFormMask(drawing="kornia", hole_ratio=(0.1, 0.2))
+
+
 def test_painting_ends_with_the_missing_pixels_nearest_to_the_start_of_the_piece() -> None:
     piece = Segment(0, 8, 12, 20, 12, 7)
     full, partial = torch.zeros(2, 1, 24, 32, dtype=torch.uint8)

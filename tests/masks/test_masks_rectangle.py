@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gicinpaint.masks import CenterMask, RectangleMask
-from gicinpaint.masks.rectangle import _fill_at_once, fill_rectangles
+from gicinpaint.masks.rectangle import fill_rectangles
 from holes import best_window, hole_edges, rectangle, seeded
 
 
@@ -105,9 +105,6 @@ def test_the_center_hole_is_in_the_middle(
     assert (window.height, window.width) == (edges[2] - edges[0], edges[3] - edges[1])
 
 
-def test_an_accelerator_gets_the_rectangles_of_the_processor() -> None:
-    """The way of an accelerator, kornia's comparison of coordinates, judges the slices that a processor fills."""
-    corners = torch.randint(0, 12, (40, 3, 4), generator=seeded())
-    assert (corners[..., 2:] <= corners[..., :2]).any()  # empty ones are among them
-    for count in (1, 3):
-        assert torch.equal(fill_rectangles(corners[:, :count], 11, 13), _fill_at_once(corners[:, :count], 11, 13))
+def test_the_inset_is_an_eighth_of_the_box_where_none_is_given() -> None:
+    assert RectangleMask().inset == (16, 16)  # the released maximal delta of 32, on both sides
+    assert RectangleMask(box=(32, 40)).inset == (4, 5)

@@ -184,7 +184,8 @@ def _report(
     _write_record(measurement, table, identities, config)
     write_images(images.names(), groups, table.results, folder)
     if config["results_page"]:
-        dataset = chosen_option("dataset") or config["dataset"]["_target_"]
+        path = Path(config["dataset"]["validation"].get("path") or "").parts[-2:]  # tells folders apart
+        dataset = f"{chosen_option('dataset') or config['dataset']['_target_']} {'/'.join(path)}".strip()
         update_page(Path(config["results_page"]), dataset, table.results, identities)
     print("\n" + table.text())
     if groups:

@@ -49,6 +49,7 @@ def report_copying(
         size: Their height and width in pixels.
         hole: Height and width of the hole in the middle.
     """
+    report.heading("Copies from afar")
     dataset = OmegaConf.load(runs[0].folder / "config.yaml").dataset
     source = build(dataset.validation)
     images = _repeated(source, distances, count, size)
@@ -64,7 +65,7 @@ def report_copying(
                 apart = torch.cat([copied_distance(generator, photographs[i][None], mask) for i in range(few)])
                 row |= {"median": float(apart.median()), "ninth": float(apart.quantile(0.9))}
                 if "arrows" not in report.names:
-                    sheet = draw_copying(generator, images[:: max(1, len(images) // 4)][:4], hole, zoom=1)
+                    sheet = draw_copying(generator, images[: len(distances)], hole, zoom=1)  # one of each distance
                     report.picture("arrows", sheet, f"{run.name}: where what fills the hole was copied from")
             rows.setdefault(setting, []).append(row)
     _report_rows(rows, report, [bin_name(*pair) for pair in pairwise((0, *distances, math.inf))], (count, size, hole))
@@ -74,7 +75,6 @@ def _report_rows(
     rows: Mapping[str, list[dict[str, float]]], report: Report, bins: Sequence[str], made: tuple[int, int, int]
 ) -> None:
     bins = [name for name in bins if any(name in row for members in rows.values() for row in members)]
-    report.heading("Copies from afar")
     report.text(
         f"{made[0]} images of {made[1]}x{made[1]} repeat one view of a validation photograph; period, skew and phase "
         f"differ from image to image. Hole of {made[2]}x{made[2]} in the middle; each of its pixels counts at the "

@@ -21,13 +21,14 @@ _HEADER = [
     "commit",
     "date",
 ]
-_HEAD = (
-    "# Results\n\nWritten by `gicinpaint evaluate results_page=docs/results.md +checkpoints.NAME=PATH`, never by "
-    "hand:\na row for each model, dataset and set of holes; the next measurement replaces it. Values are means in the hole,\n"
-    "colours in [0, 1]. TV ratio: total variation over the truth's, 1 is as much texture. Patch distance: lower is\n"
-    "better.\n\n"
-    f"{PUBLISHED_NOTE}\n"
-)
+_HEAD = f"""# Results
+
+Written by `gicinpaint evaluate results_page=docs/results.md +checkpoints.NAME=PATH`, never by hand: a row for each
+model, dataset and set of holes, which the next measurement of them replaces. Values are means in the hole, colours in
+[0, 1]. TV ratio: total variation over the truth's, 1 is as much texture. Patch distance: lower is better.
+
+{PUBLISHED_NOTE}
+"""
 
 
 def update_page(path: Path, dataset: str, results: Mapping[str, MethodResult], identities: Mapping[str, Any]) -> None:

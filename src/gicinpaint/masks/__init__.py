@@ -1,5 +1,6 @@
 """Where the holes are: samplers of hole masks, one box per image for the local critic beside them."""
 
+from gicinpaint.masks.augment import MaskAugment
 from gicinpaint.masks.files import MaskFolder, grown, hole_of_image, read_mask_file
 from gicinpaint.masks.fixed import FixedMasks, free_form, paper_center, paper_random
 from gicinpaint.masks.free_form import FreeFormMask
@@ -12,6 +13,7 @@ __all__ = [
     "FixedMasks",
     "FreeFormMask",
     "FreeFormV2Mask",
+    "MaskAugment",
     "MaskFolder",
     "MaskSampler",
     "MixedMask",

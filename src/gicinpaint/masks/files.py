@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from gicinpaint.masks.sampler import Device, check_room, draw_integers, hole_window, read_hole_ratio, read_pair
+from gicinpaint.masks.sampler import Augment, Device, check_room, draw_integers, hole_window, read_hole_ratio, read_pair
 from gicinpaint.models.compositing import Box
 
 MASK_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -143,6 +143,7 @@ class MaskFolder:
             opposite. 1 accepts every folder.
         hole_ratio: Smallest hole ratio (included) and largest (excluded), e.g. (0.1, 0.2): only files between them are
             drawn. All files are read once at the start. None draws from all.
+        augment: Changes what was drawn, such as `MaskAugment`; None keeps it.
 
     Raises:
         FileNotFoundError: If the folder does not exist.
@@ -162,7 +163,9 @@ class MaskFolder:
         hole: str | int = "white",
         largest_hole_ratio: float = 0.5,
         hole_ratio: Sequence[float] | None = None,
+        augment: Augment | None = None,
     ) -> None:
+        self.augment = augment
         self.box = read_pair(box, "box", 1)
         self.flip = flip
         self.hole = read_hole(hole)
@@ -198,7 +201,8 @@ class MaskFolder:
             mask = torch.from_numpy(np.array(file.resize((width, height), Image.Resampling.NEAREST)))
             masks.append(mask.flip([axis for axis, on in enumerate((vertical, horizontal)) if on]))
         hole = torch.stack(masks)[:, None].float().to(device or "cpu")
-        return hole, hole_window(hole, self.box)
+        box = hole_window(hole, self.box)
+        return (hole, box) if self.augment is None else self.augment(hole, box, generator)
 
     def _read(self, file: str) -> np.ndarray:
         try:

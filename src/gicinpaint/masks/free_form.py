@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gicinpaint.masks.sampler import (
+    Augment,
     Device,
     check_room,
     device_of,
@@ -21,31 +22,13 @@ from gicinpaint.masks.sampler import (
     read_pair,
     read_range,
 )
+from gicinpaint.masks.strokes import Segment, Spans, draw_by_kornia, fill_spans, find_spans
 from gicinpaint.models.compositing import Box
 
-_NOWHERE = 2**40  # left end of an empty span; beyond every image
+Drawing = Literal["spans", "kornia"]
+
 _STROKES_PER_ROUND = 3  # while a mask grows to its ratio
 _ROUNDS_PER_BRUSH = 8  # then the brush doubles, so that every ratio is reached however thin the brush
-
-
-class Segment(NamedTuple):
-    """A straight line of a stroke, in pixels, with round ends."""
-
-    image: int
-    x0: int
-    y0: int
-    x1: int
-    y1: int
-    brush: int
-
-
-class Spans(NamedTuple):
-    """Runs of pixels inside the image, one for each row that a capsule touches, in their order; int64 (N,) each."""
-
-    capsule: np.ndarray
-    row: np.ndarray
-    first: np.ndarray
-    last: np.ndarray
 
 
 class FreeFormMask:
@@ -55,13 +38,16 @@ class FreeFormMask:
         box: Height and width of the window for the local critic; it is put where most of the hole is.
         strokes: Smallest and largest number of strokes; not used with a hole ratio.
         vertices: Smallest and largest number of straight segments of a stroke.
-        brush: Smallest and largest width of the brush in pixels.
+        brush: Smallest and largest width of the brush in pixels. None: 12 to 39 in 256, relative to the shorter side.
         angle: Mean angle between a segment and the horizontal, and the most by which it differs, in degrees. Pieces go
             up and down in turn.
         length: Mean length of a segment, as a fraction of the image's diagonal.
         hole_ratio: Smallest hole ratio (included) and largest (excluded), e.g. (0.1, 0.2); every number of pixels
             between them is equally likely. Strokes are added until that number is reached, and the last one ends there,
             so the ratio is exact. None leaves the ratio to the strokes.
+        augment: Changes what was drawn, such as `MaskAugment`; None keeps it.
+        drawing: "spans": our whole numbers, the same pixels on every machine; "kornia": polygons on the masks' device,
+            which differ in pixels on an edge, and know no hole ratio.
 
     Raises:
         TypeError: If a count is not whole.
@@ -86,15 +72,21 @@ class FreeFormMask:
         box: int | Sequence[int] = (128, 128),
         strokes: int | Sequence[int] = (1, 3),
         vertices: int | Sequence[int] = (4, 11),
-        brush: int | Sequence[int] = (12, 39),
+        brush: int | Sequence[int] | None = (12, 39),
         angle: Sequence[float] = (72.0, 24.0),
         length: float = 0.125,
         hole_ratio: Sequence[float] | None = None,
+        augment: Augment | None = None,
+        drawing: Drawing = "spans",
     ) -> None:
         self.box = read_pair(box, "box", 1)
         self.strokes = read_range(strokes, "strokes", 1)
         self.vertices = read_range(vertices, "vertices", 1)
-        self.brush = read_range(brush, "brush", 1)
+        self.brush = None if brush is None else read_range(brush, "brush", 1)
+        self.augment = augment
+        self.drawing = drawing
+        if drawing not in get_args(Drawing) or (drawing == "kornia" and hole_ratio is not None):
+            raise ValueError(f"drawing must be spans, or kornia without a hole_ratio, got {drawing}; use spans")
         self.angle = tuple(angle)
         self.length = length
         self.hole_ratio = None if hole_ratio is None else read_hole_ratio(hole_ratio)
@@ -118,8 +110,11 @@ class FreeFormMask:
         flips = draw_integers(0, 1, (batch_size, 2), generator).tolist()
         if self.hole_ratio is None:
             counts = draw_integers(*self.strokes, (batch_size,), generator).tolist()
-            missing = [height * width] * batch_size
-            _paint(canvas, self._draw_segments(counts, flips, (height, width), 1, generator), missing)
+            segments = self._draw_segments(counts, flips, (height, width), 1, generator)
+            if self.drawing == "kornia":
+                canvas = draw_by_kornia(segments, batch_size, height, width, device)
+            else:
+                _paint(canvas, segments, [height * width] * batch_size)
         else:
             missing = draw_integers(*_pixel_range(self.hole_ratio, height * width), (batch_size,), generator).tolist()
             rounds = 0
@@ -129,7 +124,8 @@ class FreeFormMask:
                 _paint(canvas, self._draw_segments(counts, flips, (height, width), widen, generator), missing)
                 rounds += 1
         box = hole_window(canvas[:, None], self.box)
-        return canvas[:, None].to(device or "cpu").float(), Box(box.top.to(device), box.left.to(device), *self.box)
+        drawn = canvas[:, None].to(device or "cpu").float(), Box(box.top.to(device), box.left.to(device), *self.box)
+        return drawn if self.augment is None else self.augment(*drawn, generator)
 
     def _draw_segments(
         self,
@@ -157,7 +153,8 @@ class FreeFormMask:
 
     def _walk(self, numbers: Iterator[float], height: int, width: int) -> tuple[list[tuple[int, int]], int]:
         """Turn uniform numbers into a stroke: its corners (x, y) and the width of its brush."""
-        segments, brush = _pick(next(numbers), *self.vertices), _pick(next(numbers), *self.brush)
+        widths = self.brush or (max(1, 12 * min(height, width) // 256), max(1, 39 * min(height, width) // 256))
+        segments, brush = _pick(next(numbers), *self.vertices), _pick(next(numbers), *widths)
         mean, spread = math.radians(self.angle[0]), math.radians(self.angle[1])
         low, high = mean - next(numbers) * spread, mean + next(numbers) * spread
         y, x = divmod(_pick(next(numbers), 0, height * width - 1), width)
@@ -223,78 +220,3 @@ def _keep_first(new: np.ndarray, spans: Spans, segments: list[Segment], kept_cou
 def _pick(number: float, low: int, high: int) -> int:
     """Turn a uniform number in [0, 1) into a whole number from low to high."""
     return low + int(number * (high - low + 1))
-
-
-def find_spans(capsules: np.ndarray, height: int, width: int) -> Spans:
-    """Find the pixels whose distance from a line is at most half of its thickness.
-
-    A row of such a capsule is one run of pixels, from the leftmost to the rightmost of what the row shares with
-    the disc around the start, the disc around the end and the band between them. All comparisons are of whole
-    numbers, with square roots that IEEE 754 rounds alike everywhere.
-
-    Args:
-        capsules: Start x and y, end x and y, thickness in whole pixels, int64 (N, 5).
-        height: Height of the image in pixels.
-        width: Width of the image in pixels.
-    """
-    reach = capsules[:, 4] // 2
-    top = np.maximum(np.minimum(capsules[:, 1], capsules[:, 3]) - reach, 0)
-    bottom = np.minimum(np.maximum(capsules[:, 1], capsules[:, 3]) + reach, height - 1)
-    rows = np.maximum(bottom - top + 1, 0)
-    capsule = np.arange(len(capsules)).repeat(rows)
-    ends = rows.cumsum()
-    row = np.arange(len(capsule)) + (top - ends + rows)[capsule]
-    x0, y0, x1, y1, thickness = capsules.T[:, capsule]
-    square = thickness * thickness
-    first, last = _disc(x0, row - y0, square)
-    for some_first, some_last in (_disc(x1, row - y1, square), _band(x0, row - y0, x1 - x0, y1 - y0, square)):
-        np.minimum(first, some_first, out=first)
-        np.maximum(last, some_last, out=last)
-    np.maximum(first, 0, out=first)
-    np.minimum(last, width - 1, out=last)
-    inside = first <= last
-    return Spans(capsule[inside], row[inside], first[inside], last[inside])
-
-
-def fill_spans(row: np.ndarray, first: np.ndarray, last: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return the union of runs of pixels, bool (height, width)."""
-    change = np.zeros(height * (width + 1), np.int32)  # how many runs begin at each pixel, less those that have ended
-    np.add.at(change, row * (width + 1) + first, np.int32(1))
-    np.subtract.at(change, row * (width + 1) + last + 1, np.int32(1))
-    covers = change.cumsum(dtype=np.int32)  # from row to row: all runs have ended before a row does
-    return covers.reshape(height, width + 1)[:, :width] > 0
-
-
-def _disc(x: np.ndarray, y: np.ndarray, square: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the columns p with 4 (p - x)² + 4 y² <= square; an empty run ends before it starts."""
-    rest = square - 4 * y * y
-    half = np.where(rest < 0, -_NOWHERE, _root(np.maximum(rest, 0)) // 2)
-    return x - half, x + half
-
-
-def _band(
-    x: np.ndarray, q: np.ndarray, u: np.ndarray, v: np.ndarray, square: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the columns x + p with 0 <= p u + q v <= u² + v², beside the line, and |p v - q u| <= across, near it."""
-    length = u * u + v * v
-    across = _root(square * length) // 2
-    low_along, high_along = _divide(-q * v, length - q * v, u)
-    low_across, high_across = _divide(q * u - across, q * u + across, v)
-    low, high = np.maximum(low_along, low_across), np.minimum(high_along, high_across)
-    empty = (low > high) | (length == 0)  # a dot is a disc alone
-    return np.where(empty, _NOWHERE, x + low), np.where(empty, -_NOWHERE, x + high)
-
-
-def _divide(low: np.ndarray, high: np.ndarray, factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the whole numbers p with low <= p factor <= high; for a factor of 0 all, if 0 lies between, or none."""
-    flipped = factor < 0
-    low, high = np.where(flipped, -high, low), np.where(flipped, -low, high)
-    divisor = np.where(factor == 0, 1, np.abs(factor))
-    free = np.where((low <= 0) & (high >= 0), _NOWHERE, -_NOWHERE)
-    first, last = -(-low // divisor), high // divisor
-    return np.where(factor == 0, -free, first), np.where(factor == 0, free, last)
-
-
-def _root(square: np.ndarray) -> np.ndarray:
-    """Return the square root, rounded down; exact below 2^52: lines of 10,000 pixels and a thickness of 6,000."""
-    return np.sqrt(square.astype(np.float64)).astype(np.int64)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from gicinpaint.masks.sampler import Device, check_room, draw_integers, hole_window, read_pair
+from gicinpaint.masks.sampler import Augment, Device, check_room, draw_integers, hole_window, read_pair
 from gicinpaint.models.compositing import Box
 
 _STROKES, _SEGMENTS, _WIDTHS = (1, 3), (4, 11), (12, 40)
@@ -24,6 +24,7 @@ class FreeFormV2Mask:
         inset: Most pixels by which the rectangle shrinks along each axis, both sides together.
         swap_sides: Repeat a fault of the released code: where height and width differ they change places when the
             strokes' points are drawn, so strokes miss a part of the image.
+        augment: Changes what was drawn, such as `MaskAugment`; None keeps it.
 
     Raises:
         TypeError: If a number is not whole.
@@ -45,11 +46,13 @@ class FreeFormV2Mask:
         margin: int | Sequence[int] = (0, 0),
         inset: int | Sequence[int] = (32, 32),
         swap_sides: bool = False,
+        augment: Augment | None = None,
     ) -> None:
         self.box = read_pair(box, "box", 1)
         self.margin = read_pair(margin, "margin", 0)
         self.inset = read_pair(inset, "inset", 0)
         self.swap_sides = swap_sides
+        self.augment = augment
         if any(2 * (most // 2) >= side for side, most in zip(self.box, self.inset, strict=True)):
             raise ValueError(f"inset must be smaller than the box {self.box}, got {self.inset}; choose a smaller one")
 
@@ -68,7 +71,8 @@ class FreeFormV2Mask:
         masks = np.stack([self._draw(np.random.RandomState(seed), height, width) for seed in seeds])
         mask = torch.from_numpy(masks)[:, None]
         box = hole_window(mask, self.box)
-        return mask.to(device or "cpu").float(), Box(box.top.to(device), box.left.to(device), *self.box)
+        drawn = mask.to(device or "cpu").float(), Box(box.top.to(device), box.left.to(device), *self.box)
+        return drawn if self.augment is None else self.augment(*drawn, generator)
 
     def _draw(self, rng: np.random.RandomState, height: int, width: int) -> np.ndarray:
         strokes = draw_strokes(rng, height, width, swap_sides=self.swap_sides)

@@ -7,7 +7,7 @@ import torch
 from kornia.geometry.bbox import bbox_to_mask
 from torch import Tensor
 
-from gicinpaint.masks.sampler import Device, check_room, draw_integers, hole_window, read_pair, read_range
+from gicinpaint.masks.sampler import Augment, Device, check_room, draw_integers, hole_window, read_pair, read_range
 from gicinpaint.models.compositing import Box
 
 
@@ -20,11 +20,12 @@ class RectangleMask:
 
     Args:
         box: Height and width of the box in pixels; what the local critic sees.
-        inset: Largest border between box and hole, vertical and horizontal, in pixels.
+        inset: Largest border between box and hole, vertical and horizontal, in pixels. Default: an eighth of the box.
         margin: Pixels that stay free above and below the box, left and right of it.
         count: Number of rectangles per image, or the smallest and the largest number. With more than one possible,
             the returned box is the window that holds most of the hole.
         same_in_batch: Give every image of a batch the same hole, as the released code does.
+        augment: Changes what was drawn, such as `MaskAugment`; None keeps it.
 
     Raises:
         TypeError: If a setting is not whole.
@@ -47,16 +48,18 @@ class RectangleMask:
     def __init__(
         self,
         box: int | Sequence[int] = (128, 128),
-        inset: int | Sequence[int] = (16, 16),
+        inset: int | Sequence[int] | None = None,
         margin: int | Sequence[int] = (0, 0),
         count: int | Sequence[int] = 1,
         same_in_batch: bool = False,
+        augment: Augment | None = None,
     ) -> None:
         self.box = read_pair(box, "box", 1)
-        self.inset = read_pair(inset, "inset", 0)
+        self.inset = (self.box[0] // 8, self.box[1] // 8) if inset is None else read_pair(inset, "inset", 0)
         self.margin = read_pair(margin, "margin", 0)
         self.count = read_range(count, "count", 1)
         self.same_in_batch = same_in_batch
+        self.augment = augment
         if 2 * self.inset[0] >= self.box[0] or 2 * self.inset[1] >= self.box[1]:
             raise ValueError(
                 f"inset must be less than half the box {self.box}, got {self.inset}; choose a smaller inset"
@@ -91,7 +94,7 @@ class RectangleMask:
         if self.same_in_batch:
             mask = mask.repeat(batch_size, 1, 1, 1)
             box = Box(box.top.repeat(batch_size), box.left.repeat(batch_size), *self.box)
-        return mask, box
+        return (mask, box) if self.augment is None else self.augment(mask, box, generator)
 
     def _draw_side(
         self, axis: int, size: int, shape: tuple[int, int], generator: torch.Generator | None
@@ -153,17 +156,6 @@ def fill_rectangles(edges: Tensor, height: int, width: int) -> Tensor:
         - edges: int64 (B, N, 4): top, left, bottom, right
         - returned: float32 (B, 1, H, W), {0, 1}
     """
-    if edges.device.type != "cpu":
-        return _fill_at_once(edges, height, width)
-    mask = torch.zeros(len(edges), 1, height, width)
-    for image, rectangles in zip(mask.numpy()[:, 0], edges.tolist(), strict=True):
-        for top, left, bottom, right in rectangles:
-            image[top:bottom, left:right] = 1
-    return mask
-
-
-def _fill_at_once(edges: Tensor, height: int, width: int) -> Tensor:
-    """Draw the rectangles of a batch with few large steps: an accelerator's way; a processor is slower by it."""
     b, n, _ = edges.shape
     top, left, bottom, right = edges.reshape(b * n, 4).float().unbind(-1)
     corners = torch.stack([left, top, right - 1, top, right - 1, bottom - 1, left, bottom - 1], -1)

@@ -1,7 +1,7 @@
 """Mask samplers: their protocols, how boxes and hole ratios are read, the local critic's window, mixed samplers."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 from gicinpaint.models.compositing import Box
 
 Device = torch.device | str | None
+Augment = Callable[[Tensor, Box, torch.Generator | None], tuple[Tensor, Box]]
 
 
 class MaskSampler(Protocol):
@@ -65,6 +66,7 @@ class MixedMask:
         masks: Samplers, all with the same box.
         weights: How often each sampler is drawn, relative to the others; 0 is never. None draws all equally often.
         box: Height and width of the samplers' box in pixels; None takes it from them.
+        augment: Changes what was drawn, such as `MaskAugment`; None keeps it.
 
     Raises:
         TypeError: If a number of the box is not whole.
@@ -88,7 +90,9 @@ class MixedMask:
         masks: Sequence[MaskSampler],
         weights: Sequence[float] | None = None,
         box: int | Sequence[int] | None = None,
+        augment: Augment | None = None,
     ) -> None:
+        self.augment = augment
         self.masks = tuple(masks)
         if not self.masks:
             raise ValueError("masks must hold at least one sampler, got none; add one")
@@ -122,7 +126,8 @@ class MixedMask:
             images = [image for image, choice in enumerate(choices) if choice == chosen]
             holes, box = self.masks[chosen](len(images), height, width, generator=generator, device=device)
             mask[images], top[images], left[images] = holes, box.top, box.left
-        return mask, Box(top, left, *self.box)
+        drawn = Box(top, left, *self.box)
+        return (mask, drawn) if self.augment is None else self.augment(mask, drawn, generator)
 
 
 def read_pair(value: int | Sequence[int], name: str, smallest: int) -> tuple[int, int]:
