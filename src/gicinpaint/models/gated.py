@@ -10,6 +10,8 @@ from gicinpaint.models.generator import CoarseNetwork, Completion, Family, Refin
 from gicinpaint.models.layers import Convolution
 from gicinpaint.models.stored import StoredNetwork
 
+_OPEN = 3.0  # bias of a gate at which it lets 95 % pass
+
 
 class GatedConvolution(Convolution):
     """A convolution whose activated features are multiplied by a sigmoid gate, pixel by pixel.
@@ -48,6 +50,14 @@ class GatedConvolution(Convolution):
     ) -> None:
         super().__init__(in_channels, 2 * out_channels, kernel_size, stride, dilation, padding, activation)
 
+    @torch.no_grad()
+    def start_open(self) -> None:
+        """Draw the features' weights as a plain convolution's and let the gates start open."""
+        half = self.out_channels // 2
+        nn.init.xavier_uniform_(self.weight[:half])
+        if self.bias is not None:
+            self.bias[half:] = _OPEN
+
     def activate(self, x: Tensor) -> Tensor:
         """Return the gated features of the convolution's result."""
         half = x.shape[1] // 2
@@ -55,7 +65,6 @@ class GatedConvolution(Convolution):
         return super().activate(x[:, :half]) * gate
 
 
-_OPEN = 3.0  # bias of a gate at which it lets 95 % pass
 GATED = Family(GatedConvolution, nn.Tanh)
 
 
@@ -67,8 +76,8 @@ class GatedGenerator(StoredNetwork):
         attention: Contextual attention of the second stage; None leaves the attention branch out.
         padding: "zeros", "mirror" for the released option SYMMETRIC, or "centered"; see `Convolution`.
         guided: Whether the first stage also sees a sketch of edges in the hole.
-        residual: As for `Generator`; then gates start open: as released each halves its features, so that a new network
-            returns nearly nothing, and learns for long before it does.
+        residual: As for `Generator`; then gates start open and features as in a plain convolution: as released each
+            gate halves what passes, so that a new network returns nearly nothing and learns slowly at first.
 
     Shape:
         - masked: (B, 3, H, W), [-1, 1], the hole set to 0; H and W multiples of 8
@@ -107,7 +116,7 @@ class GatedGenerator(StoredNetwork):
         if residual:
             for layer in self.modules():
                 if isinstance(layer, GatedConvolution):
-                    nn.init.constant_(layer.bias[layer.out_channels // 2 :], _OPEN)  # type: ignore[index]
+                    layer.start_open()
 
     def forward(
         self, masked: Tensor, mask: Tensor, return_offset: bool = False, sketch: Tensor | None = None
