@@ -1,6 +1,7 @@
 """The schemas take every shipped yaml and find what is mistyped; an independent validator reads them."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +94,11 @@ def test_the_command_writes_them_and_says_which_files_each_is_for(
     described = written["$defs"]["RectangleMask"]["properties"]["box"]["description"]
     assert "a whole number or a list" in described  # its annotation
     assert "pixels" in described  # its docstring
+
+
+def test_a_job_whose_extra_is_not_installed_keeps_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gicinpaint.demo.server", None)  # importing it fails
+    demo = Draft202012Validator(schemas()["demo"])
+    content = read("demo.yaml")
+    assert list(demo.iter_errors(content)) == []
+    assert list(demo.iter_errors({**content, "prot": 7860}))

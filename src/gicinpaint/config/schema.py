@@ -16,6 +16,7 @@ import yaml
 from gicinpaint.config.atomic_files import write_text
 from gicinpaint.config.jobs import JOBS
 from gicinpaint.config.signatures import arguments, describe, find, hints
+from gicinpaint.config.validation import JobError
 
 Schema = dict[str, Any]
 _INTERPOLATION: Schema = {"type": "string", "pattern": r"\$\{|^\?\?\?$"}
@@ -126,7 +127,10 @@ def _document(schema: Schema) -> Schema:
 
 
 def _job(job: str, trees: Mapping[str, _Tree]) -> Schema:
-    reads = resolve_name(JOBS[job].function.partition(":")[0]).READS
+    try:
+        reads = resolve_name(JOBS[job].function.partition(":")[0]).READS
+    except (ImportError, JobError):  # needs an extra that is not installed: its values stay without a type
+        reads = {}
     content = yaml.safe_load(_primary(job))
     properties: dict[str, Schema] = {"defaults": _DEFAULTS, "hydra": {"type": "object"}}
     for group in _groups(_primary(job)):
@@ -145,9 +149,8 @@ def _job(job: str, trees: Mapping[str, _Tree]) -> Schema:
 
 def _place(tree: _Tree) -> Schema:
     """Return what may stand at a place: any of its targets' arguments, or a node with a target of its own."""
-    below = {
-        key: {"anyOf": [_place(child), *_others(child)]} for key, child in tree.children.items() if _is_mapping(child)
-    }
+    mappings = {key: child for key, child in tree.children.items() if child.targets or child.children}
+    below = {key: {"anyOf": [_place(child), *_others(child)]} for key, child in mappings.items()}
     known = [arguments(target) for target in tree.targets]
     if not tree.targets:
         leaves: dict[str, Schema] = {key: {} for key in tree.children}
@@ -163,7 +166,7 @@ def _place(tree: _Tree) -> Schema:
     for target in tree.targets:
         for name, annotation in hints(target).items():
             types_of.setdefault(name, []).append(_argument(target, name, annotation))
-    free: Schema = {key: {} for key in ("defaults", *_CALL_KEYS)} | closed
+    free: Schema = closed | {key: {} for key in ("defaults", *_CALL_KEYS)}
     free |= {name: _either(*found) for name, found in types_of.items() if name in closed}
     free |= below
     return {
@@ -173,10 +176,6 @@ def _place(tree: _Tree) -> Schema:
         "then": _NODE,
         "else": {"properties": free, "additionalProperties": False},
     }
-
-
-def _is_mapping(tree: _Tree) -> bool:
-    return bool(tree.targets or tree.children)
 
 
 def _others(tree: _Tree) -> list[Schema]:
