@@ -1,6 +1,7 @@
 """Generative image inpainting with contextual attention (Yu et al., CVPR 2018) on PyTorch Lightning and Hydra."""
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from gicinpaint.compat import register_moved_modules
@@ -66,6 +67,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:  # on first use: `gicinpaint --help` would otherwise wait seconds for torch
+    if name == "__version__":
+        return version("gicinpaint")
     if name in _ROOMS:
         return getattr(import_module(f"gicinpaint.{_ROOMS[name]}"), name)
     if name in __all__:
@@ -74,7 +77,7 @@ def __getattr__(name: str) -> Any:  # on first use: `gicinpaint --help` would ot
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*__all__, "__version__"])
 
 
 register_moved_modules()

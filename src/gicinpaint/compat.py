@@ -67,7 +67,7 @@ def continue_counting(trainer: Trainer, batches: int, steps: int) -> None:
     Args:
         trainer: Is about to train.
         batches: Training batches so far, by which it validates and logs.
-        steps: Optimizer steps so far, its `global_step`.
+        steps: Generator updates so far, its `global_step`.
     """
     loop = trainer.fit_loop.epoch_loop
     loop.batch_progress.total.ready = loop.batch_progress.total.completed = batches

@@ -84,3 +84,12 @@ def test_multirun_trains_every_backend_to_the_same_losses(tmp_path: Path) -> Non
     for table in tables[1:]:
         for name in columns:
             np.testing.assert_allclose(table[name], tables[0][name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_a_batch_that_the_devices_cannot_share_is_refused_before_they_start(tmp_path: Path) -> None:
+    result = train("trainer.devices=3", "trainer.accelerator=cpu", folder=tmp_path)
+    assert result.returncode == 1
+    line = "dataset: batch_size is the global batch and must be a positive multiple of the 3 processes, got 4; use 3"
+    assert result.stderr.splitlines()[-1] == f"gicinpaint: {line}"
+    assert "Initializing distributed" not in result.stderr
+    assert "Traceback" not in result.stderr

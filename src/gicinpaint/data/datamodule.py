@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from gicinpaint.data.dataset import BadImageCount, Batch, InpaintingDataset, OnError, collate
 from gicinpaint.data.image_io import ImageError
 from gicinpaint.data.listing import DatasetError
-from gicinpaint.data.order import EndlessBatchSampler, FiniteBatchSampler
+from gicinpaint.data.order import EndlessBatchSampler, EpochBatchSampler, FiniteBatchSampler
 from gicinpaint.data.sources import ImageSource
 from gicinpaint.data.transforms import CenterCropResize, ColorAugment, Crop, RandomCrop
 from gicinpaint.masks.sampler import MaskSampler, NumberedMasks
@@ -27,10 +27,12 @@ _PROBES = 4
 class InpaintingDataModule(lightning.LightningDataModule):
     """Training batches without end and fixed validation batches.
 
-    Training starts at the batch that the module counts in `batches_seen` (0 without a trainer). Validation
-    takes every image once, with the hole that belongs to it: a function of the sampler, `validation_seed` and index, or
-    for masks with numbers of preset, seed and index alone. Loaders yield uint8 batches, which become float32 on the
-    device. The trainer must leave the samplers alone: `use_distributed_sampler=False`.
+    Training starts at the batch that the module counts in `batches_seen` (0 without a trainer). It has no end for a
+    trainer that counts batches, not epochs (`check_val_every_n_epoch=None`), or for none; any other gets one epoch at a
+    time. Validation, which also serves `Trainer.test` and `Trainer.predict`, takes every image once, with the hole that
+    belongs to it: a function of the sampler, `validation_seed` and index, or for masks with numbers of preset, seed and
+    index alone. Loaders yield uint8 batches, which become float32 on the device. The trainer must leave the samplers
+    alone: `use_distributed_sampler=False`.
 
     Args:
         train: Images to train on.
@@ -126,10 +128,16 @@ class InpaintingDataModule(lightning.LightningDataModule):
             _probe(dataset)
         self._loaders: WeakSet[_BatchLoader] = WeakSet()  # their workers end with them
 
+    def check_processes(self, count: int) -> None:
+        """Raise a ValueError unless that many processes can share the batches and the validation images."""
+        EndlessBatchSampler(len(self.train), self.batch_size, world_size=count)
+        FiniteBatchSampler(len(self.validation), count, epoch=_FIXED_EPOCH, world_size=count)
+
     def train_dataloader(self) -> DataLoader:
-        """Return this process's part of the endless stream of training batches."""
+        """Return this process's part of the stream of training batches, endless or of the epoch that is going on."""
         rank, world_size = self._place()
-        sampler = EndlessBatchSampler(
+        endless = self.trainer is None or self.trainer.check_val_every_n_epoch is None
+        sampler = (EndlessBatchSampler if endless else EpochBatchSampler)(
             len(self.train),
             self.batch_size,
             seed=self.seed,
@@ -148,6 +156,12 @@ class InpaintingDataModule(lightning.LightningDataModule):
             len(self.validation), batch_size, epoch=_FIXED_EPOCH, rank=rank, world_size=world_size
         )
         return self._load(self.validation, sampler)
+
+    test_dataloader = val_dataloader
+
+    def predict_dataloader(self) -> DataLoader:
+        """Return what `val_dataloader` returns."""
+        return self.val_dataloader()
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Turn 8-bit images and masks into floating point, in the trainer's precision."""

@@ -1,8 +1,8 @@
 """Items and batches: an image, its hole and its box, the same in every run and every worker."""
 
 import logging
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -10,12 +10,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
+from gicinpaint.checks import check_mask
 from gicinpaint.data.image_io import ImageError, to_float, to_tensor
 from gicinpaint.data.listing import DatasetError
 from gicinpaint.data.order import Item, derive_seed
 from gicinpaint.data.sources import ImageSource
 from gicinpaint.data.transforms import ColorAugment, Crop
-from gicinpaint.masks.sampler import MaskSampler, NumberedMasks
+from gicinpaint.masks.sampler import MaskSampler, NumberedMasks, hole_extent, hole_window
 from gicinpaint.models.compositing import Box
 
 OnError = Literal["raise", "skip"]
@@ -41,6 +42,30 @@ class Batch(NamedTuple):
     image: Tensor
     mask: Tensor
     box: Box
+
+    @classmethod
+    def of(cls, given: Any, size: tuple[int, int] | None = None) -> "Batch":
+        """Return the batch that a loader of any kind yielded; a `Batch` as it is.
+
+        Args:
+            given: A mapping with `image` and `mask`, or a pair of both: as the attributes; masks may be bool too.
+            size: Height and width of the boxes, each placed where it holds most of the hole. Default: as small as holds
+                the hole of every image.
+
+        Raises:
+            TypeError: If it is something else.
+        """
+        if isinstance(given, Batch):
+            return given
+        if isinstance(given, Mapping) and {"image", "mask"} <= given.keys():
+            given = given["image"], given["mask"]
+        if not (isinstance(given, list | tuple) and len(given) == 2 and all(isinstance(x, Tensor) for x in given)):
+            kind = f"a mapping of {', '.join(map(str, given))}" if isinstance(given, Mapping) else type(given).__name__
+            raise TypeError(f"a batch must hold image and mask, got {kind}; let the loader yield a dict of both")
+        image, mask = given
+        check_mask(mask, image)
+        size = hole_extent(mask) if size is None else size
+        return cls(image, mask, hole_window(mask, size)).to_float()
 
     def to_float(self) -> "Batch":
         """Return the batch in float32; images and masks that are floating point stay as they are."""

@@ -120,6 +120,21 @@ class EndlessBatchSampler(Sampler[list[Item]]):
         return self._permutation
 
 
+class EpochBatchSampler(EndlessBatchSampler):
+    """Yield the batches of one epoch, from the batches already seen on to the next multiple of `len`.
+
+    Images that are left over when an epoch's images do not divide evenly come first in the next one.
+    """
+
+    def __len__(self) -> int:
+        return self.length // self.batch_size
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        k = int(self.position())
+        for number in range(k, (k // len(self) + 1) * len(self)):
+            yield self.batch(number)
+
+
 class FiniteBatchSampler(Sampler[list[Item]]):
     """Yield every image once, in order, in the same number of batches on every process.
 

@@ -109,7 +109,7 @@ def read_canvas(image: Any) -> Canvas:
     )
 
 
-def read_mask(mask: Any, size: tuple[int, int]) -> Tensor:
+def read_mask(mask: Any, size: tuple[int, int], name: str = "mask") -> Tensor:
     """Return the hole of a mask, bool (H, W).
 
     Args:
@@ -117,6 +117,7 @@ def read_mask(mask: Any, size: tuple[int, int]) -> Tensor:
             or a tensor (H, W), (1, H, W) or (1, 1, H, W): bool, 0 to 1, or 0 to 255 with the brighter of two values, or
             what is above the middle, as the hole. Of several channels the first counts.
         size: Height and width that it must have.
+        name: What to call it in messages.
 
     Raises:
         TypeError: If it is of another kind.
@@ -126,12 +127,12 @@ def read_mask(mask: Any, size: tuple[int, int]) -> Tensor:
     if isinstance(mask, Image.Image):
         hole = hole_of_image(mask)
     elif isinstance(mask, np.ndarray | Tensor):
-        hole = _of_numbers(mask, size)
+        hole = _of_numbers(mask, size, name)
     else:
-        raise TypeError(f"mask must be a Pillow image, a NumPy array or a tensor, got {type(mask).__name__}")
+        raise TypeError(f"{name} must be a Pillow image, a NumPy array or a tensor, got {type(mask).__name__}")
     if hole.shape != size:
         raise ValueError(
-            f"mask must have the image's height and width {size[0]}x{size[1]}, got {hole.shape[0]}x{hole.shape[1]}; "
+            f"{name} must have the image's height and width {size[0]}x{size[1]}, got {hole.shape[0]}x{hole.shape[1]}; "
             "resize it with the nearest pixel"
         )
     return torch.from_numpy(np.ascontiguousarray(hole))
@@ -272,7 +273,7 @@ def _nearest_in_palette(image: Image.Image, colours: np.ndarray, painted: np.nda
     return Image.frombytes("P", image.size, indices.tobytes())
 
 
-def _of_numbers(mask: np.ndarray | Tensor, size: tuple[int, int]) -> np.ndarray:
+def _of_numbers(mask: np.ndarray | Tensor, size: tuple[int, int], name: str) -> np.ndarray:
     if isinstance(mask, Tensor):
         tensor = mask.detach().cpu()
         values = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
@@ -283,12 +284,13 @@ def _of_numbers(mask: np.ndarray | Tensor, size: tuple[int, int]) -> np.ndarray:
     if isinstance(mask, np.ndarray) and values.ndim == 3:
         values = values[..., 0]
     if values.ndim != 2:
-        raise ValueError(f"mask must have one value per pixel, got shape {tuple(mask.shape)}; pass one channel")
+        raise ValueError(f"{name} must have one value per pixel, got shape {tuple(mask.shape)}; pass one channel")
     if values.dtype.kind not in "buif":
-        raise TypeError(f"mask must hold numbers, got {values.dtype}; convert it to bool")
+        raise TypeError(f"{name} must hold numbers, got {values.dtype}; convert it to bool")
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= 255):
         raise ValueError(
-            f"mask must hold 0 (known) and 1 or 255 (hole), got values from {low:.4g} to {high:.4g}; pass e.g. mask > 0"
+            f"{name} must hold 0 (known) and 1 or 255 (hole), got values from {low:.4g} to {high:.4g}; "
+            f"pass e.g. {name} > 0"
         )
     return values if values.dtype == bool else hole_of_levels(values.astype(np.float64) / (1 if high <= 1 else 255))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,6 +35,7 @@ class FillTask:
         hole: bool (H, W).
         method: How it is filled.
         regions: The parts that are filled one by one.
+        source: bool (H, W), where attention may copy from; None: from all known pixels.
         offset: Where the attention copied from, once filled, if wanted and the attention saw the whole image.
     """
 
@@ -43,6 +44,7 @@ class FillTask:
     hole: Tensor
     method: Method
     regions: list[Region]
+    source: Tensor | None = None
     offset: Tensor | None = None
 
 
@@ -54,6 +56,7 @@ def read_task(
     grow: int = 0,
     *,
     divide: Callable[[Tensor], tuple[Method, list[Region]]],
+    source: Any = None,
     stages: bool = False,
 ) -> FillTask:
     """Return an image, ready to be filled.
@@ -63,13 +66,15 @@ def read_task(
         mask: As for `read_mask`, or None.
         hole_colour: As for `find_colour`, or None.
         hole_tolerance: The same.
-        grow: Pixels by which the hole is grown.
+        grow: Pixels by which the hole is grown, or shrunk if negative.
         divide: Decides how a hole is filled; see `Engine.divide`.
+        source: Where attention may copy from, as for `read_mask`; None: from all known pixels.
         stages: Whether the first stage's guess and the offset are wanted too.
 
     Raises:
         TypeError: If image or mask are of another kind.
-        ValueError: If sizes or values are wrong, neither mask nor colour is given, or all is hole.
+        ValueError: If sizes or values are wrong, neither mask nor colour is given, all is hole, or a part that is
+            filled by itself holds no source.
     """
     canvas = read_canvas(image)
     if mask is None and hole_colour is None:
@@ -87,7 +92,19 @@ def read_task(
     if bool(hole.all()):
         raise ValueError("the mask must leave known pixels, got a hole everywhere; was it inverted? 1 = hole")
     canvas.check_known(~hole)
-    return FillTask(canvas, coarse, hole, *divide(hole))
+    task = FillTask(canvas, coarse, hole, *divide(hole))
+    return task if source is None else replace(task, source=_read_source(source, task))
+
+
+def _read_source(source: Any, task: FillTask) -> Tensor | None:
+    """Return where an image may be copied from, or None if that is everywhere."""
+    allowed = read_mask(source, task.canvas.size, "source") & ~task.hole
+    if not allowed.any():
+        raise ValueError("source must hold known pixels to copy from, got none; pass 1 where copying is allowed")
+    crops = task.regions if task.method in (Method.CROPS, Method.COARSE_TO_FINE) else []
+    if any(region.reduced or not allowed[region.box.slices].any() for region in crops):
+        raise ValueError("an image that is filled in parts must have its source in each; raise max_memory")
+    return None if allowed.equal(~task.hole) else allowed
 
 
 @dataclass(frozen=True)
@@ -161,9 +178,12 @@ class Engine:
 
     def _fill_group(self, group: list[tuple[FillTask, Region]], blend: Blend) -> None:
         images = torch.cat([mirrored(task.canvas.colours(region.box)) for task, region in group])
-        holes = torch.cat([mirrored(task.hole[region.box.slices].float()[None, None]) for task, region in group])
+        holes = _planes([(task.hole, region) for task, region in group])
+        allowed = [(~task.hole if task.source is None else task.source, region) for task, region in group]
+        sources = _planes(allowed).to(self.device) if any(task.source is not None for task, _ in group) else None
         offset = self._attends and any(task.coarse is not None and task.method is Method.WHOLE for task, _ in group)
-        completion = complete(self.generator, images.to(self.device), holes.to(self.device), return_offset=offset)
+        images, holes = images.to(self.device), holes.to(self.device)
+        completion = complete(self.generator, images, holes, return_offset=offset, source=sources)
         for i, (task, region) in enumerate(group):
             _paint(task, region, completion.coarse[i], completion.prediction[i], blend)
             if completion.offset is not None and task.method is Method.WHOLE:
@@ -179,8 +199,9 @@ class Engine:
         hole = mirrored(task.hole.float()[None, None])
         boxes, mask = boxes_of(hole[0, 0] > 0), hole.to(self.device)
         image = mirrored(task.canvas.colours(Rectangle(0, 0, h, w))).to(self.device)
+        source = None if task.source is None else mirrored(task.source.float()[None, None]).to(self.device)
         offset = self._attends and task.coarse is not None
-        exact = ExactPass(self.generator, mask_out(image, mask), mask, boxes, offset)
+        exact = ExactPass(self.generator, mask_out(image, mask), mask, boxes, offset, source)
         del image  # the pass has its own
         for region in task.regions:
             completion = exact.fill(region.box)
@@ -193,6 +214,11 @@ class Engine:
         hole = task.hole[region.box.slices].float()[None, None].to(self.device)
         coarse, prediction = fill_reduced(self.generator, image, hole, self.most_pixels, self.progress)
         _paint(task, region, coarse[0], prediction[0], blend)
+
+
+def _planes(masks: Sequence[tuple[Tensor, Region]]) -> Tensor:
+    """Return a region of each mask, bool (H, W), as one batch (B, 1, h, w)."""
+    return torch.cat([mirrored(mask[region.box.slices].float()[None, None]) for mask, region in masks])
 
 
 def _paint(task: FillTask, region: Region, coarse: Tensor, prediction: Tensor, blend: Blend) -> None:

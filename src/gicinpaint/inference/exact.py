@@ -15,7 +15,7 @@ from gicinpaint.attention.layer import resize_nearest
 from gicinpaint.inference.regions import groups, merged, padded_size
 from gicinpaint.models.compositing import mask_out
 from gicinpaint.models.gated import GatedGenerator
-from gicinpaint.models.generator import CoarseGenerator, CoarseNetwork, Completion, Generator, RefinementNetwork
+from gicinpaint.models.generator import CoarseGenerator, CoarseNetwork, Completion, Generator, RefinementNetwork, closed
 from gicinpaint.models.harmonic_fill import fill_harmonically
 from gicinpaint.models.windows import Rectangle, compute, steps
 
@@ -85,10 +85,14 @@ class ExactPass:
         mask: Its hole; 1 = hole.
         holes: Rectangles that hold the whole hole.
         return_offset: Whether the offset is wanted.
+        source: Where attention may copy from, 1 = allowed; None: from all known pixels.
 
     Shape:
         - masked: (1, 3, H, W), [-1, 1]; H and W multiples of 8
-        - mask: (1, 1, H, W), {0, 1}
+        - mask, source: (1, 1, H, W), {0, 1}
+
+    Raises:
+        ValueError: If there is a source, but no attention.
 
     Attributes:
         offset: As in `Completion`, of those cells that were computed; the others hold their own place. None unless
@@ -96,9 +100,17 @@ class ExactPass:
     """
 
     def __init__(
-        self, generator: nn.Module, masked: Tensor, mask: Tensor, holes: list[Rectangle], return_offset: bool = False
+        self,
+        generator: nn.Module,
+        masked: Tensor,
+        mask: Tensor,
+        holes: list[Rectangle],
+        return_offset: bool = False,
+        source: Tensor | None = None,
     ) -> None:
         self.coarse_network, self.refinement = _stages(generator)
+        if source is not None and getattr(self.refinement, "attention", None) is None:
+            raise ValueError("source needs an attention layer, got none; build a Generator with attention")
         (h, w), self.mask = masked.shape[-2:], mask
         self.size, self.quarter = (h, w), (h // _FEATURE, w // _FEATURE)
         self.guided = getattr(generator, "guided", False)
@@ -114,7 +126,7 @@ class ExactPass:
         if self.refinement.attention is None:
             return
         self.features = self._attention_features(self.refinement)
-        self.small_mask = resize_nearest(mask, self.quarter)
+        self.small_mask = resize_nearest(mask if source is None else closed(mask, source, masked), self.quarter)
         if return_offset:
             grid = [torch.arange(n // self.refinement.attention.rate) for n in self.quarter]
             self.offset = torch.stack(torch.meshgrid(*grid, indexing="ij"))[None].to(mask.device)
@@ -181,7 +193,9 @@ class ExactPass:
 
 
 @torch.no_grad()
-def complete(generator: nn.Module, image: Tensor, hole: Tensor, return_offset: bool = False) -> Completion:
+def complete(
+    generator: nn.Module, image: Tensor, hole: Tensor, return_offset: bool = False, source: Tensor | None = None
+) -> Completion:
     """Return both stages' outputs, of the image's size; the offset's grid is that of the padded image.
 
     Args:
@@ -189,14 +203,16 @@ def complete(generator: nn.Module, image: Tensor, hole: Tensor, return_offset: b
         image: Images; what lies in the hole does not matter.
         hole: Hole mask; 1 = hole.
         return_offset: Whether the offset is wanted.
+        source: Where attention may copy from, 1 = allowed; None: from all known pixels.
 
     Shape:
         - image: (B, 3, H, W), [-1, 1]
-        - hole: (B, 1, H, W), {0, 1}
+        - hole, source: (B, 1, H, W), {0, 1}
     """
     h, w = image.shape[-2:]
     mask = mirrored(hole)
-    completion = generator(mask_out(mirrored(image), mask), mask, return_offset=return_offset)
+    limits = {} if source is None else {"source": mirrored(source)}
+    completion = generator(mask_out(mirrored(image), mask), mask, return_offset=return_offset, **limits)
     refined = None if completion.refined is None else completion.refined[..., :h, :w]
     return Completion(completion.coarse[..., :h, :w], refined, completion.offset)
 

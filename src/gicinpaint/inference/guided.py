@@ -35,11 +35,13 @@ class Sketched(nn.Module):
         self._generator = (generator,)  # in a tuple, so that its parts are registered once
         self.sketch = torch.zeros(0, 0, dtype=torch.bool)
 
-    def forward(self, masked: Tensor, mask: Tensor, return_offset: bool = False) -> Completion:
+    def forward(
+        self, masked: Tensor, mask: Tensor, return_offset: bool = False, source: Tensor | None = None
+    ) -> Completion:
         """Return the completion of the image padded at the bottom and right; the sketch is continued by nothing."""
         (h, w), (height, width) = masked.shape[-2:], self.sketch.shape
         sketch = F.pad(self.sketch.to(masked), (0, w - width, 0, h - height))[None, None]
-        completion: Completion = self._generator[0](masked, mask, return_offset=return_offset, sketch=sketch)
+        completion: Completion = self._generator[0](masked, mask, return_offset, sketch, source)
         return completion
 
 

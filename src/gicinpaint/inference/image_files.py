@@ -32,12 +32,14 @@ class Loaded(NamedTuple):
         file: The image, upright, in its own mode and depth, and what else its file holds.
         mask: Its hole, bool (H, W), if masks are files.
         fault: Why there is no image, in one line.
+        source: Where it may be copied from, bool (H, W), if sources are given.
     """
 
     number: int
     file: Unchanged | None = None
     mask: np.ndarray | None = None
     fault: str = ""
+    source: np.ndarray | None = None
 
 
 def open_source(path: str, output: str, max_pixels: int) -> ImageSource:
@@ -114,13 +116,21 @@ class Masks:
         rename: Text in an image's name, and what stands in its place in its mask's name.
         max_pixels: Largest width x height that is decoded.
         hole: What marks the hole: "white", "black" or "transparent".
+        key: The setting that named the path, for messages.
 
     Raises:
         JobError: If nothing is there.
         ValueError: If `hole` is another word.
     """
 
-    def __init__(self, path: str | None, rename: Sequence[str] | None, max_pixels: int, hole: str = "white") -> None:
+    def __init__(
+        self,
+        path: str | None,
+        rename: Sequence[str] | None,
+        max_pixels: int,
+        hole: str = "white",
+        key: str = "masks",
+    ) -> None:
         self.path = path
         self.rename = rename
         self.max_pixels = max_pixels
@@ -133,7 +143,7 @@ class Masks:
             names += [str(f.relative_to(path)) for f in sorted(Path(path).rglob("*")) if f.suffix.lower() == ".gif"]
             self.by_name = {os.path.splitext(name)[0]: os.path.join(path, name) for name in reversed(names)}
         elif not os.path.isfile(path):
-            raise JobError(f"masks: there is nothing at {show_name(path)}; name a file for all images or a folder")
+            raise JobError(f"{key}: there is nothing at {show_name(path)}; name a file for all images or a folder")
 
     def read(self, name: str) -> np.ndarray | None:
         """Return the hole of an image's name, bool (H, W), or None where masks are no files.
@@ -167,16 +177,24 @@ class Reader:
         source: The images.
         names: Their names.
         masks: Their masks.
+        sources: Where they may be copied from; read as masks.
         numbers: Which of them to read.
         max_pixels: Largest width x height that is decoded.
     """
 
     def __init__(
-        self, source: ImageSource, names: Sequence[str], masks: Masks, numbers: Sequence[int], max_pixels: int
+        self,
+        source: ImageSource,
+        names: Sequence[str],
+        masks: Masks,
+        sources: Masks,
+        numbers: Sequence[int],
+        max_pixels: int,
     ) -> None:
         self.source = source
         self.names = names
         self.masks = masks
+        self.sources = sources
         self.numbers = numbers
         self.max_pixels = max_pixels
 
@@ -188,7 +206,8 @@ class Reader:
         try:
             file = io.BytesIO(self.source.encoded(number))
             decoded = decode_unchanged(file, self.source.name(number), max_pixels=self.max_pixels)
-            return Loaded(number, decoded, self.masks.read(self.names[number]))
+            mask, source = (files.read(self.names[number]) for files in (self.masks, self.sources))
+            return Loaded(number, decoded, mask, source=source)
         except ImageError as error:
             return Loaded(number, fault=str(error))
 

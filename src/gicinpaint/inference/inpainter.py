@@ -52,7 +52,7 @@ class Inpainter(HubModel):
 
     Args:
         generator: Maps (masked, mask) to a `Completion`.
-        device: "auto" (an accelerator of CUDA if there is one), "cpu", "cuda", ...
+        device: "auto" (CUDA or Apple's mps, if there is one), "cpu", "cuda", ...
         max_memory: Bound on the memory of one pass, in GB; decides between the whole image and parts.
         progress: Whether an image that is filled in parts shows a progress bar.
         batch_size: Most images or parts of one padded size that share a pass; more than one pays on accelerators.
@@ -157,6 +157,8 @@ class Inpainter(HubModel):
         *,
         hole_colour: HoleColour | None = None,
         hole_tolerance: int = 0,
+        grow: int = 0,
+        source: Any = None,
         blend: Blend = "none",
         sketch: Any = None,
     ) -> Any:
@@ -172,29 +174,38 @@ class Inpainter(HubModel):
             mask: The hole: white, true or 1. One for each image, or one for all.
             hole_colour: Pixels of this colour are hole too: a name, a level, or red, green, blue, 0..255.
             hole_tolerance: Largest difference from that colour, in 8-bit levels.
+            grow: Pixels by which the hole is grown, or shrunk if negative.
+            source: Where attention may copy from, like a mask: white, true or 1; None: from all known pixels. Copied
+                are patches of about 24 x 24 pixels that lie inside as a whole; the networks still see all of the image.
             blend: "none", "feather" or "poisson"; see `gicinpaint.inference.blending.blended`.
             sketch: Edges that a guided generator follows in the hole of one image, of the kinds of masks.
 
         Raises:
-            TypeError: If image or mask are of another kind.
-            ValueError: If their sizes or values differ from that, neither mask nor colour is given, or all is hole.
+            TypeError: If image, mask or source are of another kind.
+            ValueError: If their sizes or values differ from that, neither mask nor colour is given, all is hole, or
+                there is no source or no attention to limit.
             ArithmeticError: If the generator answers with values that are not finite.
         """
         if isinstance(image, np.ndarray | Tensor) and image.ndim == 4:
-            several = getattr(mask, "ndim", 0) > 2 and len(mask) == len(image)
-            options: Any = {"hole_colour": hole_colour, "hole_tolerance": hole_tolerance, "blend": blend}
-            filled = self(list(image), list(mask) if several else mask, **options)
+            stacked = [
+                list(one) if getattr(one, "ndim", 0) > 2 and len(one) == len(image) else one for one in (mask, source)
+            ]
+            hole: Any = {"hole_colour": hole_colour, "hole_tolerance": hole_tolerance, "grow": grow}
+            filled = self(list(image), stacked[0], source=stacked[1], blend=blend, **hole)
             return torch.stack(filled) if isinstance(image, Tensor) else np.stack(filled)
         if sketch is not None:
-            how: Any = {"hole_colour": hole_colour, "hole_tolerance": hole_tolerance, "blend": blend}
-            return self.fill(image, mask, sketch=sketch, **how).image
+            how: Any = {"hole_colour": hole_colour, "hole_tolerance": hole_tolerance, "grow": grow}
+            return self.fill(image, mask, source=source, blend=blend, sketch=sketch, **how).image
         images = list(image) if isinstance(image, list | tuple) else [image]
-        masks = list(mask) if isinstance(mask, list | tuple) else [mask] * len(images)
-        if len(masks) != len(images):
-            raise ValueError(f"masks must be as many as images, {len(images)}, got {len(masks)}; or pass one for all")
+        masks, sources = (list(one) if isinstance(one, list | tuple) else [one] * len(images) for one in (mask, source))
+        for name, given in (("masks", masks), ("sources", sources)):
+            if len(given) != len(images):
+                raise ValueError(
+                    f"{name} must be as many as images, {len(images)}, got {len(given)}; or pass one for all"
+                )
         tasks = [
-            read_task(one, its, hole_colour, hole_tolerance, divide=self.engine.divide)
-            for one, its in zip(images, masks, strict=True)
+            read_task(one, its, hole_colour, hole_tolerance, grow, divide=self.engine.divide, source=allowed)
+            for one, its, allowed in zip(images, masks, sources, strict=True)
         ]
         _fill(self.engine, tasks, blend)
         results = [task.canvas.finish() for task in tasks]
@@ -207,6 +218,8 @@ class Inpainter(HubModel):
         *,
         hole_colour: HoleColour | None = None,
         hole_tolerance: int = 0,
+        grow: int = 0,
+        source: Any = None,
         blend: Blend = "none",
         sketch: Any = None,
     ) -> Filled:
@@ -217,7 +230,8 @@ class Inpainter(HubModel):
         engine = self.engine
         if sketch is not None:
             engine = replace(engine, generator=(sketched := Sketched(self.generator)))
-        task = read_task(image, mask, hole_colour, hole_tolerance, divide=engine.divide, stages=True)
+        options: Any = {"divide": engine.divide, "source": source, "stages": True}
+        task = read_task(image, mask, hole_colour, hole_tolerance, grow, **options)
         if sketch is not None:
             sketched.sketch = read_sketch(sketch, task.canvas.size, engine.most_pixels)
         _fill(engine, [task], blend)
@@ -233,13 +247,14 @@ def _fill(engine: Engine, tasks: list[FillTask], blend: Blend) -> None:
 
 
 def choose_device(device: str | torch.device) -> torch.device:
-    """Return a device by name; "auto" is CUDA where there is one, else the CPU.
+    """Return a device by name; "auto" is CUDA or Apple's GPU (mps) where there is one, else the CPU.
 
     Raises:
         ValueError: If there is no such device.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(found)
     try:
         return torch.zeros(0, device=device).device
     except (RuntimeError, AssertionError) as error:

@@ -13,6 +13,7 @@ from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, ListConfig
 
+from gicinpaint.attention import ContextualAttention
 from gicinpaint.config.atomic_files import write_text
 from gicinpaint.config.validation import JobError, build, check_configuration
 from gicinpaint.data import DatasetError
@@ -31,6 +32,7 @@ READS = {
     "checkpoint": str | None,
     "masks": str | None,
     "mask_rename": Sequence[str] | None,
+    "sources": str | None,
     "hole": str | int,
     "grow": int,
     "hole_colour": str | int | Sequence[int] | None,
@@ -104,8 +106,6 @@ def build_module(config: DictConfig) -> FillFiles:
         raise JobError(f"mask_rename: expected [text_of_images,text_of_masks], got {list(config.mask_rename)}")
     if config.max_pixels < 1 or config.workers < 0:
         raise JobError("max_pixels and workers: expected a positive number of pixels and no negative number of workers")
-    if config.grow < 0:
-        raise JobError(f"grow: expected a number of pixels, 0 or more, got {config.grow}")
     output = os.path.expanduser(config.output)
     source = open_source(os.path.expanduser(config.input), output, config.max_pixels)
     names = result_names(source)
@@ -113,16 +113,20 @@ def build_module(config: DictConfig) -> FillFiles:
     try:
         where = None if config.masks is None else os.path.expanduser(config.masks)
         masks = Masks(where, config.mask_rename, config.max_pixels, config.hole)
+        allowed = None if config.sources is None else os.path.expanduser(config.sources)
+        sources = Masks(allowed, config.mask_rename, config.max_pixels, key="sources")
         check_blend(config.blend)
         if hole_colour is not None:
             read_colour(hole_colour)
         generator = load_generator(find_default() if config.checkpoint is None else config.checkpoint)
+        if allowed is not None and not any(isinstance(module, ContextualAttention) for module in generator.modules()):
+            raise JobError("sources: the model has no attention to limit; leave sources out or take another model")
         inpainter = Inpainter(generator, "cpu", config.max_memory, progress=False, batch_size=config.batch_size)
     except ValueError as error:
         raise JobError(str(error)) from error
     return FillFiles(
         inpainter,
-        partial(Reader, source, names, masks, max_pixels=config.max_pixels),
+        partial(Reader, source, names, masks, sources, max_pixels=config.max_pixels),
         paths,
         hole_colour=hole_colour,
         hole_tolerance=config.hole_tolerance,

@@ -34,7 +34,7 @@ class FillFiles(LightningModule):
         paths: Where each result goes.
         hole_colour: See `Inpainter`.
         hole_tolerance: See `Inpainter`.
-        grow: Pixels by which each hole is grown.
+        grow: Pixels by which each hole is grown, or shrunk if negative.
         blend: See `Inpainter`.
         overwrite: Whether results that are there are made again.
         side_by_side: Whether a view of input and result is written beside each result.
@@ -158,7 +158,8 @@ class FillFiles(LightningModule):
             return None
         try:
             check_format(loaded.file, self.paths[loaded.number])  # before the work
-            return read_task(loaded.file.image, loaded.mask, *self.hole, divide=self.inpainter.engine.divide)
+            how: Any = {"divide": self.inpainter.engine.divide, "source": loaded.source}
+            return read_task(loaded.file.image, loaded.mask, *self.hole, **how)
         except (ValueError, TypeError) as error:
             self.faults.append((loaded.number, str(error)))
             return None

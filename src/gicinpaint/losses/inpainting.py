@@ -66,12 +66,12 @@ class InpaintingLoss:
         self.adversarial_weight = adversarial_weight
         self.global_weight = global_weight
         self.penalty_weight = penalty_weight
-        self._own = {name: loss for name, loss in (critics or {}).items() if loss is not None}
+        self.critics = {name: loss for name, loss in (critics or {}).items() if loss is not None}
 
     def of_critic(self, name: str) -> CriticLoss | None:
         """Return the adversarial loss of a critic with its weights; None on reconstruction alone."""
-        if name in self._own:
-            return self._own[name]
+        if name in self.critics:
+            return self.critics[name]
         weight = self.adversarial_weight * (self.global_weight if name == "global" else 1.0)
         return None if self.adversary is None else CriticLoss(self.adversary, weight, self.penalty_weight)
 

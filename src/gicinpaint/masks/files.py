@@ -240,8 +240,13 @@ class MaskFolder:
 
 
 def grown(hole: np.ndarray, pixels: int) -> np.ndarray:
-    """Return a hole, bool (H, W), with all pixels that lie within a distance of it, in pixels."""
-    return hole if pixels == 0 or not hole.any() else distance_transform_edt(~hole) <= pixels
+    """Return a hole, bool (H, W), with all pixels that lie within a distance of it, in pixels.
+
+    A negative distance takes the pixels away that lie within it of a known one.
+    """
+    if pixels < 0 and not hole.all():
+        return distance_transform_edt(hole) > -pixels
+    return hole if pixels <= 0 or not hole.any() else distance_transform_edt(~hole) <= pixels
 
 
 def list_masks(folder: Path) -> list[str]:

@@ -256,6 +256,22 @@ def hole_window(mask: Tensor, size: tuple[int, int]) -> Box:
     return Box(top, left, *size)
 
 
+def hole_extent(mask: Tensor) -> tuple[int, int]:
+    """Return the height and the width of the smallest window that is large enough for the hole of every mask.
+
+    Args:
+        mask: Hole mask, (B, 1, H, W), {0, 1}; 1 = hole. Without any hole a pixel is large enough.
+    """
+
+    def longest(lines: Tensor) -> int:
+        places = torch.arange(lines.shape[1], device=lines.device)
+        last = torch.where(lines, places, -1).amax(1)
+        return max(1, int((last + 1 - torch.where(lines, places, len(places)).amin(1)).max()))
+
+    hole = mask[:, 0] > 0
+    return longest(hole.any(2)), longest(hole.any(1))
+
+
 def _running_sum(values: np.ndarray, length: int) -> np.ndarray:
     """Sum every run of the given length along the last axis: (..., N) -> (..., N - length + 1)."""
     total = np.cumsum(np.ascontiguousarray(values), -1, dtype=np.int32)

@@ -110,6 +110,7 @@ class GlobalCritic(Critic):
 
     def __init__(self, width: int = 64, image_size: int | Sequence[int] = (256, 256)) -> None:
         super().__init__([width, 2 * width, 4 * width, 4 * width], image_size)
+        self.width = width
 
 
 class LocalCritic(Critic):
@@ -122,6 +123,7 @@ class LocalCritic(Critic):
 
     def __init__(self, width: int = 64, image_size: int | Sequence[int] = (128, 128)) -> None:
         super().__init__([width, 2 * width, 4 * width, 8 * width], image_size)
+        self.width = width
 
     def view(self, image: Tensor, box: Box) -> Tensor:
         """Return each image's box, (B, C, box.height, box.width)."""
@@ -159,7 +161,7 @@ class PatchCritic(nn.Module):
                 f"a patch critic needs 3 or 4 in_channels and a depth of at least 1, got {in_channels} and {depth}; "
                 "the released values are 4 and 6"
             )
-        self.in_channels = in_channels
+        self.width, self.in_channels, self.depth, self.detach = width, in_channels, depth, detach
         channels = [in_channels, *(width * min(2**layer, 4) for layer in range(depth))]
         self.features = nn.Sequential(*(_SpectralConvolution(*pair, detach=detach) for pair in pairwise(channels)))
 

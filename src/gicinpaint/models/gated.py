@@ -83,11 +83,12 @@ class GatedGenerator(StoredNetwork):
         - masked: (B, 3, H, W), [-1, 1], the hole set to 0; H and W multiples of 8
         - mask: (B or 1, 1, H, W), {0, 1}
         - sketch: (B or 1, 1, H, W), {0, 1}, 1 = edge; what lies outside the hole does not matter
+        - source: (B or 1, 1, H, W), {0, 1}: as for `RefinementNetwork`
         - returned: `Completion`
 
     Raises:
-        ValueError: If shapes, types or values differ from that, an offset is asked for without attention, or a sketch
-            is given to a network that is not guided.
+        ValueError: If shapes, types or values differ from that, an offset or a source is given without attention, or a
+            sketch to a network that is not guided.
 
     Source:
         Yu et al. 2019, section 3. Follows the released code where they part: the second stage does not see the mask.
@@ -119,12 +120,17 @@ class GatedGenerator(StoredNetwork):
                     layer.start_open()
 
     def forward(
-        self, masked: Tensor, mask: Tensor, return_offset: bool = False, sketch: Tensor | None = None
+        self,
+        masked: Tensor,
+        mask: Tensor,
+        return_offset: bool = False,
+        sketch: Tensor | None = None,
+        source: Tensor | None = None,
     ) -> Completion:
         """Return both stages' outputs and, if asked for, the offset; no sketch is an empty one."""
         planes = self._sketch(masked, mask, sketch)
         coarse = self.coarse_network(masked, mask, *planes)
-        refined, offset = self.refinement_network(composite(masked, coarse, mask), mask, return_offset)
+        refined, offset = self.refinement_network(composite(masked, coarse, mask), mask, return_offset, source)
         return Completion(coarse, refined, offset)
 
     def _sketch(self, masked: Tensor, mask: Tensor, sketch: Tensor | None) -> list[Tensor]:

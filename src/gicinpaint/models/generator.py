@@ -118,10 +118,11 @@ class RefinementNetwork(nn.Module):
     Shape:
         - image: (B, 3, H, W), [-1, 1], the hole filled with the coarse guess; H and W multiples of 8
         - mask: (B or 1, 1, H, W), {0, 1}
+        - source: (B or 1, 1, H, W), {0, 1}, 1 = attention may copy from there; what touches another pixel is no key
         - returned: (B, 3, H, W), [-1, 1], and the offset as in `Completion`
 
     Raises:
-        ValueError: As for `CoarseNetwork`, or if an offset is asked for without attention.
+        ValueError: As for `CoarseNetwork`, or if an offset or a source is given without attention.
 
     Source:
         Yu et al. 2018, section 4.2 and figure 4. Follows the released code where they part. `residual` is ours.
@@ -154,16 +155,20 @@ class RefinementNetwork(nn.Module):
         bound = None if residual else family.bound()
         self.decoder = Decoder(4 * width if attention is None else 8 * width, width, padding, bound, convolution)
 
-    def forward(self, image: Tensor, mask: Tensor, return_offset: bool = False) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, image: Tensor, mask: Tensor, return_offset: bool = False, source: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Return the refined image and, if asked for, the offset."""
         _check_input(image, mask, self.dilated_encoder.stem.weight.dtype)
         planes = self.planes(image, mask)
         features, offset = self.dilated(self.dilated_encoder(planes)), None
         if self.attention is not None:
-            attended, offset = _attend(self.attention, self.attention_encoder(planes), mask, return_offset)
+            barred = mask if source is None else closed(mask, source, image)
+            attended, offset = _attend(self.attention, self.attention_encoder(planes), barred, return_offset)
             features = torch.cat([features, self.attended(attended)], dim=1)
-        elif return_offset:
-            raise ValueError("return_offset needs an attention layer, got attention=None; build one with attention")
+        elif return_offset or source is not None:
+            asked = "return_offset" if return_offset else "source"
+            raise ValueError(f"{asked} needs an attention layer, got attention=None; build one with attention")
         output = self.decoder(features)
         return F.hardtanh(image + output) if self.residual else output, offset
 
@@ -185,10 +190,11 @@ class Generator(StoredNetwork):
     Shape:
         - masked: (B, 3, H, W), [-1, 1], the hole set to 0; H and W multiples of 8
         - mask: (B or 1, 1, H, W), {0, 1}
+        - source: (B or 1, 1, H, W), {0, 1}: as for `RefinementNetwork`
         - returned: `Completion`
 
     Raises:
-        ValueError: If shapes, types or values differ from that, or an offset is asked for without attention.
+        ValueError: If shapes, types or values differ from that, or an offset or a source is given without attention.
 
     Source:
         Yu et al. 2018, figures 2 and 4. Follows the released code where they part: zero padding, and the gradient
@@ -213,10 +219,12 @@ class Generator(StoredNetwork):
         self.coarse_network = CoarseNetwork(width, padding, residual)
         self.refinement_network = RefinementNetwork(width, attention, padding, residual)
 
-    def forward(self, masked: Tensor, mask: Tensor, return_offset: bool = False) -> Completion:
+    def forward(
+        self, masked: Tensor, mask: Tensor, return_offset: bool = False, source: Tensor | None = None
+    ) -> Completion:
         """Return both stages' outputs and, if asked for, the offset."""
         coarse = self.coarse_network(masked, mask)
-        refined, offset = self.refinement_network(composite(masked, coarse, mask), mask, return_offset)
+        refined, offset = self.refinement_network(composite(masked, coarse, mask), mask, return_offset, source)
         return Completion(coarse, refined, offset)
 
 
@@ -229,7 +237,7 @@ class CoarseGenerator(StoredNetwork):
         residual: As for `CoarseNetwork`.
 
     Raises:
-        ValueError: As for `CoarseNetwork`, or if an offset is asked for.
+        ValueError: As for `CoarseNetwork`, or if an offset or a source is given.
 
     Source:
         Released code, option PRETRAIN_COARSE_NETWORK.
@@ -239,11 +247,20 @@ class CoarseGenerator(StoredNetwork):
         super().__init__(width=width, padding=padding, residual=residual)
         self.coarse_network = CoarseNetwork(width, padding, residual)
 
-    def forward(self, masked: Tensor, mask: Tensor, return_offset: bool = False) -> Completion:
+    def forward(
+        self, masked: Tensor, mask: Tensor, return_offset: bool = False, source: Tensor | None = None
+    ) -> Completion:
         """Return the coarse image as a completion."""
-        if return_offset:
-            raise ValueError("return_offset needs an attention layer, got a coarse network; build a Generator")
+        if return_offset or source is not None:
+            asked = "return_offset" if return_offset else "source"
+            raise ValueError(f"{asked} needs an attention layer, got a coarse network; build a Generator")
         return Completion(self.coarse_network(masked, mask), None, None)
+
+
+def closed(mask: Tensor, source: Tensor, image: Tensor) -> Tensor:
+    """Return where attention may not copy from: the hole, and what is no source."""
+    check_mask(source, image, "source")
+    return torch.maximum(mask, 1 - source.to(mask.dtype))
 
 
 def _attend(

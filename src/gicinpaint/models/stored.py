@@ -54,14 +54,14 @@ class StoredNetwork(nn.Module, HubModel, **_CARD):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__()
-        self._arguments = arguments
+        self.arguments = arguments
 
     @property
     def settings(self) -> dict[str, Any]:
         """Plain data from which `build` builds a network like this one."""
         plain = {
             name: {key: getattr(value, key) for key in _ATTENTION_SETTINGS} if isinstance(value, nn.Module) else value
-            for name, value in self._arguments.items()
+            for name, value in self.arguments.items()
         }
         return {"network": type(self).__name__, **plain}
 

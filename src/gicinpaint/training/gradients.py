@@ -1,4 +1,4 @@
-"""Gradient accumulation over micro-batches, gradient clipping, and the decision to skip a step."""
+"""Which weights get gradients, accumulation over micro-batches, clipping, and the decision to skip a step."""
 
 import logging
 from collections import Counter
@@ -64,6 +64,25 @@ def average(micro_batches: Sequence[MicroBatch], terms: Sequence[dict[str, Tenso
         for name, term in named.items():
             batch[name] = batch.get(name, torch.zeros_like(term)) + micro_batch.share * term
     return batch
+
+
+def freeze_parts(generator: nn.Module, parts: Sequence[str]) -> None:
+    """Let parts of a generator keep their weights.
+
+    Raises:
+        TypeError: If there is no list of parts.
+        ValueError: If a part is absent, or nothing is left to train.
+    """
+    if isinstance(parts, str):
+        raise TypeError(f"freeze must be a list of parts, got {parts!r}; write [{parts}]")
+    names = [name for name, part in generator.named_modules() if name and any(True for _ in part.parameters())]
+    for part in parts:
+        if part not in names:
+            offered = ", ".join(name for name in names if "." not in name)
+            raise ValueError(f"freeze must name parts of the generator, such as {offered}, got {part!r}")
+        generator.get_submodule(part).requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in generator.parameters()):
+        raise ValueError(f"freeze must leave something to train, got {', '.join(parts)}; leave a part out")
 
 
 class NonFiniteError(ValueError):

@@ -1,11 +1,12 @@
 """The training algorithm: critics on every batch, the generator on every few, by manual optimization."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
 import torch
-from lightning import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -17,24 +18,29 @@ from gicinpaint.data.order import derive_seed
 from gicinpaint.losses import InpaintingLoss, Terms, gradient_norm
 from gicinpaint.metrics import hole_metrics
 from gicinpaint.models.compositing import composite, fill_with_mean, mask_out
+from gicinpaint.models.critics import LocalCritic
 from gicinpaint.models.generator import Completion
-from gicinpaint.training.gradients import GradientGuard, MicroBatch, average, detached, split
+from gicinpaint.training.gradients import GradientGuard, MicroBatch, average, detached, freeze_parts, split
 from gicinpaint.training.joint_clock import check_clock, set_clock
+from gicinpaint.training.rebuild import StoredModule, describe_parts
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
 Completed = tuple[Completion, Tensor]  # and the completed images
 
 
-class InpaintingModule(LightningModule):
+class InpaintingModule(StoredModule):
     """Networks, losses and optimizers of the paper, joined by its training algorithm.
 
     Every batch updates the critics; every `critic_steps`-th also updates the generator, whose output serves both.
     On the other batches the generator runs without gradients. Without an adversary, and during the warm-up, every
     batch updates the generator and the critics rest. The second paper's code has separate batches and a joint clock.
 
-    `global_step` counts the updates of both optimizers; schedules, plots and stopping go by `generator_updates`. A step
-    whose gradients are not finite is skipped and not counted, by the decision of `GradientGuard.admit`.
+    The trainer's `global_step`, and so `max_steps`, counts generator updates; so do schedules, plots and stopping. A
+    step whose gradients are not finite is skipped and not counted, by the decision of `GradientGuard.admit`.
+
+    Loaders yield a `Batch`, a mapping with `image` and `mask`, or a pair of both; see `Batch.of`. `Trainer.predict`
+    returns completed images.
 
     Args:
         generator: Maps (masked, mask) to a `Completion`.
@@ -57,7 +63,7 @@ class InpaintingModule(LightningModule):
     Attributes:
         batches_seen: Training batches so far.
         generator_updates: Generator updates so far.
-        config: Plain data from which this module was built, where a configuration was; it travels in the checkpoint.
+        config: Plain data from which this module can be built; it travels in the checkpoint.
 
     Raises:
         ValueError: If the loss has an adversary but there is no critic, a count is out of range, or a frozen part is
@@ -86,10 +92,11 @@ class InpaintingModule(LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.config = describe_parts(locals())  # the arguments
         _check_counts(critic_steps, warmup_steps, micro_batches)
         self.automatic_optimization = False
         self.generator = generator
-        _freeze(generator, freeze)
+        freeze_parts(generator, freeze)
         self.critics = nn.ModuleDict()
         if loss.adversary is not None:
             self.critics.update({name: critic for name, critic in (critics or {}).items() if critic is not None})
@@ -109,10 +116,8 @@ class InpaintingModule(LightningModule):
         rows = ("mean_colour", "coarse", "completed")
         self.validation_metrics = nn.ModuleDict({r: columns.clone(prefix=f"validation/{r}/hole/") for r in rows})
         self.seed = seed
-        self.config: dict[str, Any] = {}
-        self.batches_seen = 0
-        self.generator_updates = 0
-        self._steps_before = 0  # of both optimizers, before a resume
+        self._steps_before = 0  # the trainer's, before a resume
+        self._counts_epochs = False  # whether the trainer does
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         """Return images (B, 3, H, W) in [-1, 1] with the hole of (B, 1, H, W) masks filled."""
@@ -126,6 +131,17 @@ class InpaintingModule(LightningModule):
         if self.joint_clock:
             check_clock(optimizers)
         return optimizers, [] if self.generator_schedule is None else [self.generator_schedule(optimizers[0])]
+
+    def setup(self, stage: str) -> None:
+        """Note whether the trainer counts epochs."""
+        self._counts_epochs = self.trainer.max_epochs != -1
+        # the trainer wonders that the data module leaves this hook to the module
+        warnings.filterwarnings("ignore", message="You have overridden `on_before_batch_transfer`")
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
+        """Return what a loader yielded as a batch; boxes that it lacks have the size that the local critic sees."""
+        sizes = [critic.image_size for critic in self.critics.values() if isinstance(critic, LocalCritic)]
+        return Batch.of(batch, sizes[0] if sizes else None)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the critics, the generator or both from one batch."""
@@ -190,24 +206,30 @@ class InpaintingModule(LightningModule):
         for name, prediction in rows.items():
             cast(MetricCollection, self.validation_metrics[name]).update(prediction, batch.image, batch.mask)
 
-    def on_validation_epoch_end(self) -> None:
-        """Log the averages over the validation images."""
+    def on_validation_epoch_end(self, stage: str = "validation") -> None:
+        """Log the averages over the images."""
         for metrics in cast(Iterable[MetricCollection], self.validation_metrics.values()):
-            self.log_dict(metrics.compute())
+            self.log_dict({name.replace("validation", stage, 1): value for name, value in metrics.compute().items()})
             metrics.reset()
         self.log("step", float(self.generator_updates))
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the counters and the plain data from which this module was built."""
-        checkpoint["counters"] = {"batches_seen": self.batches_seen, "generator_updates": self.generator_updates}
-        checkpoint["config"] = self.config
+    test_step = validation_step  # the columns are called test/...
+
+    def on_test_epoch_end(self) -> None:
+        """Log the averages over the images."""
+        self.on_validation_epoch_end("test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the completed images, (B, 3, H, W) in [-1, 1]."""
+        return self._complete(batch)[1]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continue counting where the checkpoint stopped."""
         self.batches_seen = checkpoint["counters"]["batches_seen"]
         self.generator_updates = checkpoint["counters"]["generator_updates"]
-        self._steps_before = checkpoint["global_step"]
-        checkpoint.pop("loops", None)  # the trainer's own bookkeeping repeats steps at an epoch's edge: it starts anew
+        self._steps_before = self.generator_updates
+        if not self._counts_epochs:
+            checkpoint.pop("loops", None)  # the trainer's bookkeeping repeats steps at an epoch's edge: it starts anew
 
     def on_train_start(self) -> None:
         """Let the trainer count validations, log lines and steps on from where a resumed run stopped."""
@@ -259,7 +281,10 @@ class InpaintingModule(LightningModule):
         self.log(f"{kind}/gradient_norm", norm)
         if self.joint_clock:
             set_clock(optimizer, self._optimizers())
-        optimizer.step()
+        if network == "critics" and isinstance(optimizer, LightningOptimizer):  # its own step would count in max_steps
+            self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
+        else:
+            optimizer.step()
         return True
 
     def _optimizers(self) -> list[Any]:
@@ -275,19 +300,6 @@ class InpaintingModule(LightningModule):
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self.batches_seen, "penalty"))
         places = torch.rand(len(self.critics), self.trainer.world_size * b, 1, 1, 1, generator=generator)
         return places[:, self.global_rank * b :][:, :b].to(images.device)
-
-
-def _freeze(generator: nn.Module, parts: Sequence[str]) -> None:
-    if isinstance(parts, str):
-        raise TypeError(f"freeze must be a list of parts, got {parts!r}; write [{parts}]")
-    names = [name for name, part in generator.named_modules() if name and any(True for _ in part.parameters())]
-    for part in parts:
-        if part not in names:
-            offered = ", ".join(name for name in names if "." not in name)
-            raise ValueError(f"freeze must name parts of the generator, such as {offered}, got {part!r}")
-        generator.get_submodule(part).requires_grad_(False)
-    if not any(parameter.requires_grad for parameter in generator.parameters()):
-        raise ValueError(f"freeze must leave something to train, got {', '.join(parts)}; leave a part out")
 
 
 def _check_counts(critic_steps: int, warmup_steps: int, micro_batches: int) -> None:

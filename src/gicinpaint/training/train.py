@@ -83,6 +83,10 @@ def _train(config: DictConfig, checkpoint: Path | None, precision: str) -> float
     taken = take_weights(module.generator, given) if given is not None and checkpoint is None else []
     hasten(module, channels_last=config.channels_last, compiled=config.compile)
     trainer = build_trainer(config)
+    try:
+        data.check_processes(trainer.world_size)  # before they start
+    except ValueError as error:
+        raise JobError(f"dataset: {error}") from error
     if checkpoint is not None and trainer.is_global_zero:
         continue_metrics(trainer.loggers, updates)
     _say(trainer, opening(config, module, data, trainer, checkpoint))

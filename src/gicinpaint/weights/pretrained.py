@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gicinpaint.attention import ContextualAttention
 from gicinpaint.config.aliases import modernize
 from gicinpaint.models import CoarseGenerator, GatedGenerator, Generator
 from gicinpaint.models.stored import CONFIG_FILE, WEIGHTS_FILE, StoredNetwork, read_folder, write_folder
@@ -211,7 +212,7 @@ def _settings(node: Mapping[str, Any], path: Path) -> dict[str, Any]:
     target = str(node.get("_target_"))
     attention = node.get("attention")
     own = str(attention.get("_target_")) if isinstance(attention, dict) else _ATTENTION
-    if target not in _TARGETS or own != _ATTENTION:
+    if target not in _TARGETS or own not in (_ATTENTION, f"{ContextualAttention.__module__}.ContextualAttention"):
         raise ValueError(
             f"{path}: its configuration names {own if own != _ATTENTION else target}, which is no part of this package "
             "and was not run; build the network yourself and pass it: Inpainter(generator)"

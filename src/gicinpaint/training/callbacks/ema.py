@@ -70,6 +70,9 @@ class GeneratorEMA(Callback):
         """Give the generator its own weights back."""
         self._restore(module)
 
+    on_test_start = on_predict_start = on_validation_start  # type: ignore[assignment]
+    on_test_end = on_predict_end = on_validation_end  # type: ignore[assignment]
+
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         """Give the generator its own weights back, should validation have failed."""
         self._restore(module)

@@ -1,0 +1,162 @@
+"""A module as plain data in its checkpoint, and back."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from lightning import LightningModule
+
+from gicinpaint.config.aliases import modernize
+from gicinpaint.weights.pretrained import read_plain
+
+_OWN = tuple(f"gicinpaint.{room}" for room in ("attention", "losses", "metrics", "models", "training.module"))
+_CALL_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_"}
+
+
+class _UnknownError(Exception):
+    """A part whose constructor's arguments cannot be read off it."""
+
+
+def describe_parts(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a constructor's arguments as plain data, nodes for `rebuild`; what cannot be described is left out.
+
+    A part of this package is described by its attributes, which have the names of its constructor's arguments.
+
+    Args:
+        parts: A constructor's variables; `self` is left aside.
+    """
+    described = {}
+    for name, part in parts.items():
+        if name in ("self", "__class__"):
+            continue
+        try:
+            described[name] = _describe(part)
+        except _UnknownError:
+            continue
+    return described
+
+
+class StoredModule(LightningModule):
+    """A module whose checkpoints say how it was built.
+
+    Attributes:
+        config: The constructor's arguments as plain data, see `describe_parts`.
+        batches_seen: Training batches so far.
+        generator_updates: Generator updates so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {}
+        self.batches_seen = 0
+        self.generator_updates = 0
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the counters and the plain data from which this module was built."""
+        checkpoint["counters"] = {"batches_seen": self.batches_seen, "generator_updates": self.generator_updates}
+        checkpoint["config"] = self.config
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, map_location: Any = None, *, strict: bool = True, **parts: Any
+    ) -> Self:
+        """Return the module that a trainer saved, with its weights.
+
+        Args:
+            checkpoint_path: A checkpoint; it is opened as plain data, and its settings can name classes of this
+                package's networks and losses, and of torch.optim, only.
+            map_location: Device of the module. Default: the CPU.
+            strict: Whether all weights must fit.
+            parts: Arguments of the class that replace what the settings say; needed for parts of another package.
+
+        Raises:
+            ValueError: If the file is damaged, carries code, is no checkpoint of such a module, names a class that is
+                not allowed, or does not say how a part was built.
+        """
+        path = Path(checkpoint_path)
+        checkpoint = read_plain(path)
+        config = checkpoint.get("config") if isinstance(checkpoint, dict) else None
+        if not isinstance(config, dict) or not {"state_dict", "counters"} <= checkpoint.keys():
+            raise ValueError(f"{path} must be a checkpoint of an {cls.__name__}, with state_dict, counters and config")
+        settings = {name: node for name, node in modernize(config).items() if name not in {*_CALL_KEYS, *parts}}
+        needed = [name for name in ("generator", "critics", "loss") if name not in settings and name not in parts]
+        if needed:
+            raise ValueError(
+                f"{path} does not say how {' and '.join(needed)} came about; pass what was trained: "
+                f"load_from_checkpoint(path, {', '.join(f'{name}=...' for name in needed)})"
+            )
+        _check_targets(settings, path)
+        try:
+            module = cls(**{name: _build(node) for name, node in settings.items()}, **parts)
+        except (InstantiationException, TypeError) as error:
+            raise ValueError(f"{path}: its settings describe no {cls.__name__}: {error}; train it again") from error
+        module.load_state_dict(checkpoint["state_dict"], strict=strict)
+        for name, count in checkpoint["counters"].items():
+            setattr(module, name, count)
+        return module.to(map_location or "cpu")
+
+
+def _describe(part: Any) -> Any:
+    if part is None or isinstance(part, bool | int | float | str):
+        return part
+    if isinstance(part, partial) and isinstance(part.func, type) and not part.args:
+        return {"_target_": _name(part.func), "_partial_": True, **_describe(part.keywords)}
+    if isinstance(part, Mapping):
+        return {str(name): _describe(value) for name, value in part.items()}
+    if type(part) in (list, tuple):
+        return [_describe(value) for value in part]
+    if not isinstance(part, type) and type(part).__module__.startswith(_OWN):
+        arguments = getattr(part, "arguments", None) or {
+            name: getattr(part, name, _UnknownError) for name in inspect.signature(type(part)).parameters
+        }
+        return {"_target_": _name(type(part)), **_describe(arguments)}
+    raise _UnknownError
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _check_targets(node: Any, path: Path) -> None:
+    """Raise unless all that settings name are classes of this package's networks and losses, or torch.optim's."""
+    if isinstance(node, str) and "${" in node:
+        raise ValueError(f"{path}: its settings hold an interpolation, {node}, which was not followed")
+    if isinstance(node, Mapping):
+        target = node.get("_target_")
+        if target is not None and not _allowed(str(target)):
+            raise ValueError(
+                f"{path}: its settings name {target}, which is no part of this package and was not run; build that "
+                "part yourself and pass it: load_from_checkpoint(path, generator=...)"
+            )
+        for key, value in node.items():
+            if key == "_args_":
+                raise ValueError(f"{path}: its settings call with arguments without a name; train it again")
+            _check_targets(value, path)
+    elif isinstance(node, Sequence) and not isinstance(node, str):
+        for value in node:
+            _check_targets(value, path)
+
+
+def _allowed(target: str) -> bool:
+    if not target.startswith((*_OWN, "torch.optim.")):
+        return False
+    try:
+        found = get_object(target)
+    except Exception:  # whatever a missing name raises
+        return False
+    home = getattr(found, "__module__", "")
+    of_metrics = home.startswith("gicinpaint.metrics")  # whose sets are made by functions
+    return home.startswith((*_OWN, "torch.optim.")) and (isinstance(found, type) or of_metrics)
+
+
+def _build(node: Any) -> Any:
+    """Build a node and what is in it."""
+    if isinstance(node, Mapping) and "_target_" in node:
+        return instantiate(node, _convert_="all")
+    if isinstance(node, Mapping):
+        return {name: _build(value) for name, value in node.items()}
+    return list(map(_build, node)) if isinstance(node, list) else node
