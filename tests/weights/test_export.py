@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from hydra import compose, initialize_config_module
@@ -23,12 +24,11 @@ from gicinpaint.weights.export import (
     compare,
     example,
     export,
-    open_onnx,
     open_torch,
     trace,
-    write_onnx,
     write_torch,
 )
+from gicinpaint.weights.onnx_file import open_onnx, write_onnx
 from gicinpaint.weights.pretrained import save_generator
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +50,13 @@ def files(completer: Completer, tmp_path_factory: pytest.TempPathFactory) -> Pat
     write_torch(program, folder / "generator.pt2")
     assert sorted(path.name for path in folder.iterdir()) == ["generator.onnx", "generator.pt2"]
     return folder
+
+
+@pytest.fixture(scope="module")
+def pixels(completer: Completer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pixels") / "generator.onnx"
+    write_onnx(trace(Completer(completer.generator)), ("completed",), path, uint8=True)
+    return path
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -165,6 +172,29 @@ def test_the_example_runs_without_torch_and_equals_the_inpainter(
     assert (filled != np.asarray(picture))[hole].mean() > 0.5
 
 
+@pytest.mark.parametrize("size", [(64, 64), (45, 61), (9, 130)], ids=str)
+def test_a_file_of_pixels_equals_the_inpainter_at_any_size(pixels: Path, size: tuple[int, int]) -> None:
+    random = np.random.default_rng(0)
+    images, masks = random.integers(0, 256, (2, *size, 3), np.uint8), np.zeros((2, *size), np.uint8)
+    masks[0, 2:7, 20:44] = masks[1, 3:8, -9:] = 255
+    masks[0, 0, 0], masks[1, 0, 0] = 128, 127  # the first hole level, and the last known one
+    session = onnxruntime.InferenceSession(str(pixels), providers=["CPUExecutionProvider"])
+    completed = session.run(None, {"image": images, "mask": masks})[0]
+    assert completed.dtype == np.uint8
+    torch.manual_seed(0)
+    inpainter = Inpainter(Generator(width=4), device="cpu")
+    for image, mask, filled in zip(images, masks > 127, completed, strict=True):
+        assert np.array_equal(filled[~mask], image[~mask])
+        assert np.abs(filled.astype(int) - inpainter(image, mask)).max() <= 1
+        assert (filled != image)[mask].mean() > 0.5
+
+
+def test_a_file_of_pixels_is_compared_with_the_network_to_a_level(pixels: Path, completer: Completer) -> None:
+    only = Completer(completer.generator)
+    assert compare(open_onnx(pixels), only, (2, 32, 48), uint8=True).difference <= 1.01 / 127.5
+    assert compare(lambda image, _: [image + 0.1], only, (2, 32, 48), uint8=True).difference > 1.01 / 127.5
+
+
 @pytest.fixture
 def job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., None]]:
     """Return the job as a function of overrides; it runs in a folder of its own that holds a model."""
@@ -196,6 +226,7 @@ def test_the_command_writes_checked_files(tmp_path: Path) -> None:
         ("formats=[onix]", ConfigurationError, r"formats: expected a list \(one of onnx, torch each\)"),
         ("check_sizes=[[1,60,64]]", ConfigurationError, r"multiples of 8 from 16 on, got \[1, 60, 64\]"),
         ("check_sizes=[[1,8,64]]", ConfigurationError, "multiples of 8 from 16 on"),
+        ("uint8=true", ConfigurationError, r"uint8: expected formats=\[onnx\] and outputs=\[completed\]"),
         ("tolerance=much", ConfigurationError, "tolerance: expected a number"),
     ],
 )

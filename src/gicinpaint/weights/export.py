@@ -1,11 +1,8 @@
 """The export job: write a generator as ONNX or for torch.export, and keep the files that agree with the network."""
 
 import copy
-import logging
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -21,12 +18,12 @@ from gicinpaint.config.atomic_files import atomic_file
 from gicinpaint.config.validation import ConfigurationError, JobError, check_configuration
 from gicinpaint.models.compositing import composite, mask_out
 from gicinpaint.models.generator import SIZE_MULTIPLE, Completion
+from gicinpaint.weights.onnx_file import Run, open_onnx, quiet, to_float, to_levels, write_onnx
 from gicinpaint.weights.pretrained import find_default, load_generator
 
 Format = Literal["onnx", "torch"]
 Output = Literal["completed", "coarse", "refined", "offset"]
 Size = tuple[int, int, int]  # batch, height, width
-Run = Callable[[Tensor, Tensor], Sequence[Tensor | np.ndarray]]
 
 READS = {
     "checkpoint": str | None,
@@ -35,10 +32,11 @@ READS = {
     "outputs": list[Output],
     "check_sizes": list[Size],
     "tolerance": float,
+    "uint8": bool,
 }
 FILES = {"onnx": "generator.onnx", "torch": "generator.pt2"}
+_LEVEL = 2 / 255  # of 8 bits: where rounding may fall to either side
 _LEAST_SIZE = 2 * SIZE_MULTIPLE  # torch.export takes a count of 1, here of attended cells, for a constant
-_INSTALL = "install it with pip install 'gicinpaint[export]'"
 
 
 class Check(NamedTuple):
@@ -121,6 +119,8 @@ def export(config: DictConfig) -> None:
     lists: Any = {key: OmegaConf.to_container(config[key]) for key in ("formats", "outputs", "check_sizes")}
     sizes: list[Size] = lists["check_sizes"]
     _check_sizes(sizes)
+    if config.uint8 and (lists["formats"], lists["outputs"]) != (["onnx"], ["completed"]):
+        raise ConfigurationError("uint8: expected formats=[onnx] and outputs=[completed], whose images have 8 bits")
     try:
         completer = Completer(load_generator(config.checkpoint or find_default()), lists["outputs"])
     except ValueError as error:
@@ -131,9 +131,9 @@ def export(config: DictConfig) -> None:
         for name in lists["formats"]:
             path = Path(config.output) / FILES[name]
             bar.set_description(f"writing {path.name}")
-            checks = _write_and_check(name, program, completer, path, sizes, bar)
+            checks = _write_and_check(name, program, completer, path, sizes, bar, config.uint8)
             bar.write(_report(path, checks))
-            _judge(path, checks, config.tolerance)
+            _judge(path, checks, config.tolerance + (_LEVEL if config.uint8 else 0))
 
 
 def trace(completer: Completer) -> ExportedProgram:
@@ -143,57 +143,14 @@ def trace(completer: Completer) -> ExportedProgram:
     """
     image, mask = example((2, 6 * SIZE_MULTIPLE, 4 * SIZE_MULTIPLE))
     axes = {0: Dim("batch"), 2: SIZE_MULTIPLE * Dim("rows"), 3: SIZE_MULTIPLE * Dim("columns")}
-    with _quiet():
+    with quiet():
         return torch.export.export(completer, (image, mask), dynamic_shapes=(axes, axes), strict=False)
-
-
-def write_onnx(program: ExportedProgram, outputs: Sequence[str], path: Path) -> None:
-    """Write a traced completer as ONNX, its inputs named image and mask, whole or not at all.
-
-    Raises:
-        ImportError: If the packages that write ONNX are absent.
-    """
-    try:
-        import onnxscript  # noqa: F401  (the exporter's own message does not name the extra)
-    except ImportError as error:
-        raise ImportError(f"onnxscript is absent; {_INSTALL}") from error
-    axes = {0: "batch", 2: "height", 3: "width"}
-    with _quiet():
-        written = torch.onnx.export(
-            program,
-            dynamo=True,
-            verbose=False,
-            input_names=["image", "mask"],
-            output_names=list(outputs),
-            dynamic_shapes=(axes, axes),
-        )
-    if written is None:
-        raise RuntimeError("the exporter returned no model")
-    written.model.metadata_props.update(
-        {"image": "float32 (B, 3, H, W) in [-1, 1]", "mask": "float32 (B, 1, H, W), 1 = hole", "multiple": "8"}
-    )
-    with atomic_file(path) as partial:
-        written.save(str(partial))
 
 
 def write_torch(program: ExportedProgram, path: Path) -> None:
     """Write a traced completer for `torch.export.load`, whole or not at all."""
     with atomic_file(path) as partial, partial.open("wb") as file:  # a stream: a path would have to end in .pt2
         torch.export.save(program, file)
-
-
-def open_onnx(path: Path) -> Run:
-    """Return a function that runs an ONNX file in ONNX Runtime on the CPU.
-
-    Raises:
-        ImportError: If ONNX Runtime is absent.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ImportError(f"ONNX Runtime is absent; {_INSTALL}") from error
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda image, mask: session.run(None, {"image": image.numpy(), "mask": mask.numpy()})
 
 
 def open_torch(path: Path) -> Run:
@@ -203,9 +160,10 @@ def open_torch(path: Path) -> Run:
 
 
 @torch.inference_mode()
-def compare(run: Run, completer: Completer, size: Size) -> Check:
-    """Run an exported file and the network on the same random images with holes, one hole per image."""
+def compare(run: Run, completer: Completer, size: Size, uint8: bool = False) -> Check:
+    """Run an exported file and the network on the same random images with holes, one hole per image, 8-bit or not."""
     image, mask = example(size)
+    image = to_float(to_levels(image)) if uint8 else image
     begin = time.perf_counter()
     expected = completer(image, mask)
     between = time.perf_counter()
@@ -228,11 +186,17 @@ def example(size: Size) -> tuple[Tensor, Tensor]:
 
 
 def _write_and_check(
-    name: Format, program: ExportedProgram, completer: Completer, path: Path, sizes: Sequence[Size], bar: tqdm
+    name: Format,
+    program: ExportedProgram,
+    completer: Completer,
+    path: Path,
+    sizes: Sequence[Size],
+    bar: tqdm,
+    uint8: bool,
 ) -> list[Check]:
     try:
         if name == "onnx":
-            write_onnx(program, completer.outputs, path)
+            write_onnx(program, completer.outputs, path, uint8=uint8)
             run = open_onnx(path)
         else:
             write_torch(program, path)
@@ -243,7 +207,7 @@ def _write_and_check(
     checks = []
     for size in sizes:
         bar.set_description(f"checking {path.name} at {size[1]}x{size[2]}")
-        checks.append(compare(run, completer, size))
+        checks.append(compare(run, completer, size, uint8))
         bar.update()
     return checks
 
@@ -285,16 +249,3 @@ def _check_sizes(sizes: Sequence[Size]) -> None:
                 f"check_sizes: expected a batch, a height and a width, multiples of {SIZE_MULTIPLE} from {_LEAST_SIZE} "
                 f"on, got {[batch, height, width]}"
             )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's hundreds of notes on nodes, and on packages that it does not need, off the screen."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
