@@ -1,6 +1,5 @@
 """The training algorithm: critics on every batch, the generator on every few, by manual optimization."""
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
@@ -12,7 +11,6 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MetricCollection
 
-from gicinpaint.compat import continue_counting
 from gicinpaint.data import Batch
 from gicinpaint.data.order import derive_seed
 from gicinpaint.losses import InpaintingLoss, Terms, gradient_norm
@@ -116,8 +114,6 @@ class InpaintingModule(StoredModule):
         rows = ("mean_colour", "coarse", "completed")
         self.validation_metrics = nn.ModuleDict({r: columns.clone(prefix=f"validation/{r}/hole/") for r in rows})
         self.seed = seed
-        self._steps_before = 0  # the trainer's, before a resume
-        self._counts_epochs = False  # whether the trainer does
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         """Return images (B, 3, H, W) in [-1, 1] with the hole of (B, 1, H, W) masks filled."""
@@ -131,12 +127,6 @@ class InpaintingModule(StoredModule):
         if self.joint_clock:
             check_clock(optimizers)
         return optimizers, [] if self.generator_schedule is None else [self.generator_schedule(optimizers[0])]
-
-    def setup(self, stage: str) -> None:
-        """Note whether the trainer counts epochs."""
-        self._counts_epochs = self.trainer.max_epochs != -1
-        # the trainer wonders that the data module leaves this hook to the module
-        warnings.filterwarnings("ignore", message="You have overridden `on_before_batch_transfer`")
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
         """Return what a loader yielded as a batch; boxes that it lacks have the size that the local critic sees."""
@@ -222,18 +212,6 @@ class InpaintingModule(StoredModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the completed images, (B, 3, H, W) in [-1, 1]."""
         return self._complete(batch)[1]
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Continue counting where the checkpoint stopped."""
-        self.batches_seen = checkpoint["counters"]["batches_seen"]
-        self.generator_updates = checkpoint["counters"]["generator_updates"]
-        self._steps_before = self.generator_updates
-        if not self._counts_epochs:
-            checkpoint.pop("loops", None)  # the trainer's bookkeeping repeats steps at an epoch's edge: it starts anew
-
-    def on_train_start(self) -> None:
-        """Let the trainer count validations, log lines and steps on from where a resumed run stopped."""
-        continue_counting(self.trainer, self.batches_seen, self._steps_before)
 
     def _complete(self, batch: Batch) -> Completed:
         completion = self.generator(mask_out(batch.image, batch.mask), batch.mask)

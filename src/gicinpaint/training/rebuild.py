@@ -1,6 +1,7 @@
 """A module as plain data in its checkpoint, and back."""
 
 import inspect
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from lightning import LightningModule
 
+from gicinpaint.compat import continue_counting
 from gicinpaint.config.aliases import modernize
 from gicinpaint.weights.pretrained import read_plain
 
@@ -41,7 +43,7 @@ def describe_parts(parts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class StoredModule(LightningModule):
-    """A module whose checkpoints say how it was built.
+    """A module whose checkpoints say how it was built and how far its training is.
 
     Attributes:
         config: The constructor's arguments as plain data, see `describe_parts`.
@@ -54,11 +56,31 @@ class StoredModule(LightningModule):
         self.config: dict[str, Any] = {}
         self.batches_seen = 0
         self.generator_updates = 0
+        self._steps_before = 0  # the trainer's, before a resume
+        self._counts_epochs = False  # whether the trainer does
+
+    def setup(self, stage: str) -> None:
+        """Note whether the trainer counts epochs."""
+        self._counts_epochs = self.trainer.max_epochs != -1
+        # the trainer wonders that the data module leaves this hook to the module
+        warnings.filterwarnings("ignore", message="You have overridden `on_before_batch_transfer`")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the counters and the plain data from which this module was built."""
         checkpoint["counters"] = {"batches_seen": self.batches_seen, "generator_updates": self.generator_updates}
         checkpoint["config"] = self.config
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Continue counting where the checkpoint stopped."""
+        self.batches_seen = checkpoint["counters"]["batches_seen"]
+        self.generator_updates = checkpoint["counters"]["generator_updates"]
+        self._steps_before = self.generator_updates
+        if not self._counts_epochs:
+            checkpoint.pop("loops", None)  # the trainer's bookkeeping repeats steps at an epoch's edge: it starts anew
+
+    def on_train_start(self) -> None:
+        """Let the trainer count validations, log lines and steps on from where a resumed run stopped."""
+        continue_counting(self.trainer, self.batches_seen, self._steps_before)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
