@@ -16,11 +16,12 @@ LAST_KINDS = (1, 4)  # a whole record, or its last piece
 
 @dataclass
 class OfflineRun:
-    """What a run would send: history rows, configuration, definitions of axes, artifacts."""
+    """What a run would send: history rows, configuration, definitions of axes and summaries, artifacts."""
 
     history: list[dict[str, Any]] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     axes: dict[str, str] = field(default_factory=dict)
+    summaries: dict[str, set[str]] = field(default_factory=dict)
     artifacts: list[Any] = field(default_factory=list)
     run: Any = None
 
@@ -48,7 +49,9 @@ def read_offline_run(folder: Path) -> OfflineRun:
             found.run = record.run if kind == "run" else found.run
             found.config |= {u.key or "/".join(u.nested_key): json.loads(u.value_json) for u in changed.update}
         elif kind == "metric":
-            found.axes[record.metric.name or record.metric.glob_name] = record.metric.step_metric
+            name = record.metric.name or record.metric.glob_name
+            found.axes[name] = record.metric.step_metric
+            found.summaries[name] = {kind.name for kind, on in record.metric.summary.ListFields() if on}
         elif kind == "artifact":
             found.artifacts.append(record.artifact)
         elif kind == "request" and record.request.WhichOneof("request_type") == "log_artifact":

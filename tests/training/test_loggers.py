@@ -16,6 +16,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gicinpaint.evaluation.compare import PANELS, Run
+from gicinpaint.training.loggers import BEST_IS, UpdatesWandbLogger
 from runs import ROOT, SMALL
 from wandb_files import OfflineRun, read_offline_run
 
@@ -123,7 +124,8 @@ def test_an_offline_run_holds_every_curve(offline: OfflineRun) -> None:
 
 
 def test_every_row_of_an_offline_run_counts_generator_updates(offline: OfflineRun) -> None:
-    assert offline.axes == {"generator_updates": "", "*": "generator_updates"}
+    own = dict.fromkeys(BEST_IS, "generator_updates")
+    assert offline.axes == {"generator_updates": "", "*": "generator_updates", **own}
     counts = [row["generator_updates"] for row in offline.history]
     assert counts == sorted(counts)
     assert set(counts) == {1, 2, UPDATES}
@@ -158,9 +160,12 @@ def test_the_best_checkpoint_is_an_artifact_of_its_offline_run(offline: OfflineR
     assert content.size == (folder / "checkpoints" / "best.ckpt").stat().st_size
 
 
-def test_a_run_of_its_own_is_named_by_its_changes_and_has_no_group(offline: OfflineRun) -> None:
-    assert offline.run.display_name.startswith("logger=several,output=out,")
-    assert len(offline.run.display_name) <= 128
+def test_a_run_of_its_own_has_a_short_name_with_tags_and_no_group(offline: OfflineRun) -> None:
+    assert offline.run.display_name.startswith("quickstart,log_every_n_steps=1,")
+    assert offline.run.display_name.endswith(",s0")
+    assert len(offline.run.display_name) <= 64
+    assert set(offline.run.tags) >= {"tiny", "sample", "rectangle"}
+    assert offline.run.job_type == "train"
     assert offline.run.project == "gicinpaint"
     assert offline.run.run_group == ""
 
@@ -226,3 +231,47 @@ def test_the_page_about_dashboards_explains_every_curve() -> None:
         group, _, last = name.rpartition("/")
         assert f"`{last}`" in page or f"/{last}`" in page, name
         assert group.split("/")[0] + "/" in page, name
+
+
+@pytest.fixture
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    return monkeypatch
+
+
+def test_a_run_that_goes_on_keeps_its_identifier_and_another_in_its_folder_does_not(
+    no_variables: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def identifier(resumed: bool) -> str:
+        logger = UpdatesWandbLogger(str(tmp_path))
+        logger.keep_run(resumed)
+        written = (tmp_path / "wandb_run_id.txt").read_text().strip()  # before the run begins
+        assert not (tmp_path / "wandb").exists()
+        return written
+
+    first = identifier(resumed=False)
+    assert identifier(resumed=True) == first
+    assert identifier(resumed=False) != first
+    logger = UpdatesWandbLogger(str(tmp_path))
+    logger.keep_run(resumed=True)
+    assert logger.experiment.id == (tmp_path / "wandb_run_id.txt").read_text().strip()
+    logger.finish()
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
+    assert f"wandb sync {folder}\n" in capfd.readouterr().out
+
+
+def test_variables_count_more_than_settings(no_variables: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in {"MODE": "disabled", "PROJECT": "mine", "RUN_ID": "abc", "TAGS": "a,b"}.items():
+        no_variables.setenv(f"WANDB_{name}", value)
+    logger = UpdatesWandbLogger(str(tmp_path), offline=False, project="theirs", tags=["c"], name="called")
+    assert logger._settings["mode"] == "disabled"
+    assert logger._settings.keys() & {"project", "id", "tags"} == set()
+    assert logger._settings["name"] == "called"
+    logger.keep_run(resumed=True)
+    assert (tmp_path / "wandb_run_id.txt").read_text() == "abc\n"
+
+
+def test_the_summary_of_a_run_holds_the_best_beside_the_last(offline: OfflineRun) -> None:
+    for column, best in BEST_IS.items():
+        assert offline.summaries[column] == {best, "last"}

@@ -1,8 +1,11 @@
 """Loggers: what they keep besides the trainer's numbers, and runs of Weights & Biases over generator updates."""
 
+import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from lightning import LightningModule
@@ -12,8 +15,13 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
 from PIL import Image
 
+from gicinpaint.config.atomic_files import write_text
+
 AXIS = "generator_updates"
-_LONGEST_NAME = 128  # characters that the service takes
+BEST_IS = {f"validation/completed/hole/{name}": "min" for name in ("l1", "l2", "patch_distance")}
+BEST_IS["validation/completed/hole/psnr"] = "max"
+_ID_FILE = "wandb_run_id.txt"  # in a run's folder
+_LONGEST_NAME = 64  # characters
 _SUMMARY_DEPTH = 2  # down to the two stages and the two critics
 
 
@@ -22,8 +30,9 @@ def record_run(
     module: LightningModule,
     config: Mapping[str, Any],
     environment: Mapping[str, Any],
+    resumed: bool = False,
 ) -> None:
-    """Give every logger what a run is made of, before it starts.
+    """Give every logger what a run is made of, before it starts; W&B goes on with the run of `resumed` ones.
 
     CSV keeps it in `hparams.yaml`, TensorBoard under HPARAMS, W&B in the run's configuration.
 
@@ -32,10 +41,13 @@ def record_run(
         module: What is trained; its layers are listed with shapes left out and parameters counted.
         config: The resolved configuration.
         environment: What else the result depends on: the code's commit, versions.
+        resumed: Whether a run goes on.
     """
     summary = ModelSummary(module, max_depth=_SUMMARY_DEPTH)
     facts = {**config, **environment, "parameters": summary.total_parameters, "model_summary": str(summary)}
     for logger in loggers:
+        if isinstance(logger, UpdatesWandbLogger):
+            logger.keep_run(resumed)
         logger.log_hyperparams(facts)
         logger.save()
 
@@ -73,19 +85,22 @@ def close_dashboards(loggers: Sequence[Logger], best: Path | None = None) -> Non
 class UpdatesWandbLogger(WandbLogger):
     """Log to Weights & Biases, every curve over `generator_updates`.
 
-    An offline run needs no account and no network: it is written below `save_dir`, from where
-    `wandb sync <save_dir>/wandb/offline-run-*` sends it later. Unlike Lightning's logger it leaves the environment
-    alone and never continues a run that the process made before, so that jobs of a multirun stay apart; `finish` ends
-    a run.
+    An offline run needs no account and no network: it is written below `save_dir`, and `finish` prints the line that
+    sends it. Unlike Lightning's logger it leaves the environment alone and never continues a run that the process made
+    before, so that jobs of a multirun stay apart; `finish` ends a run. A run that is killed and resumed stays one:
+    its identifier lies in `save_dir` before the first step. The variables WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY,
+    WANDB_NAME, WANDB_RUN_GROUP, WANDB_JOB_TYPE, WANDB_TAGS and WANDB_RUN_ID count more than the arguments.
 
     Args:
         save_dir: Folder in which `wandb/` is made.
         project: Project that the run belongs to.
-        name: Name of the run. Default: what the command line changed, or a random name.
+        name: Name of the run. Default: its variant, what else the command line changed and its seed, or a random name.
         group: Group of the run. Default: the multirun that it belongs to, or none.
         offline: Whether to write files only.
-        id: Identifier of the run; that of an earlier run continues it.
-        **settings: What else `wandb.init` takes, e.g. `entity` or `tags`.
+        id: Identifier of the run; that of an earlier run continues it. Default: a new one.
+        seed: The run's seed, for its name.
+        **settings: What else `wandb.init` takes, such as `entity`, or `tags`: by default what was chosen of data, mask,
+            model and loss.
     """
 
     def __init__(
@@ -96,24 +111,43 @@ class UpdatesWandbLogger(WandbLogger):
         group: str | None = None,
         offline: bool = True,
         id: str | None = None,
+        seed: int | None = None,
         **settings: Any,
     ) -> None:
         from wandb import Settings  # imported where used: it takes a second
 
-        super().__init__(save_dir=save_dir, project=project, name=name or _changes(), id=id)
-        self.offline = offline
+        mode = os.environ.get("WANDB_MODE") or ("offline" if offline else "online")
+        name = name or _short_name(seed)
+        super().__init__(save_dir=save_dir, project=project, name=name, id=id)
+        self.offline = mode == "offline"
         self._run: Any = None
-        self._settings = {
-            "dir": save_dir,
+        given = {
             "project": project,
-            "name": name or _changes(),
-            "group": group or multirun(),
-            "id": id,
-            "mode": "offline" if offline else "online",
-            "settings": Settings(silent=offline),
-            "resume": "allow",
+            "name": name,
+            "run_group": group or multirun(),
+            "run_id": id,
+            "job_type": "train",
+            "tags": _tags(),
             **settings,
         }
+        given = {key: value for key, value in given.items() if not os.environ.get(f"WANDB_{key.upper()}")}
+        arguments = {key.removeprefix("run_"): value for key, value in given.items()}
+        how = {"dir": save_dir, "mode": mode, "settings": Settings(silent=mode != "online"), "resume": "allow"}
+        self._settings = {**arguments, **how}
+
+    @rank_zero_only
+    def keep_run(self, resumed: bool) -> None:
+        """Take the run's identifier from `save_dir`, or write a new one there for whoever continues the run.
+
+        Args:
+            resumed: Whether a run goes on; else the identifier of an earlier run in the folder is replaced.
+        """
+        path = Path(str(self.save_dir)) / _ID_FILE
+        if "id" in self._settings and self._settings["id"] is None:
+            known = path.read_text(encoding="utf-8").strip() if resumed and path.is_file() else ""
+            self._settings["id"] = known or uuid4().hex[:8]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, f"{self._settings.get('id') or os.environ['WANDB_RUN_ID']}\n")
 
     @property
     @rank_zero_experiment
@@ -122,11 +156,15 @@ class UpdatesWandbLogger(WandbLogger):
         if self._run is None:
             import wandb
 
+            if self._settings.get("id", "") is None:
+                self.keep_run(resumed=False)
             if self.offline:  # for the process too, or the library's own telemetry looks for the service
                 wandb.setup(settings=wandb.Settings(mode="offline"))
             self._run = wandb.init(reinit="create_new", **self._settings)
             self._run.define_metric(AXIS)
             self._run.define_metric("*", step_metric=AXIS, step_sync=True)
+            for column, best in BEST_IS.items():
+                self._run.define_metric(column, step_metric=AXIS, step_sync=True, summary=f"{best},last")
         return self._run
 
     @rank_zero_only
@@ -155,6 +193,8 @@ class UpdatesWandbLogger(WandbLogger):
         """End the run, if it was begun; nothing can be logged after that."""
         if self._run is not None:
             self._run.finish()
+            if self.offline:
+                print(f"W&B          wandb sync {shlex.quote(str(Path(self._run.dir).parent))}", flush=True)
 
 
 def multirun() -> str | None:
@@ -167,10 +207,27 @@ def multirun() -> str | None:
     return "/".join(Path(HydraConfig.get().sweep.dir).parts[-2:])
 
 
-def _changes() -> str | None:
-    """Return what the job's command line changed, as the run's name."""
+def _short_name(seed: int | None) -> str | None:
+    """Return a run's name: its variant or experiment or model, what else was changed, and its seed."""
     from hydra.core.hydra_config import HydraConfig
 
     if not HydraConfig.initialized():
         return None
-    return ",".join(HydraConfig.get().overrides.task)[:_LONGEST_NAME] or None  # what is swept comes first
+    chosen = HydraConfig.get().runtime.choices
+    kind = next((str(chosen[key]) for key in ("variant", "experiment", "model") if chosen.get(key)), "run")
+    changes = [change.partition("=") for change in HydraConfig.get().overrides.task]
+    left_out = {*chosen, "seed", "output", "resume", "data_dir", "threads"}
+    more = [f"{key.rpartition('.')[2]}={value}" for key, _, value in changes if key.lstrip("+~") not in left_out]
+    end = [] if seed is None else [f"s{seed}"]
+    room = _LONGEST_NAME - len(",".join([kind, *end])) - 1
+    return ",".join([kind, *filter(None, [",".join(more)[: max(0, room)].rstrip(",")]), *end])
+
+
+def _tags() -> list[str] | None:
+    """Return what data, mask, model and loss were chosen."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return None
+    chosen = HydraConfig.get().runtime.choices
+    return sorted({str(chosen[key]) for key in ("dataset", "mask", "model", "loss") if chosen.get(key)})

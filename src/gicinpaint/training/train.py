@@ -101,7 +101,8 @@ def _train(config: DictConfig, checkpoint: Path | None, precision: str) -> float
         more = {"processes": trainer.world_size, "seed": config.seed, "resumed": checkpoint and str(checkpoint)}
         more["initial_weights"] = [source._asdict() for source in taken]
         write_record(Path(config.output), config, given_overrides(), sources, **facts, **more)
-    record_run(trainer.loggers, module, OmegaConf.to_container(config, resolve=True), facts)  # type: ignore[arg-type]
+    resolved: Any = OmegaConf.to_container(config, resolve=True)
+    record_run(trainer.loggers, module, resolved, facts, resumed=checkpoint is not None)
     try:
         fit(trainer, module, data, checkpoint)
         _say(trainer, report(trainer))

@@ -33,8 +33,8 @@ _POSITIONS = """
 """
 _PIXELS = """
 <ir_version: {ir}, opset_import: ["" : {opset}]>
-pixels (uint8[batch, height, width, 3] image, uint8[batch, height, width] mask)
-    => (uint8[batch, height, width, 3] completed)
+pixels (uint8[batch, image_height, image_width, 3] image, uint8[batch, image_height, image_width] mask)
+    => (uint8[batch, image_height, image_width, 3] completed)
 {{
     zero = Constant <value = int64 {{0}}> ()
     one = Constant <value = int64 {{1}}> ()
