@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,10 @@ def test_no_two_classes_have_one_name() -> None:
 def test_no_file_is_longer_than_300_lines() -> None:
     lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
     assert {name: length for name, length in lengths.items() if length > 300} == {}
+
+
+def test_the_version_and_every_name_are_listed() -> None:
+    import gicinpaint
+
+    assert gicinpaint.__version__ == version("gicinpaint")
+    assert sorted([*gicinpaint.__all__, "__version__"]) == dir(gicinpaint)
