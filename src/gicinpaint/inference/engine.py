@@ -73,8 +73,7 @@ def read_task(
 
     Raises:
         TypeError: If image or mask are of another kind.
-        ValueError: If sizes or values are wrong, neither mask nor colour is given, all is hole, or a part that is
-            filled by itself holds no source.
+        ValueError: If sizes or values are wrong, neither mask nor colour is given, all is hole, or a crop has no source.
     """
     canvas = read_canvas(image)
     if mask is None and hole_colour is None:
@@ -101,8 +100,8 @@ def _read_source(source: Any, task: FillTask) -> Tensor | None:
     allowed = read_mask(source, task.canvas.size, "source") & ~task.hole
     if not allowed.any():
         raise ValueError("source must hold known pixels to copy from, got none; pass 1 where copying is allowed")
-    crops = task.regions if task.method in (Method.CROPS, Method.COARSE_TO_FINE) else []
-    if any(region.reduced or not allowed[region.box.slices].any() for region in crops):
+    crops = task.method not in (Method.WHOLE, Method.EXACT)
+    if crops and any(region.reduced or not allowed[region.box.slices].any() for region in task.regions):
         raise ValueError("an image that is filled in parts must have its source in each; raise max_memory")
     return None if allowed.equal(~task.hole) else allowed
 
@@ -182,8 +181,7 @@ class Engine:
         allowed = [(~task.hole if task.source is None else task.source, region) for task, region in group]
         sources = _planes(allowed).to(self.device) if any(task.source is not None for task, _ in group) else None
         offset = self._attends and any(task.coarse is not None and task.method is Method.WHOLE for task, _ in group)
-        images, holes = images.to(self.device), holes.to(self.device)
-        completion = complete(self.generator, images, holes, return_offset=offset, source=sources)
+        completion = complete(self.generator, images.to(self.device), holes.to(self.device), offset, sources)
         for i, (task, region) in enumerate(group):
             _paint(task, region, completion.coarse[i], completion.prediction[i], blend)
             if completion.offset is not None and task.method is Method.WHOLE:
