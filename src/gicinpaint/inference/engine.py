@@ -73,7 +73,7 @@ def read_task(
 
     Raises:
         TypeError: If image or mask are of another kind.
-        ValueError: If sizes or values are wrong, neither mask nor colour is given, all is hole, or a crop has no source.
+        ValueError: If sizes or values are wrong, neither mask nor colour is given, all is hole, or a crop lacks source.
     """
     canvas = read_canvas(image)
     if mask is None and hole_colour is None:
