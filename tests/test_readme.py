@@ -68,7 +68,11 @@ def test_pictures_and_links_are_absolute_so_that_they_work_on_pypi_too() -> None
     root = Path(__file__).parents[1]
     links = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", README)
     assert len(links) > 15
+    headings = {line.lstrip("# ").lower().replace(" ", "-") for line in README.splitlines() if line.startswith("#")}
     for picture, link in links:
+        if link.startswith("#"):
+            assert link[1:] in headings, link
+            continue
         base = (RAW if picture else SOURCES) if "gicinpaint/gicinpaint/" in link else "https://"
         assert link.startswith(base), f"{link}: README needs addresses that begin with {base}"
         if base != "https://":
