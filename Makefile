@@ -12,7 +12,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constrain
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test test-all test-browser test-faults test-gpu coverage docs lint clean
+.PHONY: help train test test-all test-browser test-faults test-attack test-gpu coverage docs lint clean
 
 help:  ## Show these commands
 	@echo "make train      Train on the sample photographs: 5 minutes on two CPU cores"
@@ -23,6 +23,7 @@ help:  ## Show these commands
 	@echo "make coverage   Run the tests of make test with their coverage, which must not fall"
 	@echo "make docs       Build the documentation as site/, every warning an error"
 	@echo "make test-gpu   Test on the CUDA device, where there is one"
+	@echo "make test-attack  Hostile models, files and requests, and signals: under 15 minutes on two CPU cores"
 	@echo "make lint       Check style, types and layers"
 	@echo "make clean      Remove .venv and caches; outputs/ stays"
 
@@ -55,6 +56,10 @@ docs: .venv/docs.stamp
 
 test-gpu: .venv/dev.stamp
 	@$(RUN) -m pytest -q -m gpu tests/test_gpu.py
+
+test-attack: .venv/dev.stamp
+	@$(TEST) --durations=10 tests/test_attack.py tests/test_attack_signals.py tests/weights/test_weights_refused.py \
+		tests/demo/test_demo_server.py tests/inference/test_inpaint_hostile.py tests/data/test_bad_images.py
 
 lint: .venv/dev.stamp
 	@$(RUN) -m ruff check .

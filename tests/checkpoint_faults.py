@@ -21,6 +21,7 @@ def checkpoint(number: int = 0, size: int = 1000) -> dict[str, Any]:
         "optimizer_states": [{"step": torch.tensor(number)}],
         "counters": {"batches_seen": number, "generator_updates": number},
         "global_step": number,
+        "pytorch-lightning_version": "2.6.6",
     }
 
 
@@ -38,7 +39,10 @@ def assert_kills_leave_whole_files(folder: Path, kills: int, seed: int) -> None:
         if child == 0:
             for number in range(newest + 1, newest + 10**6):
                 AtomicCheckpointIO().save_checkpoint(checkpoint(number, 300_000), path, {"previous": previous})
-        time.sleep(draw.uniform(0.02, 0.2))
+        before, begin = path.stat().st_mtime_ns, time.monotonic()
+        while path.stat().st_mtime_ns == before:  # until a save has ended, however long it takes here
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, time.monotonic() - begin))  # a moment in the next ones
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         found = find_newest(folder)

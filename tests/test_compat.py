@@ -20,6 +20,7 @@ from gicinpaint.compat import (
     continue_counting,
     failing_key,
     hydra_argument_parser,
+    lack_of_shared_memory,
     lost_peer,
     lost_worker,
     run_validation,
@@ -125,3 +126,18 @@ def test_gloo_still_says_in_the_same_words_that_another_process_is_gone() -> Non
         groups[0].allreduce([torch.ones(1)]).wait()
     assert lost_peer(raised.value), GONE.format(f"what gloo said of a lost process ({raised.value})", "torch")
     assert not lost_peer(RuntimeError("another"))
+
+
+def test_too_little_shared_memory_is_told_from_other_losses() -> None:
+    """By the words of torch 2.13, once as a worker raises them and once as the loader reports its death."""
+    raised = (
+        "Caught RuntimeError in DataLoader worker process 0.\nRuntimeError: unable to allocate shared memory(shm) for "
+    )
+    raised += "file </torch_19086_3391868956_4>: No space left on device (28)"
+    killed = (
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
+    )
+    killed += "shared memory. Please try to raise your shared memory limit."
+    assert lack_of_shared_memory(RuntimeError(raised))
+    assert lack_of_shared_memory(RuntimeError(killed))
+    assert not lack_of_shared_memory(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."))

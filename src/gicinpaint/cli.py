@@ -226,7 +226,8 @@ def _command_line(arguments: list[str], full_error: str | None) -> Iterator[None
 
 
 def _say(line: str) -> None:
-    print(f"gicinpaint: {line}", file=sys.stderr)
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)  # names in files may steer a terminal
+    print(f"gicinpaint: {shown}", file=sys.stderr)
 
 
 if __name__ == "__main__":

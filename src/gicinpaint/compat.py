@@ -83,11 +83,16 @@ def run_validation(trainer: Trainer) -> None:
     trainer.training = True
 
 
-def lost_worker(error: RuntimeError) -> bool:
+def lack_of_shared_memory(error: Exception) -> bool:
+    """Tell whether /dev/shm was too small for a data loader's processes; torch 2.13 has no class of error for it."""
+    return any(sign in str(error) for sign in ("Bus error", "shared memory", "</torch_", "shm_open"))
+
+
+def lost_worker(error: Exception) -> bool:
     """Tell whether a data loader lost one of its processes; the error has no class of its own in torch 2.13."""
     return "DataLoader worker" in str(error)
 
 
-def lost_peer(error: RuntimeError) -> bool:
+def lost_peer(error: Exception) -> bool:
     """Tell whether another process of a distributed run is gone; gloo's error has no class of its own in torch 2.13."""
     return any(sign in str(error) for sign in _PEER_LOST)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from gicinpaint.cli import JOBS, main
-from gicinpaint.config.command_line import quote_values, register_resolvers
+from gicinpaint.config.command_line import own_folder, quote_values, register_resolvers
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -106,3 +107,31 @@ def test_a_run_folder_is_that_of_the_results_or_lies_below_outputs(tmp_path: Pat
     assert folder("results/all") == "results/all"
     assert folder("results/one.webp") == "results"
     assert folder(f"{tmp_path}/v1.5") == f"{tmp_path}/v1.5"  # a folder whose name looks like a file's
+
+
+def test_runs_that_start_in_one_second_get_folders_of_their_own(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as runs:
+        folders = list(runs.map(own_folder, [str(tmp_path / "2026-01-02" / "03-04-05")] * 24))
+    assert len(set(folders)) == 24
+    assert {Path(folder) for folder in folders} == set((tmp_path / "2026-01-02").iterdir())
+
+
+def test_only_the_first_process_of_a_distributed_run_makes_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert own_folder(str(tmp_path / "a")) == str(tmp_path / "a")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("RANK", "0")
+    assert [own_folder(str(tmp_path / "a")) for _ in range(2)] == [str(tmp_path / "a"), str(tmp_path / "a-2")]
+
+
+def test_a_run_asks_for_its_folder_once_however_often_the_configuration_is_read(tmp_path: Path) -> None:
+    register_resolvers()
+    config = OmegaConf.create({"dir": f"${{own_folder:{tmp_path}/run}}", "again": "${dir}"})
+    copied = OmegaConf.create(OmegaConf.to_container(config))
+    OmegaConf.copy_cache(config, copied)
+    assert [config.dir, config.again, config.dir] == [str(tmp_path / "run")] * 3
+    assert copied.dir == str(tmp_path / "run-2")  # another configuration is another run
+    with pytest.raises(FileNotFoundError):
+        (tmp_path / "run-3").stat()

@@ -101,6 +101,20 @@ def test_a_guided_model_follows_a_sketch_and_others_refuse_it() -> None:
         plain.submit(png(32), hole, white(32)).result(60)
 
 
+def test_another_model_is_opened_when_it_is_first_asked_for_and_kept() -> None:
+    first, other = Waiting(), Waiting()
+    first.go.set()
+    other.go.set()
+    opened: list[str] = []
+    filler = Filler(first, Limits(), {"faces": lambda: opened.append("faces") or other})  # type: ignore[arg-type, func-returns-value]
+    assert not opened
+    for width, model in ((8, ""), (9, "faces"), (10, "faces"), (11, "")):
+        assert width_of(filler.submit(png(width), white(width), model=model)) == width
+    assert (first.seen, other.seen, opened) == ([8, 11], [9, 10], ["faces"])
+    with pytest.raises(ValueError, match="model: expected one of faces, got weights/secret"):
+        filler.submit(png(8), white(8), model="weights/secret")
+
+
 class Uploaded(io.BytesIO):
     """A file that knows whether it was read."""
 

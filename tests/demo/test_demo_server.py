@@ -28,6 +28,7 @@ pytest.importorskip("starlette", reason="starlette is not installed: pip install
 from gicinpaint.demo.filler import Filler, grown
 from gicinpaint.demo.limits import Limits, TooLargeError
 from gicinpaint.inference.inpainter import Inpainter
+from gicinpaint.weights.hub import shipped_models
 
 BOUNDARY = "a-line-that-no-file-has"
 MEGABYTE = 1_000_000
@@ -141,12 +142,23 @@ def test_the_hole_grows_and_blends_as_asked(server: demo_server.Server) -> None:
     assert "128x96" in headers["x-method"]
 
 
+def test_a_shipped_model_fills_by_its_name(server: demo_server.Server) -> None:
+    (name,) = [name for name in shipped_models() if name == "faces_64"] or pytest.skip("weights holds no faces_64")
+    image, mask = picture(4, 64, 64)
+    answers = [fill(server, png(image), png(mask), model=model) for model in ("", name)]
+    assert [status for status, *_ in answers] == [200, 200]
+    own, shipped = (np.asarray(Image.open(io.BytesIO(content))) for _, content, _ in answers)
+    assert np.abs(shipped.astype(int) - Inpainter.from_checkpoint(name, device="cpu")(image, mask > 0)).max() <= 1
+    assert (own != shipped)[mask > 0].mean() > 0.5
+
+
 def test_the_api_describes_itself(server: demo_server.Server) -> None:
     status, content, _ = send(server, "GET", "/api")
     described = json.loads(content)
     assert status == 200
     assert "/api/fill" in described["paths"]
     limits = json.loads(send(server, "GET", "/settings")[1])
+    assert limits.pop("models") == shipped_models()
     assert limits == {"upload": 2_000_000, "pixels": 1_000_000, "waiting": 32, "disk": 2_000_000_000, "examples": 4}
 
 
@@ -228,6 +240,7 @@ FORMS: dict[str, tuple[bytes, bytes, dict[str, str]]] = {
     "a growth below zero": (IMAGE, MASK, {"grow": "-1"}),
     "a growth beyond all": (IMAGE, MASK, {"grow": "9" * 40}),
     "a growth that is code": (IMAGE, MASK, {"grow": "__import__('os')"}),
+    "a model that is a path": (IMAGE, MASK, {"model": "../../weights/faces_64"}),
     "a blend that is a path": (IMAGE, MASK, {"blend": "../../etc/passwd"}),
 }
 

@@ -229,3 +229,21 @@ def test_ctrl_c_ends_with_130_and_says_what_was_finished(model: Path, place: Pat
     (count,) = re.findall(r"stopped after (\d+) of 200 images; the same command goes on: out", output)
     assert len(list(place.glob("out/*.png"))) == int(count) < 200
     assert not list(place.glob("out/.*"))
+
+
+def test_gif_files_are_filled_like_others_and_further_frames_are_said_to_be_left_out(model: Path, place: Path) -> None:
+    colors = np.random.default_rng(5).integers(0, 256, (*SIZE, 3), np.uint8)
+    still = Image.fromarray(colors).quantize(32)
+    still.save(place / "in/still.gif")
+    still.save(place / "in/MOVING.GIF", save_all=True, append_images=[still.rotate(90), still.rotate(180)])
+    expected = np.asarray(Image.open(place / "in/still.gif").convert("RGB"))
+    result = run_here(model, "input=in", "masks=mask.png", "output=out", folder=place)
+    assert result.returncode == 0, result.stderr
+    assert "2 further frames" in result.stdout + result.stderr
+    for name in ("still", "MOVING"):
+        found = np.asarray(Image.open(place / f"out/{name}.png").convert("RGB"))
+        assert np.array_equal(found[~HOLE], expected[~HOLE])
+    assert not np.array_equal(found[HOLE], expected[HOLE])
+    result = run_here(model, "input=in/still.gif", "masks=mask.png", "output=same", "format=same", folder=place)
+    assert result.returncode == 1
+    assert "GIF cannot hold P unchanged; set format=png" in result.stderr

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_module
 from lightning.pytorch.loggers import CSVLogger
 
 from faults import digest, fault, log_of, run
 from gicinpaint.training.checkpoint import CheckpointError
-from gicinpaint.training.resume import check_fit, continue_metrics, find_checkpoint
+from gicinpaint.training.resume import changes, check_fit, continue_metrics, find_checkpoint, run_settings
 from runs import fit, small_module
 
 pytestmark = pytest.mark.filterwarnings(
@@ -117,6 +119,68 @@ def test_auto_finds_the_latest_run_of_the_same_command_beside_one_named_by_time(
     assert found == tmp_path / "2026-01-02" / "10-00-00" / "checkpoints" / "last.ckpt"
     assert find_checkpoint("auto", tmp_path / "2026-01-03" / "08-00-00", ["resume=auto", "seed=3"]) is None
     assert find_checkpoint("auto", tmp_path / "mine", ["resume=auto", "seed=1", "model=tiny"]) is None
+
+
+def test_auto_finds_the_same_job_of_an_earlier_multirun(checkpoint: bytes, tmp_path: Path) -> None:
+    for day, given in (("02", "seed=1"), ("02", "seed=2"), ("03", "seed=2")):
+        job = tmp_path / f"2026-01-{day}" / "10-00-00-2" / given[-1]
+        fill(job / "checkpoints", last=checkpoint)
+        (job / ".hydra").mkdir()
+        (job / ".hydra" / "overrides.yaml").write_text(f"[{given},trainer.max_time=00:00:01:00]")
+    now = tmp_path / "2026-01-04" / "08-00-00"
+    overrides = ["resume=auto", "trainer.max_time=00:00:02:00"]  # how long a start may take is no setting of the run
+    for seed, expected in (("1", "2026-01-02/10-00-00-2/1"), ("2", "2026-01-03/10-00-00-2/2")):
+        found = find_checkpoint("auto", now / "0", [*overrides, f"seed={seed}"])
+        assert found == tmp_path / expected / "checkpoints" / "last.ckpt"
+    assert find_checkpoint("auto", now / "0", [*overrides, "seed=3"]) is None
+
+
+def settings(*overrides: str) -> dict[str, object]:
+    with initialize_config_module("gicinpaint.conf", version_base="1.3"):
+        return run_settings(compose("train", ["output=out", *overrides]))
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("dataset.batch_size=4", "dataset.batch_size: 16 -> 4"),
+        ("seed=7", "seed: 0 -> 7"),
+        ("dataset.train.repeat=3", "dataset.train.repeat: 64 -> 3"),
+        ("mask.box=[64,64]", "dataset.mask.box.0: 128 -> 64"),
+        ("trainer.precision=64-true", "precision: 32-true -> 64-true"),
+    ],
+)
+def test_settings_that_change_the_batches_are_told(override: str, told: str, tmp_path: Path) -> None:
+    module = small_module(critic_steps=1)
+    module.run_settings = settings()
+    fit(module).save_checkpoint(tmp_path / "last.ckpt")
+    assert told in changes(tmp_path / "last.ckpt", settings(override))
+
+
+def test_settings_that_change_no_batch_are_not_told(tmp_path: Path) -> None:
+    module = small_module(critic_steps=1)
+    module.run_settings = settings()
+    fit(module).save_checkpoint(tmp_path / "last.ckpt")
+    free = ("dataset.workers=1", "dataset.prefetch=4", "threads=1", "updates=7", "dataset.validation_batch_size=3")
+    assert changes(tmp_path / "last.ckpt", settings(*free)) == []
+    assert changes(tmp_path / "last.ckpt", settings(*free, "dataset.flip=0")) == ["dataset.flip: 0.5 -> 0"]
+
+
+def test_a_checkpoint_of_an_earlier_version_tells_no_settings(checkpoint: bytes, tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").write_bytes(checkpoint)
+    assert changes(tmp_path / "last.ckpt", settings()) == []
+
+
+def test_a_run_goes_on_with_other_batches_only_when_told_to(undisturbed: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    shutil.copytree(undisturbed, output)
+    assert run(output, "resume=auto", "seed=5", "dataset.batch_size=4") == 1
+    assert "the run to continue had other settings: seed: 0 -> 5; dataset.batch_size: 8 -> 4; use those, or add " in (
+        log_of(output)
+    )
+    assert digest(output) == digest(undisturbed)
+    assert run(output, "resume=auto", "seed=5", "dataset.batch_size=4", "resume_with_changes=true") == 0
+    assert "continued with changed settings: seed: 0 -> 5" in log_of(output)
 
 
 def test_a_checkpoint_of_another_model_is_reported_with_the_settings_that_differ(tmp_path: Path) -> None:

@@ -97,3 +97,63 @@ def test_what_is_printed_logged_and_raised_is_copied_and_progress_is_not(
     out, err = capsys.readouterr()
     assert out == "a line\n\rprogressa warning\nlater\n"
     assert err == "trouble\n"
+
+
+def test_two_processes_never_write_into_one_folder(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from gicinpaint.training.run_record import recorded_output\n"
+        "with recorded_output(Path(sys.argv[1])): print('took it')"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with recorded_output(tmp_path):
+        second = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert second.returncode == 1
+    assert "another run is writing there; wait for its end or set output=<folder>" in second.stderr
+    third = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (third.returncode, third.stdout) == (0, "took it\n")
+    assert (tmp_path / "output.log").read_text().count("took it") == 1
+
+
+def test_changes_that_are_no_text_are_recorded_byte_by_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True, timeout=60)
+
+    package = tmp_path / "src" / "package"
+    package.mkdir(parents=True)
+    (package / "code.py").write_bytes(b"# first\n")
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "a.yaml").write_bytes(b"a: 1\n")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    changed = "größer ".encode("latin-1") + bytes([0x80, 0xFF])
+    (package / "code.py").write_bytes(b"# " + changed + b"\n")
+    found = uncommitted_changes(package)
+    monkeypatch.setattr("gicinpaint.training.run_record.uncommitted_changes", lambda: found)
+    write_record(tmp_path / "run", OmegaConf.create({"seed": 1}), [], {})
+    assert b"\n+# " + changed + b"\n" in (tmp_path / "run" / "git.diff").read_bytes()
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(143)])
+def test_a_run_that_was_asked_to_end_leaves_no_traceback(end: BaseException, tmp_path: Path) -> None:
+    with pytest.raises(type(end)), recorded_output(tmp_path):
+        raise end
+    text = (tmp_path / "output.log").read_text()
+    assert "Traceback" not in text
+    assert text in ("interrupted\n", "ended with code 143\n")
+
+
+def test_lines_of_a_run_beside_others_are_whole_and_labelled_on_the_screen_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with recorded_output(tmp_path, "[3 seed=1] "):
+        sys.stdout.write("a li")
+        assert capsys.readouterr().out == ""
+        sys.stdout.write("ne\nand another\n")
+        assert not sys.stdout.isatty()
+        print("trouble", file=sys.stderr)
+    out, err = capsys.readouterr()
+    assert out == "[3 seed=1] a line\n[3 seed=1] and another\n"
+    assert err == "[3 seed=1] trouble\n"
+    assert (tmp_path / "output.log").read_text() == "a line\nand another\ntrouble\n"

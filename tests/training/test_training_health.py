@@ -68,6 +68,20 @@ def test_holes_unlike_those_trained_on_are_told(size: int, told: int, caplog: py
     assert not told or "training of 14.1% to 14.1%" in messages(caplog)[0]
 
 
+@pytest.mark.parametrize(("full", "words"), [(0, "without a hole"), (1, "that were all hole")])
+def test_masks_that_are_empty_or_full_are_counted_and_told_once(
+    full: int, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of 100 batches of 2 masks each, the first mask of 30 batches and both of 5 are spoilt: 40 of 200."""
+    advice, (batch,), state, module = TrainingHealth(), batches(1), trainer(), small_module()
+    for number in range(200):
+        mask = batch.mask.clone()
+        mask[: 2 if number % 100 < 5 else int(number % 100 < 35)] = full
+        advice.on_train_batch_end(state, module, None, batch._replace(mask=mask), number)
+    (message,) = messages(caplog)
+    assert f"40 of the last 200 masks {words}" in message
+
+
 def test_a_checkpoint_holds_the_trained_holes(tmp_path: Any) -> None:
     fit(small_module(), TrainingHealth(), updates=1).save_checkpoint(tmp_path / "last.ckpt")
     holes = torch.load(tmp_path / "last.ckpt", weights_only=True)["trained_holes"]

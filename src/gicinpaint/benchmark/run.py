@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
 from gicinpaint.benchmark.cases import Case, Figure, FigureBenchmark, list_cases
 from gicinpaint.benchmark.measure import BenchmarkLimits, CaseResult, Measuring, load
+from gicinpaint.config.progress_bar import Bar
 from gicinpaint.config.validation import JobError, build, check_configuration, load_option
 from gicinpaint.training.run_record import processor_name
 
@@ -170,7 +170,7 @@ def _layers(config: DictConfig) -> dict[str, Any]:
 def _measure(cases: list[Case], measuring: Measuring) -> list[CaseResult]:
     total = len(cases) * (measuring.limits.rounds + measuring.with_memory)
     results = []
-    with tqdm(total=total, desc="measuring", unit="run", leave=False, dynamic_ncols=True) as bar:
+    with Bar(total=total, desc="measuring", unit="run", leave=False, dynamic_ncols=True) as bar:
 
         def show(case: Case) -> None:
             bar.set_postfix_str(str(case), refresh=False)

@@ -2,9 +2,11 @@
 
 import contextlib
 import io
+import os
 import textwrap
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 
 from hydra.core.global_hydra import GlobalHydra
@@ -101,6 +103,7 @@ def explain(error: Exception, overrides: Sequence[str] = (), job: str = "") -> s
 def register_resolvers() -> None:
     """Let configurations ask for `${datasets_there:...}`, `${help.groups:}` and what else stands here."""
     OmegaConf.register_new_resolver("datasets_there", datasets_there, replace=True)
+    OmegaConf.register_new_resolver("own_folder", own_folder, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("folder_of_output", _folder_of_output, replace=True)
     OmegaConf.register_new_resolver("help.groups", _groups, replace=True)
     OmegaConf.register_new_resolver("help.setting", _setting, replace=True)
@@ -152,6 +155,32 @@ def _known_arguments(node: DictConfig) -> set[str]:
         return set(arguments(node["_target_"]) or ()) if "_target_" in node else set()
     except ImportError:  # the target is wrong too; the key is what was asked about
         return set()
+
+
+def own_folder(path: str) -> str:
+    """Make a folder for this run alone and return it; where another run took it, in the same second, a number is added.
+
+    Processes of a distributed run but the first one make none: they share the first one's.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     [own_folder(f"{folder}/12-00-00")[-10:] for _ in range(3)]
+        ['/12-00-00', '2-00-00-2', '2-00-00-3']
+    """
+    if any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
+        return path
+    for number in count(1):
+        claimed = path if number == 1 else f"{path}-{number}"
+        try:
+            Path(claimed).parent.mkdir(parents=True, exist_ok=True)
+            Path(claimed).mkdir()
+        except FileExistsError:
+            continue
+        except OSError:  # whoever writes there says so
+            return path
+        return claimed
+    raise AssertionError("unreachable")
 
 
 def _folder_of_output(default: str, _root_: DictConfig) -> str:

@@ -17,13 +17,22 @@ from gicinpaint.data.image_io import FORMATS, MAX_PIXELS, ORIENTATION_TAG, Image
 
 _BITS_TAG = 258  # bits per sample of each channel of a TIFF file
 _GREY_DEEP = {"I;16", "I;16B", "I"}
-_KINDS = {".png": "PNG", ".webp": "WEBP", ".tiff": "TIFF", ".tif": "TIFF", ".bmp": "BMP"}  # and JPEG for the rest
+# JPEG for the rest.
+_KINDS = {
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".tiff": "TIFF",
+    ".tif": "TIFF",
+    ".bmp": "BMP",
+    ".gif": "GIF",
+}  # and JPEG for the rest
 _MODES = {  # that a format holds without changing a pixel; RGB16 and RGBA16 are color of 16 bits per channel
     "PNG": {"1", "L", "LA", "P", "RGB", "RGBA", "RGB16", "RGBA16", *_GREY_DEEP},
     "TIFF": {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "F", "I;32", "RGB16", "RGBA16", *_GREY_DEEP},
     "WEBP": {"1", "L", "LA", "P", "RGB", "RGBA"},
     "BMP": {"1", "L", "P", "RGB"},
     "JPEG": {"L", "RGB", "CMYK"},
+    "GIF": set(),  # its colors are those of the palette
 }
 _EXTRAS = {  # beside the pixels; what is not here is left out of the result, and the job says so
     "PNG": ("icc_profile", "exif", "dpi", "xmp", "text", "transparency"),
@@ -31,6 +40,7 @@ _EXTRAS = {  # beside the pixels; what is not here is left out of the result, an
     "WEBP": ("icc_profile", "exif", "xmp", "transparency"),
     "BMP": ("dpi",),
     "JPEG": ("icc_profile", "exif", "dpi", "xmp"),
+    "GIF": (),
 }
 _WORDS = {"RGB16": "RGB of 16 bits", "RGBA16": "RGBA of 16 bits", "I;16": "grey of 16 bits", "F": "floating point"}
 _NAMES = {"icc_profile": "the color profile", "exif": "EXIF data", "dpi": "the resolution", "xmp": "XMP data"}
@@ -57,9 +67,11 @@ class Unchanged(NamedTuple):
 
 
 def decode_unchanged(
-    file: IO[bytes], name: str, *, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = FORMATS
+    file: IO[bytes], name: str, *, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = (*FORMATS, "GIF")
 ) -> Unchanged:
     """Decode an open binary file, upright, in the mode and depth that it has; `name` is what the error calls it.
+
+    GIF is read here alone: its palette is nothing to train on.
 
     Raises:
         ImageError: If the content is of another format, too large or broken, or color of 16 bits in an unusual form.

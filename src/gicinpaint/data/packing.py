@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
-from tqdm import tqdm
 
 from gicinpaint.config.atomic_files import atomic_file
+from gicinpaint.config.progress_bar import Bar
 from gicinpaint.data.dataset import OnError
 from gicinpaint.data.image_io import MAX_PIXELS, ImageError, decode_image
 from gicinpaint.data.listing import DatasetError, Names
@@ -161,7 +161,7 @@ def work_through(
         worker_init_fn=_prepare_worker,
         in_order=False,
     )
-    with tqdm(total=total, initial=done, desc=title, unit="image", disable=title is None, smoothing=0.05) as bar:
+    with Bar(total=total, initial=done, desc=title, unit="image", disable=title is None, smoothing=0.05) as bar:
         try:
             for images, result in loader:
                 if isinstance(result, Exception):

@@ -190,7 +190,17 @@ def load_index(path: str | os.PathLike[str]) -> ShardIndex | None:
                 str(kept["sha256"]),
                 Names(torch.from_numpy(kept["skipped"]), torch.from_numpy(kept["skipped_offsets"])),
             )
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        EOFError,
+        OverflowError,
+        MemoryError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ):
         return None
     return index if _is_possible(index) else None
 

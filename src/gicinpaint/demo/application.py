@@ -125,7 +125,7 @@ class Application:
         if path in _STATIC:
             return FileResponse(str(files("gicinpaint.demo").joinpath("static", _STATIC[path])))
         if path == "/settings":
-            more = {"examples": len(self.examples), "guided": self.filler.guided}
+            more = {"examples": len(self.examples), "guided": self.filler.guided, "models": list(self.filler.models)}
             return JSONResponse({**self.filler.limits._asdict(), **more})
         if path == "/api/wheel":
             return Response(wheel(), media_type="image/png")
@@ -151,7 +151,7 @@ class Application:
         async with self._body(headers.get("content-length"), receive) as limited:
             request = Request(scope, limited)
             async with asyncio.timeout(_BODY_SECONDS):
-                form = await request.form(max_files=3, max_fields=2, max_part_size=_FIELD_BYTES)
+                form = await request.form(max_files=3, max_fields=3, max_part_size=_FIELD_BYTES)
             try:
                 uploads = [form.get(name) for name in ("image", "mask")]
                 for name, upload in zip(("image", "mask"), uploads, strict=True):
@@ -162,7 +162,8 @@ class Application:
                 sketch = form.get("sketch")
                 _require(sketch is None or isinstance(sketch, UploadFile), 400, "sketch: expected a file")
                 opened = [one.file for one in (*uploads, sketch) if isinstance(one, UploadFile)]
-                answer = await self._wait(self.filler.submit(*opened, grow=int(grow), blend=blend), receive)
+                future = self.filler.submit(*opened, grow=int(grow), blend=blend, model=str(form.get("model", "")))
+                answer = await self._wait(future, receive)
             finally:
                 await form.close()
         token = self._keep(answer)

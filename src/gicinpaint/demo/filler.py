@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from io import BytesIO
@@ -66,10 +66,15 @@ class Filler:
     Args:
         inpainter: Fills them.
         limits: What is refused.
+        models: Opens other models by their names; one is opened when it is first asked for, and kept.
     """
 
-    def __init__(self, inpainter: Inpainter, limits: Limits) -> None:
+    def __init__(
+        self, inpainter: Inpainter, limits: Limits, models: Mapping[str, Callable[[], Inpainter]] | None = None
+    ) -> None:
+        self.models = dict(models or {})
         self.inpainter = inpainter
+        self._opened = {"": inpainter}
         self.limits = limits
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="filler")
         self._abandoned: dict[Future[Answer], Event] = {}
@@ -87,6 +92,7 @@ class Filler:
         *,
         grow: int = 0,
         blend: Blend = "none",
+        model: str = "",
     ) -> "Future[Answer]":
         """Queue an image and return its answer to come.
 
@@ -97,6 +103,7 @@ class Filler:
             sketch: A file of the same size, white where a guided model shall draw edges in the hole.
             grow: Pixels by which the hole is grown, 0..64.
             blend: As for `Inpainter`.
+            model: One of `models`; empty: the inpainter that the server was started with.
 
         Raises:
             BusyError: If too many wait.
@@ -105,11 +112,13 @@ class Filler:
         if not 0 <= grow <= MAX_GROW:
             raise ValueError(f"grow must lie in 0..{MAX_GROW}, got {grow}")
         check_blend(blend)
+        if model and model not in self.models:
+            raise ValueError(f"model: expected one of {', '.join(self.models)}, got {model[:80]}")
         if len(self._abandoned) >= self.limits.waiting:
             raise BusyError(f"{len(self._abandoned)} images are waiting already; try again in a minute")
         abandoned = Event()
         first, second, third = (BytesIO(file) if isinstance(file, bytes) else file for file in (image, mask, sketch))
-        future = self._worker.submit(self._fill, first, second, third, grow, blend, abandoned)
+        future = self._worker.submit(self._fill, first, second, third, grow, blend, model, abandoned)
         self._abandoned[future] = abandoned
         future.add_done_callback(lambda done: self._abandoned.pop(done, None))
         return future
@@ -132,6 +141,7 @@ class Filler:
         sketch: Any,
         grow: int,
         blend: Blend,
+        model: str,
         abandoned: Event,
     ) -> Answer:
         begin = time.perf_counter()
@@ -142,14 +152,15 @@ class Filler:
         if not hole.any():
             raise ValueError("there is no hole; paint over what is to be filled, or send a mask that is white there")
         hole = grown(hole, grow)
-        layer: Any = next(
-            (n.attention for n in self.inpainter.generator.children() if getattr(n, "attention", None)), None
-        )
+        if model not in self._opened:  # by this thread alone
+            self._opened[model] = self.models[model]()
+        inpainter = self._opened[model]
+        layer: Any = next((n.attention for n in inpainter.generator.children() if getattr(n, "attention", None)), None)
         noted: Any = nullcontext([]) if layer is None else overhear(layer)
         with warnings.catch_warnings(), _Stoppable(abandoned.is_set), noted as calls:
             warnings.simplefilter("ignore")
             options: Any = {} if edges is None else {"sketch": edges}
-            filled = self.inpainter.fill(picture, hole, blend=blend, **options)
+            filled = inpainter.fill(picture, hole, blend=blend, **options)
         seconds = time.perf_counter() - begin
         copied = None if filled.offset is None else _colours(filled.offset, hole, picture)
         text = f"{picture.width}x{picture.height}, {hole.mean():.1%} hole, {filled.method}, {seconds:.1f} s"

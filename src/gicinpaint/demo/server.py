@@ -2,6 +2,7 @@
 
 import ipaddress
 import socket
+from functools import partial
 
 from omegaconf import DictConfig
 
@@ -41,6 +42,7 @@ def demo(config: DictConfig) -> None:
 
     from gicinpaint.data.datasets import SAMPLE_TRAIN, SamplePhotographs
     from gicinpaint.inference.inpainter import Inpainter
+    from gicinpaint.weights.hub import shipped_models
 
     check_configuration(config, READS)
     for key in ("max_upload", "max_pixels", "max_waiting", "max_disk"):
@@ -59,7 +61,9 @@ def demo(config: DictConfig) -> None:
         hint = "; or name one: gicinpaint demo checkpoint=FILE" if config.checkpoint is None else ""
         raise JobError(f"{error}{hint}") from error
     megabytes = {key: int(config[f"max_{key}"] * 1e6) for key in ("upload", "disk")}
-    filler = Filler(inpainter, Limits(pixels=config.max_pixels, waiting=config.max_waiting, **megabytes))
+    limits = Limits(pixels=config.max_pixels, waiting=config.max_waiting, **megabytes)
+    shipped = {name: partial(Inpainter.from_checkpoint, name, **options) for name in shipped_models()}
+    filler = Filler(inpainter, limits, shipped)
     application = Application(filler, SamplePhotographs(SAMPLE_TRAIN[:4]).paths, (config.host, *config.names))
     if not _is_loopback(config.host):
         print(f"WARNING: {config.host} can be reached from other machines, and nobody is asked for a password")

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from gicinpaint.config.progress_bar import Bar
 from gicinpaint.data import ImageError, ImageSource, read_image
 from gicinpaint.data.image_io import to_tensor
 from gicinpaint.data.transforms import Crop
@@ -82,7 +82,7 @@ class EvaluationImages(torch.utils.data.Dataset[Tensor]):
             ImageError: If an image cannot be used.
         """
         digest = hashlib.sha256()
-        for index in tqdm(range(len(self)), "reading images", disable=not progress, unit=" images", leave=False):
+        for index in Bar(range(len(self)), "reading images", disable=not progress, unit=" images", leave=False):
             levels = ((self[index] + 1) * 127.5).round().to(torch.uint8)
             digest.update(levels.numpy().tobytes())
         return {"count": len(self), "height": self.height, "width": self.width, "sha256": digest.hexdigest()}

@@ -18,10 +18,10 @@ from lightning import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import Metric, MetricCollection
-from tqdm import tqdm
 
 from gicinpaint.attention.visualize import to_image
 from gicinpaint.config.atomic_files import write_text
+from gicinpaint.config.progress_bar import Bar
 from gicinpaint.evaluation.images import EvaluationImages
 from gicinpaint.evaluation.methods import Method
 from gicinpaint.masks.sampler import NumberedMasks
@@ -116,7 +116,7 @@ class Measurement:
         fabric, progress = self.fabric, _Progress(self, name, key)
         mine = range(fabric.global_rank, len(self.images), fabric.world_size)
         progress.load()
-        bar = tqdm(
+        bar = Bar(
             total=len(mine),
             initial=progress.done,
             desc=name,

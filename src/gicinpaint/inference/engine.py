@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
+from gicinpaint.config.progress_bar import Bar
 from gicinpaint.inference.blending import Blend, blended
 from gicinpaint.inference.canvas import Canvas, HoleColour, find_colour, read_canvas, read_mask
 from gicinpaint.inference.exact import ExactPass, boxes_of, complete, is_exact, mirrored, operations
@@ -150,7 +150,7 @@ class Engine:
         total = sum(len(task.regions) for task in tasks)
         large = [task for task in tasks if task.hole.numel() > self.most_pixels and task.regions]
         divided = str(large[0].method) if large else None
-        with tqdm(total=total, desc=divided, unit="part", disable=not self.progress or divided is None) as bar:
+        with Bar(total=total, desc=divided, unit="part", disable=not self.progress or divided is None) as bar:
             for task in tasks:
                 if task.method is Method.EXACT:
                     self._fill_exactly(task, blend, bar)
@@ -273,7 +273,7 @@ def _refined(generator: Any, image: Tensor, hole: Tensor, enlarged: Tensor, pixe
     total, weights = torch.zeros_like(image), torch.zeros_like(hole)
     parts = [(..., *box.slices) for box in tiles(Rectangle(0, 0, h, w), size, _OVERLAP)]
     parts = [part for part in parts if bool(hole[part].any())]
-    for part in tqdm(parts, desc="refining", unit="tile", disable=not progress, leave=False):
+    for part in Bar(parts, desc="refining", unit="tile", disable=not progress, leave=False):
         mask, guess = hole[part], enlarged[part]
         if 1 - mask.mean() >= _LEAST_KNOWN:
             padded = mirrored(mask)

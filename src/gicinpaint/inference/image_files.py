@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from gicinpaint.config.validation import JobError
-from gicinpaint.data import ImageFiles, ImageSource, TarShards
+from gicinpaint.data import DatasetError, ImageFiles, ImageSource, TarShards
 from gicinpaint.data.image_io import SUFFIXES, ImageError, read_file, show_name
 from gicinpaint.data.image_unchanged import Unchanged, decode_unchanged, write_unchanged
 from gicinpaint.data.listing import Names, list_folder
@@ -53,9 +53,20 @@ def open_source(path: str, output: str, max_pixels: int) -> ImageSource:
     """
     if path.endswith(".tar") or (os.path.isdir(path) and _holds_shards(path)):
         return TarShards(path, max_pixels=max_pixels)
-    if os.path.isfile(path) and path.lower().endswith(SUFFIXES):
+    if os.path.isfile(path) and path.lower().endswith((*SUFFIXES, ".gif")):
         return NamedFiles(os.path.dirname(path), Names.of([os.fsencode(os.path.basename(path))]), max_pixels=max_pixels)
-    files = ImageFiles(path, max_pixels=max_pixels, hint="set input to an image, a folder, a pattern or .tar shards")
+    files: NamedFiles
+    gifs = [os.fsencode(file.relative_to(path)) for file in Path(path).rglob("*") if file.suffix.lower() == ".gif"]
+    try:
+        hint = "set input to an image, a folder, a pattern or .tar shards"
+        files = ImageFiles(path, max_pixels=max_pixels, hint=hint)
+    except DatasetError:
+        if not gifs:
+            raise
+        files = NamedFiles(path, Names.of(sorted(gifs)), max_pixels=max_pixels)
+    else:
+        if gifs:
+            files = NamedFiles(files.root, Names.of(sorted([*files.names, *gifs])), max_pixels=max_pixels)
     inside = Path(output).resolve()
     parents = {path}
     if is_pattern(path) or not os.path.isdir(path):

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
+from gicinpaint.config.progress_bar import Bar
 from gicinpaint.data.image_unchanged import check_format
 from gicinpaint.inference.blending import Blend
 from gicinpaint.inference.canvas import HoleColour
@@ -98,7 +98,7 @@ class FillFiles(LightningModule):
         self.inpainter = Inpainter.like(self.inpainter, self.device)
         self.writer = Writer(lambda index, reason: self.faults.append((index, reason)))
         shown = self.trainer.is_global_zero
-        self.bar = tqdm(total=self.left, desc="filling", unit="image", disable=not shown, smoothing=0.05)
+        self.bar = Bar(total=self.left, desc="filling", unit="image", disable=not shown, smoothing=0.05)
         # a group of its own, because shares of large images may end hours apart, where the usual wait gives up
         several = self.trainer.world_size > 1
         self.everyone = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE) if several else None

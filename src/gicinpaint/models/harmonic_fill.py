@@ -106,18 +106,31 @@ def _fill(masked: Tensor, known: Tensor, steps: tuple[int, ...], relaxation: flo
 def _smooth(surface: Tensor, hole: Tensor, reach: int, steps: int, relaxation: float = 1) -> Tensor:
     """Replace the hole by the mean of the four neighbours at a distance, several times; edges repeat their cells.
 
-    With a relaxation above 1 each step goes beyond the mean, for every second cell and then for the others.
+    With a relaxation above 1 each step goes beyond the mean, for every second cell and then for the others. An exported
+    program has a loop here: 122 copies of a step take minutes to trace.
     """
-    inner, before, after = slice(reach, -reach), slice(None, -2 * reach), slice(2 * reach, None)
+    if relaxation == 1 and torch.compiler.is_exporting():
+        inputs = (torch.zeros((), dtype=torch.int64), surface, hole)
+        return torch.while_loop(
+            lambda number, *_: number < steps,
+            lambda number, values, where: (number + 1, _step(values, where, reach, 1), where.clone()),
+            inputs,
+        )[1]
     turns = [hole] if relaxation == 1 else [hole & colour for colour in _checkerboard(hole)]
     for _ in range(steps):
         for turn in turns:
-            padded = F.pad(surface, (reach, reach, reach, reach), mode="replicate")
-            vertical = padded[..., before, inner] + padded[..., after, inner]
-            horizontal = padded[..., inner, before] + padded[..., inner, after]
-            mean = (vertical + horizontal) / 4
-            surface = torch.where(turn, mean if relaxation == 1 else surface.lerp(mean, relaxation), surface)
+            surface = _step(surface, turn, reach, relaxation)
     return surface
+
+
+def _step(surface: Tensor, turn: Tensor, reach: int, relaxation: float) -> Tensor:
+    """Move the cells whose turn it is towards the mean of their neighbours, or beyond."""
+    inner, before, after = slice(reach, -reach), slice(None, -2 * reach), slice(2 * reach, None)
+    padded = F.pad(surface, (reach, reach, reach, reach), mode="replicate")
+    vertical = padded[..., before, inner] + padded[..., after, inner]
+    horizontal = padded[..., inner, before] + padded[..., inner, after]
+    mean = (vertical + horizontal) / 4
+    return torch.where(turn, mean if relaxation == 1 else surface.lerp(mean, relaxation), surface)
 
 
 def _checkerboard(hole: Tensor) -> tuple[Tensor, Tensor]:

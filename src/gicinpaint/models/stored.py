@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,6 +19,8 @@ WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 DIGEST_FILE = f"{WEIGHTS_FILE}.sha256"  # as sha256sum writes and checks it: safetensors has no checksum of its own
 _LARGEST_CONFIG = 2**20  # bytes; real ones have a few hundred
+_LARGEST_HEADER = 2**21  # bytes of the safetensors file's list of tensors; real ones have ten thousand
+_MOST_SETTINGS, _LARGEST_NUMBER, _LARGEST_PATCH = 1000, 100_000, 99
 _CARD: dict[str, Any] = {"library_name": "gicinpaint", "pipeline_tag": "image-to-image", "tags": ["inpainting"]}
 _ATTENTION_SETTINGS = [name for name in inspect.signature(ContextualAttention).parameters if name != "backend"]
 
@@ -81,14 +84,17 @@ class StoredNetwork(nn.Module, HubModel, **_CARD):
         """
         arguments = {key: value for key, value in settings.items() if key not in ("network", "_target_")}
         try:
+            check_plain(arguments, _MOST_SETTINGS, _LARGEST_NUMBER)
+            _check_attention(arguments.get("attention"))
             if isinstance(attention := arguments.get("attention"), Mapping):
                 known = {key: attention[key] for key in _ATTENTION_SETTINGS if key in attention}
                 arguments["attention"] = ContextualAttention(**known)
             with torch.device("meta"):
                 network = cls(**arguments)
-        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        except (TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
             reason = str(error).partition("\n")[0]
             raise ValueError(f"{name}: its settings describe no {cls.__name__}: {reason}; copy them again") from error
+        _check_tensors(state, name)
         _check_shapes(network.state_dict(), state, name)
         network.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
         return network.eval()
@@ -159,11 +165,64 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{folder / CONFIG_FILE} must be a small JSON object: {error}; copy it again") from None
     _check_digest(folder)
+    with (folder / WEIGHTS_FILE).open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if header > _LARGEST_HEADER:
+        raise ValueError(
+            f"{folder / WEIGHTS_FILE} cannot be read as safetensors: its list of tensors is said to have {header:,} "
+            f"bytes, at most {_LARGEST_HEADER:,} are read; copy it again"
+        )
     try:
         return settings, load_file(folder / WEIGHTS_FILE)
     except Exception as error:  # the reader has its own kinds of error
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{folder / WEIGHTS_FILE} cannot be read as safetensors: {reason}; copy it again") from None
+
+
+def check_plain(value: Any, most: int, largest: float = math.inf) -> None:
+    """Raise unless plain data holds few values, none of them a number beyond a limit.
+
+    Lists that share their items, which a small file can nest to billions of values, and cycles end at the limit too.
+
+    Raises:
+        ValueError: If there are more than `most` values, or a number is not finite or larger than `largest`.
+    """
+    left, seen = [value], 0
+    while left:
+        one = left.pop()
+        if (seen := seen + 1) > most:
+            raise ValueError(f"they hold more than {most:,} values")
+        if isinstance(one, dict | list | tuple):
+            left.extend([*one.keys(), *one.values()] if isinstance(one, dict) else one)
+        elif isinstance(one, int | float) and not abs(one) <= largest:
+            raise ValueError(f"they hold the number {one}, at most {largest:g} is expected")
+
+
+def _check_attention(settings: Any) -> None:
+    if settings is None:
+        return
+    if not isinstance(settings, dict):
+        raise ValueError(f"attention must be an object with settings, got {type(settings).__name__}")
+    for name in ("patch_size", "rate", "propagation_size"):
+        if name in settings and not (type(settings[name]) is int and settings[name] <= _LARGEST_PATCH):
+            raise ValueError(f"{name} must be a whole number up to {_LARGEST_PATCH}, got {settings[name]!r}")
+
+
+def _check_tensors(state: Mapping[str, Tensor], model: str) -> None:
+    """Raise unless every tensor is dense, real, finite, in memory, and as large there as it says."""
+    for name, value in state.items():
+        kind = "quantized" if value.is_quantized else "sparse" if value.layout != torch.strided else value.device.type
+        if kind != "cpu" or value.is_complex():
+            wrong = f"holds {'complex' if kind == 'cpu' else kind} numbers instead of dense real ones"
+        elif (held := value.untyped_storage().nbytes()) < value.numel() * value.element_size():
+            wrong = f"repeats {held} bytes to a shape of {tuple(value.shape)}"
+        elif not value.isfinite().all():
+            wrong = "holds NaN or infinity"
+        else:
+            continue
+        raise ValueError(
+            f"{model}: its weights cannot be used, {name} {wrong}; take another copy or an older checkpoint"
+        )
 
 
 def _check_digest(folder: Path) -> None:

@@ -3,6 +3,8 @@
 import errno
 import logging
 import os
+import pickle
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -14,8 +16,11 @@ from torch import Tensor
 
 from gicinpaint.config.atomic_files import atomic_file, partial_path
 from gicinpaint.config.validation import JobError
+from gicinpaint.weights.pretrained import check_archive, check_settings, refusal
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+VERSION = "pytorch-lightning_version"
+_COUNTERS = ("batches_seen", "generator_updates")
 _NEEDED = ("state_dict", "optimizer_states", "counters", "global_step")
 
 _log = logging.getLogger(__name__)
@@ -74,20 +79,42 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a checkpoint, found no such file")
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # the checksums, which torch.load does not look at
+        if not zipfile.is_zipfile(path):
+            raise zipfile.BadZipFile("its end is missing, or it is something else")
+        check_archive(path)  # checksums too, which torch.load does not look at
     except Exception as error:  # what altered bytes make the reader raise is not documented
         raise CheckpointError(f"{path}: not a whole checkpoint ({_first_words(error)})") from error
-    if damaged is not None:
-        raise CheckpointError(f"{path}: not a whole checkpoint ({damaged} has another checksum than when written)")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise CheckpointError(f"{path}: cannot be read as plain data ({_first_words(error)})") from error
+        words = refusal(error) if isinstance(error, pickle.UnpicklingError) else _first_words(error)
+        raise CheckpointError(f"{path}: cannot be read as plain data ({words})") from None
     missing = [key for key in _NEEDED if not isinstance(checkpoint, dict) or key not in checkpoint]
     if missing:
         raise CheckpointError(f"{path}: no checkpoint to resume from, it lacks {', '.join(missing)}")
+    _check_contents(checkpoint, path)
     return checkpoint
+
+
+def _check_contents(checkpoint: dict[str, Any], path: Path) -> None:
+    """Raise if a part is none that a run could have written."""
+    counters, optimizers = checkpoint["counters"], checkpoint["optimizer_states"]
+    counts = [counters.get(name) for name in _COUNTERS] if isinstance(counters, dict) else [None]
+    wrong = {
+        "state_dict": not isinstance(checkpoint["state_dict"], dict)
+        or not all(isinstance(value, Tensor) for value in checkpoint["state_dict"].values()),
+        "counters": not all(type(count) is int and count >= 0 for count in (*counts, checkpoint["global_step"])),
+        "optimizer_states": not isinstance(optimizers, list)
+        or not optimizers
+        or not all(isinstance(state, dict) for state in optimizers),
+        VERSION: re.fullmatch(r"\d+\.\d+[\w.+-]*", str(checkpoint.get(VERSION))) is None,
+    }
+    if names := [name for name, is_wrong in wrong.items() if is_wrong]:
+        raise CheckpointError(f"{path}: no checkpoint to resume from, its {names[0]} cannot be a run's; copy it again")
+    try:
+        check_settings(checkpoint, path)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
 
 
 def find_newest(folder: str | Path) -> Path | None:

@@ -207,6 +207,15 @@ def multirun() -> str | None:
     return "/".join(Path(HydraConfig.get().sweep.dir).parts[-2:])
 
 
+def label_of_run() -> str:
+    """Return what tells this job's lines from those of jobs beside it; empty where jobs run one after the other."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if multirun() is None or "BasicLauncher" in HydraConfig.get().launcher["_target_"]:
+        return ""
+    return f"[{HydraConfig.get().job.num} {HydraConfig.get().job.override_dirname}] "
+
+
 def _short_name(seed: int | None) -> str | None:
     """Return a run's name: its variant or experiment or model, what else was changed, and its seed."""
     from hydra.core.hydra_config import HydraConfig

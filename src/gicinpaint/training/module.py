@@ -61,7 +61,7 @@ class InpaintingModule(StoredModule):
     Attributes:
         batches_seen: Training batches so far.
         generator_updates: Generator updates so far.
-        config: Plain data from which this module can be built; it travels in the checkpoint.
+        config, run_settings: Plain data that this module is built from and its batches depend on; in every checkpoint.
 
     Raises:
         ValueError: If the loss has an adversary but there is no critic, a count is out of range, or a frozen part is

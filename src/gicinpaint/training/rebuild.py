@@ -54,6 +54,7 @@ class StoredModule(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.config: dict[str, Any] = {}
+        self.run_settings: dict[str, Any] = {}
         self.batches_seen = 0
         self.generator_updates = 0
         self._steps_before = 0  # the trainer's, before a resume
@@ -68,13 +69,14 @@ class StoredModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the counters and the plain data from which this module was built."""
         checkpoint["counters"] = {"batches_seen": self.batches_seen, "generator_updates": self.generator_updates}
-        checkpoint["config"] = self.config
+        checkpoint |= {"config": self.config, "run_settings": self.run_settings}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continue counting where the checkpoint stopped."""
         self.batches_seen = checkpoint["counters"]["batches_seen"]
         self.generator_updates = checkpoint["counters"]["generator_updates"]
         self._steps_before = self.generator_updates
+        checkpoint.get("callbacks", {}).pop("Timer", None)  # trainer.max_time is the time of each start
         if not self._counts_epochs:
             checkpoint.pop("loops", None)  # the trainer's bookkeeping repeats steps at an epoch's edge: it starts anew
 

@@ -19,6 +19,11 @@ from gicinpaint.training.checkpoint import CheckpointError, find_newest, read_ch
 AUTO = "auto"
 _DATE, _TIME = re.compile(r"\d{4}-\d\d-\d\d"), re.compile(r"\d\d-\d\d-\d\d(-\d+)?")
 
+_READING = ("workers", "prefetch", "multiprocessing_context", "train.cache_dir", "validation.cache_dir", "train.hint")
+_ONCE = ("validation_batch_size", "validation.hint", "seed", "mask.seed")  # the seed is told of the run
+_FREE = {f"dataset.{key}" for key in (*_READING, *_ONCE)}  # what changes no batch
+_ASIDE = ("resume", "resume_with_changes", "trainer.max_time")  # of two runs of one command
+
 _log = logging.getLogger(__name__)
 
 
@@ -80,6 +85,30 @@ def check_fit(path: Path, module: nn.Module, config: dict[str, Any]) -> int:
     return int(checkpoint["counters"]["generator_updates"])
 
 
+def run_settings(config: Any) -> dict[str, Any]:
+    """Return the settings, resolved and flat, on which batches and rounding depend, from a train job's configuration.
+
+    Where a dataset lies belongs to them, the number of its readers does not; nor do the model's settings, which
+    `check_fit` compares.
+    """
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    kept = {"seed": plain["seed"], "dataset": plain["dataset"], "precision": plain["trainer"]["precision"]}
+    flat = _flatten(kept)
+    return {key: value for key, value in flat.items() if key not in _FREE}
+
+
+def changes(path: Path, settings: dict[str, Any]) -> list[str]:
+    """Return which settings of a run differ from those in a checkpoint, as "key: before -> now".
+
+    Checkpoints of version 0.1.0 do not hold them.
+    """
+    before = read_checkpoint(path).get("run_settings")
+    if not isinstance(before, dict) or not before:
+        return []
+    return [f"{k}: {before.get(k)} -> {settings.get(k)}" for k in before | settings if before.get(k) != settings.get(k)]
+
+
 def continue_metrics(loggers: Sequence[Logger], updates: int) -> None:
     """Keep the rows of metrics.csv up to the resumed update; the logger would start an empty file.
 
@@ -120,7 +149,7 @@ def _earlier_runs(output: Path, overrides: Sequence[str]) -> list[Path]:
 
 
 def _without_resume(overrides: Iterable[Any]) -> list[str]:
-    return sorted(override for override in map(str, overrides) if override.lstrip("+").partition("=")[0] != "resume")
+    return sorted(text for text in map(str, overrides) if text.lstrip("+~").partition("=")[0] not in _ASIDE)
 
 
 def _flatten(node: Any, path: str = "") -> dict[str, Any]:

@@ -147,8 +147,12 @@ def _git(*arguments: str, folder: Path) -> str:
 
 
 @contextmanager
-def recorded_output(folder: Path) -> Iterator[None]:
+def recorded_output(folder: Path, label: str = "") -> Iterator[None]:
     """Copy what is printed and logged, and the error that ends it, to `output.log`; progress bars are left out.
+
+    Args:
+        folder: Of the run.
+        label: What stands before each line on the screen, for runs side by side; their bars become lines.
 
     Raises:
         JobError: If another process does the same in this folder.
@@ -157,13 +161,16 @@ def recorded_output(folder: Path) -> Iterator[None]:
     before = sys.stdout, sys.stderr
     with (folder / OUTPUT_LOG).open("a", buffering=1, encoding="utf-8", errors="backslashreplace") as file:
         _claim(file, folder)
-        sys.stdout, sys.stderr = _Copy(before[0], file), _Copy(before[1], file)
+        sys.stdout, sys.stderr = _Copy(before[0], file, label), _Copy(before[1], file, label)
         handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.StreamHandler)]
         redirected = [handler for handler in handlers if handler.stream in before]
         for handler in redirected:
             handler.setStream(sys.stdout if handler.stream is before[0] else sys.stderr)
         try:
             yield
+        except (KeyboardInterrupt, SystemExit) as end:
+            print("interrupted" if isinstance(end, KeyboardInterrupt) else f"ended with code {end.code}", file=file)
+            raise
         except BaseException:
             traceback.print_exc(file=file)
             raise
@@ -186,14 +193,23 @@ def _claim(file: TextIO, folder: Path) -> None:
 class _Copy:
     """A stream that also writes to a file; it is the stream in everything else."""
 
-    def __init__(self, stream: TextIO, file: TextIO) -> None:
+    def __init__(self, stream: TextIO, file: TextIO, label: str = "") -> None:
         self._stream = stream
         self._file = file
+        self._label = label
+        self._begun = ""  # of a line that is to have a label
 
     def write(self, text: str) -> int:
         if "\r" not in text:
             self._file.write(text)
-        return self._stream.write(text)
+        if not self._label:
+            return self._stream.write(text)
+        *lines, self._begun = (self._begun + text).split("\n")  # whole lines, or those of two runs would mix
+        self._stream.write("".join(f"{self._label}{line}\n" for line in lines if line.strip()))
+        return len(text)
+
+    def isatty(self) -> bool:
+        return not self._label and self._stream.isatty()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -1,7 +1,6 @@
 """The train job: build every part, the cheapest mistakes first, train, and say what the end of a run means."""
 
 import logging
-import math
 import re
 import signal
 import traceback
@@ -21,17 +20,23 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
-from gicinpaint.compat import lost_peer, lost_worker
+from gicinpaint.compat import lack_of_shared_memory, lost_peer, lost_worker
 from gicinpaint.config.validation import ConfigurationError, JobError, build, check_configuration
 from gicinpaint.data import DatasetError, InpaintingDataModule
-from gicinpaint.losses import Wasserstein
-from gicinpaint.training.callbacks import SaveByUpdates, SavePictures
 from gicinpaint.training.callbacks.stopping import InterruptionError
-from gicinpaint.training.checkpoint import BEST
-from gicinpaint.training.loggers import close_dashboards, record_run
+from gicinpaint.training.loggers import close_dashboards, label_of_run, record_run
 from gicinpaint.training.module import InpaintingModule
 from gicinpaint.training.precision import hasten, settle_precision
-from gicinpaint.training.resume import AUTO, check_fit, continue_metrics, find_checkpoint
+from gicinpaint.training.report import (
+    best_checkpoint,
+    best_value,
+    check_validation,
+    opening,
+    profile,
+    report,
+    time_over,
+)
+from gicinpaint.training.resume import AUTO, changes, check_fit, continue_metrics, find_checkpoint, run_settings
 from gicinpaint.training.run_record import git_commit, given_overrides, recorded_output, versions, write_record
 from gicinpaint.weights.fine_tuning import take_weights
 
@@ -42,11 +47,11 @@ READS = {
     "updates": int,
     "threads": int | None,
     "resume": str | None,
+    "resume_with_changes": bool,
     "initial_weights": str | list[str] | None,
     "channels_last": bool,
     "compile": bool,
 }
-_SMALL_BATCH = 8  # with fewer images the Wasserstein critics are known to fail
 
 _log = logging.getLogger(__name__)
 
@@ -71,14 +76,26 @@ def train(config: DictConfig) -> float | None:
     except ValueError as error:
         raise JobError(f"seed: {error}") from error
     checkpoint = resume(config)
-    with recorded_output(Path(config.output)) if getattr(rank_zero_only, "rank", 0) == 0 else nullcontext():
+    with (
+        recorded_output(Path(config.output), label_of_run())
+        if getattr(rank_zero_only, "rank", 0) == 0
+        else nullcontext()
+    ):
         return _train(config, checkpoint, precision)
 
 
 def _train(config: DictConfig, checkpoint: Path | None, precision: str) -> float | None:
     data = build(config.dataset)  # first: absent data stops the job before any network is built
     module = build_module(config)
+    module.run_settings = run_settings(config)
     updates = 0 if checkpoint is None else check_fit(checkpoint, module, module.config)
+    if checkpoint is not None and (changed := changes(checkpoint, module.run_settings)):
+        if not config.resume_with_changes:
+            raise JobError(
+                f"{checkpoint}: the run to continue had other settings: {'; '.join(changed)}; use those, or add "
+                "resume_with_changes=true: batches are then no longer those of one undisturbed run"
+            )
+        _log.warning("continued with changed settings: %s", "; ".join(changed))
     given = config.initial_weights
     taken = take_weights(module.generator, given) if given is not None and checkpoint is None else []
     hasten(module, channels_last=config.channels_last, compiled=config.compile)
@@ -87,6 +104,7 @@ def _train(config: DictConfig, checkpoint: Path | None, precision: str) -> float
         data.check_processes(trainer.world_size)  # before they start
     except ValueError as error:
         raise JobError(f"dataset: {error}") from error
+    trainer.precision_plugin.convert_module(module)  # before a checkpoint is read: 64 bits do not pass through 32
     if checkpoint is not None and trainer.is_global_zero:
         continue_metrics(trainer.loggers, updates)
     _say(trainer, opening(config, module, data, trainer, checkpoint))
@@ -106,6 +124,11 @@ def _train(config: DictConfig, checkpoint: Path | None, precision: str) -> float
     try:
         fit(trainer, module, data, checkpoint)
         _say(trainer, report(trainer))
+        if summary := profile(trainer):
+            _say(trainer, summary)
+        if ended := time_over(trainer, module, config.updates):
+            _say(trainer, ended)
+        check_validation(trainer)
         return best_value(trainer)
     finally:
         close_dashboards(trainer.loggers, best_checkpoint(trainer))
@@ -166,68 +189,6 @@ def resume(config: DictConfig) -> Path | None:
     return checkpoint
 
 
-def opening(
-    config: DictConfig,
-    module: InpaintingModule,
-    data: InpaintingDataModule,
-    trainer: Trainer,
-    checkpoint: Path | None = None,
-) -> str:
-    """Return what is about to happen, in a few lines."""
-    parameters = sum(parameter.numel() for parameter in module.generator.parameters())
-    shared = f" ({data.batch_size // trainer.world_size} on each of {trainer.world_size} devices)"
-    start = f"continues {checkpoint}" if checkpoint else "starts at zero"
-    if data.batch_size < _SMALL_BATCH and module.critics and isinstance(module.loss.adversary, Wasserstein):
-        _log.warning(
-            "batches of %d images: Wasserstein critics are known to fail below %d; set dataset.batch_size=%d, and "
-            "model.micro_batches=2 or more if memory is short",
-            *(data.batch_size, _SMALL_BATCH, 2 * _SMALL_BATCH),
-        )
-    return (
-        f"{len(data.train):,} training and {len(data.validation):,} validation images, {data.batch_size} per batch"
-        f"{shared if trainer.world_size > 1 else ''}; "
-        f"a generator of {parameters:,} parameters, {config.updates:,} updates; {start}\n"
-        f"everything goes to {config.output}"
-    )
-
-
-def best_checkpoint(trainer: Trainer) -> Path | None:
-    """Return where the best checkpoint lies, if checkpoints are saved."""
-    folders = [callback.folder for callback in trainer.callbacks if isinstance(callback, SaveByUpdates)]  # type: ignore[attr-defined]
-    return folders[0] / BEST if folders else None
-
-
-def best_value(trainer: Trainer) -> float | None:
-    """Return the best monitored value of a run; the last one if it was never compared, None if it was not logged."""
-    saved = next((callback for callback in trainer.callbacks if isinstance(callback, SaveByUpdates)), None)  # type: ignore[attr-defined]
-    if saved is not None and math.isfinite(saved.best):
-        return saved.best
-    value = trainer.callback_metrics.get(saved.monitor if saved else "validation/completed/hole/l1")
-    return None if value is None else value.item()
-
-
-def report(trainer: Trainer) -> str:
-    """Return the last validation as a table, and where pictures and checkpoints lie."""
-    found = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("validation/")}
-    columns = {"l1": "L1 %", "l2": "L2 %", "psnr": "PSNR dB", "tv": "TV %", "tv_ratio": "TV ratio"}
-    columns["patch_distance"] = "patch distance"
-    shown = [column for column in columns if f"validation/completed/hole/{column}" in found]
-    lines = [f"{'in the hole':14}" + "".join(f"{columns[c]:>{len(columns[c]) + 3}}" for c in shown)] if shown else []
-    for row in ("mean_colour", "coarse", "completed"):
-        values = [found.get(f"validation/{row}/hole/{column}", math.nan) for column in shown]
-        cells = [
-            f"{v:{len(columns[c]) + 3}.{4 if c == 'patch_distance' else 2}f}"
-            for c, v in zip(shown, values, strict=True)
-        ]
-        lines += [f"{row.replace('_', ' '):14}" + "".join(cells)] if shown else []
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, SavePictures) and callback.last_path:
-            lines.append(f"picture      {callback.last_path}")
-        if isinstance(callback, SaveByUpdates):
-            lines.append(f"checkpoint   {callback.last_path}")
-    return "\n".join(lines)
-
-
 def fit(trainer: Trainer, module: InpaintingModule, data: InpaintingDataModule, checkpoint: Path | None = None) -> None:
     """Train and validate; say in one line what the user can mend.
 
@@ -249,15 +210,24 @@ def fit(trainer: Trainer, module: InpaintingModule, data: InpaintingDataModule, 
         if trainer.is_global_zero:
             print(f"{stop} after {module.generator_updates:,} updates; continue with resume=auto", flush=True)
         raise SystemExit(_exit_code(trainer, stop.exit_code)) from None
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # the trainer's own answer, before the first batch
+            raise KeyboardInterrupt from None
+        raise
     except SIGTERMException:  # before the first batch or after the last
         raise SystemExit(_exit_code(trainer, 128 + signal.SIGTERM)) from None
     except (ValueError, TypeError, MisconfigurationException) as error:
         if isinstance(error, DatasetError | MisconfigurationException) or raised_by_us(error):
             raise JobError(_last_words(error)) from error
         raise
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         if lost_worker(error):
-            reason = " ".join(str(error).split())
+            if lack_of_shared_memory(error):
+                raise JobError(
+                    "the processes that read images have too little shared memory in /dev/shm; set dataset.workers=0, "
+                    "or enlarge it (docker run --shm-size=2g), and continue with resume=auto"
+                ) from error
+            reason = " ".join(_last_words(error).split())
             raise JobError(f"a process that reads images was lost ({reason}); continue with resume=auto") from error
         if trainer.world_size > 1 and lost_peer(error):
             raise JobError(

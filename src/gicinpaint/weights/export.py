@@ -11,10 +11,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from tqdm import tqdm
 
 from gicinpaint.attention import ContextualAttention, FactorizedAttention
 from gicinpaint.config.atomic_files import atomic_file
+from gicinpaint.config.progress_bar import Bar
 from gicinpaint.config.validation import ConfigurationError, JobError, check_configuration
 from gicinpaint.models.compositing import composite, mask_out
 from gicinpaint.models.generator import SIZE_MULTIPLE, Completion
@@ -125,7 +125,7 @@ def export(config: DictConfig) -> None:
         completer = Completer(load_generator(config.checkpoint or find_default()), lists["outputs"])
     except ValueError as error:
         raise JobError(str(error)) from error
-    with tqdm(total=1 + len(lists["formats"]) * (1 + len(sizes)), desc="tracing", unit="step", leave=False) as bar:
+    with Bar(total=1 + len(lists["formats"]) * (1 + len(sizes)), desc="tracing", unit="step", leave=False) as bar:
         program = trace(completer)
         bar.update()
         for name in lists["formats"]:
@@ -191,7 +191,7 @@ def _write_and_check(
     completer: Completer,
     path: Path,
     sizes: Sequence[Size],
-    bar: tqdm,
+    bar: Bar,
     uint8: bool,
 ) -> list[Check]:
     try:

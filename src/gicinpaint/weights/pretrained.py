@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gicinpaint.attention import ContextualAttention
 from gicinpaint.config.aliases import modernize
 from gicinpaint.models import CoarseGenerator, GatedGenerator, Generator
-from gicinpaint.models.stored import CONFIG_FILE, WEIGHTS_FILE, StoredNetwork, read_folder, write_folder
+from gicinpaint.models.stored import CONFIG_FILE, WEIGHTS_FILE, StoredNetwork, check_plain, read_folder, write_folder
 from gicinpaint.weights import hub
 from gicinpaint.weights.pytorch_release import convert_release, is_release
 from gicinpaint.weights.tf_convert import generator_settings, load_weights, swap_image_channels
@@ -32,6 +32,7 @@ _NETWORKS: dict[str, type[StoredNetwork]] = {
     network.__name__: network for network in (Generator, CoarseGenerator, GatedGenerator)
 }
 _TARGETS = {f"{network.__module__}.{name}" for name, network in _NETWORKS.items()}
+_MOST_PARTS, _MOST_SETTINGS = 100_000, 10_000
 _PREFIX = "generator."  # of the generator's weights in a training checkpoint
 _ATTENTION = "gicinpaint.attention.ContextualAttention"
 
@@ -144,6 +145,7 @@ def build_generator(settings: Mapping[str, Any], state: Mapping[str, Tensor], na
 
 def _from_checkpoint(path: Path) -> StoredNetwork:
     checkpoint = read_plain(path)
+    check_settings(checkpoint, path)
     if is_release(checkpoint):
         return _from_release(checkpoint, path)
     config = checkpoint.get("config") if isinstance(checkpoint, dict) else None
@@ -169,6 +171,19 @@ def _from_release(checkpoint: Mapping[str, Any], path: Path) -> StoredNetwork:
     return _official(parts["generator"], path, padding=padding)
 
 
+def check_settings(checkpoint: Any, path: Path) -> None:
+    """Raise if a checkpoint's settings hold more values than any run's: reading them would take for ever.
+
+    Raises:
+        ValueError: In that case.
+    """
+    for key in ("config", "run_settings") if isinstance(checkpoint, dict) else ():
+        try:
+            check_plain(checkpoint.get(key), _MOST_SETTINGS)
+        except ValueError as error:
+            raise ValueError(f"{path}: its settings cannot be a run's: {error}; copy the checkpoint again") from None
+
+
 def read_plain(path: Path) -> Any:
     """Return what a checkpoint file holds, opened as plain data.
 
@@ -176,12 +191,12 @@ def read_plain(path: Path) -> Any:
         ValueError: If it is damaged, or carries code or objects; nothing of it is executed then.
     """
     try:
-        _check_archive(path)
+        check_archive(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} was refused and nothing in it was run: it is damaged, or carries code or objects beside plain "
-            f"numbers ({_reason(error)}); take checkpoints of gicinpaint train or files of safetensors"
+            f"numbers ({refusal(error)}); take checkpoints of gicinpaint train or files of safetensors"
         ) from None
     except Exception as error:  # foreign bytes raise anything: KeyError, EOFError, RuntimeError of the archive
         raise ValueError(
@@ -189,7 +204,7 @@ def read_plain(path: Path) -> Any:
         ) from None
 
 
-def _check_archive(path: Path) -> None:
+def check_archive(path: Path) -> None:
     """Raise if a checkpoint is cut off, or its bytes are not those written, which torch.load does not check."""
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
@@ -200,6 +215,8 @@ def _check_archive(path: Path) -> None:
             raise zipfile.BadZipFile("its end is missing, as after a copy that was interrupted")
         return
     with zipfile.ZipFile(path) as archive:
+        if len(archive.infolist()) > _MOST_PARTS:
+            raise zipfile.BadZipFile(f"it has {len(archive.infolist()):,} parts, a checkpoint has hundreds")
         if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
             raise zipfile.BadZipFile("it is compressed, and torch.save compresses nothing")  # it could unpack for ever
         if damaged := archive.testzip():
@@ -234,7 +251,8 @@ def _listed(folder: Path) -> str:
     return ", ".join(names) or "an empty folder"
 
 
-def _reason(error: Exception) -> str:
+def refusal(error: Exception) -> str:
+    """Return what torch refused to load, without its advice to load it all the same."""
     text = str(error)
     start = text.find("Unsupported")
     return _first_line(ValueError(text[start:] if start >= 0 else text))[:160]

@@ -44,6 +44,7 @@ async function open(file) {
   for (const canvas of [$("image"), $("paint")]) {
     [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
     canvas.hidden = false;
+    canvas.style.width = `${enlarged(bitmap.width, bitmap.height)}px`;
   }
   const context = $("image").getContext("2d");
   context.fillStyle = "white"; // transparent parts, as the server takes them
@@ -53,6 +54,11 @@ async function open(file) {
   Object.assign(state, { file, given: null, strokes: [], undone: [] });
   say();
   draw();
+}
+
+// How wide an image is shown: a small one at a whole multiple of its size, so that a hole can be painted.
+function enlarged(width, height) {
+  return width * Math.max(1, Math.floor(400 / Math.max(width, height)));
 }
 
 async function openMask(file) {
@@ -205,6 +211,8 @@ document.addEventListener("drop", (event) => {
   const settings = await (await fetch("settings")).json();
   state.limits = settings;
   $("sketch").hidden = !settings.guided;
+  for (const name of settings.models) $("model").append(new Option(name, name));
+  $("models").hidden = !settings.models.length;
   for (let i = 0; i < settings.examples; i++) {
     const picture = Object.assign(document.createElement("img"), { src: `examples/${i}`, alt: `Example ${i + 1}` });
     const button = document.createElement("button");

@@ -17,6 +17,7 @@ async function fill() {
     if (state.strokes.some((one) => one.sketch)) form.append("sketch", await whiteFile(true));
     form.append("grow", $("grow").value || "0");
     form.append("blend", $("blend").value);
+    if ($("model").value) form.append("model", $("model").value);
     const response = await fetch("api/fill", { method: "POST", body: form, signal: abort.signal });
     if (!response.ok) throw new Error((await response.json()).error);
     await show(response, await response.blob());
@@ -42,6 +43,7 @@ async function show(response, filled) {
   const sources = response.headers.get("x-sources") === "1";
   state.answer = { name, width: bitmap.width, height: bitmap.height, filled, urls, sources, known: new Map(), asking: false };
   [$("after").src, , $("before").src] = urls;
+  for (const image of [$("after"), $("before")]) image.style.width = `${enlarged(bitmap.width, bitmap.height)}px`;
   [$("download").href, $("download-mask").href] = urls;
   $("text").textContent = response.headers.get("x-method");
   $("copied").hidden = !sources;

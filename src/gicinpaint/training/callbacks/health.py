@@ -98,7 +98,7 @@ class ThroughputMonitor(Callback):
 
 
 class TrainingHealth(Callback):
-    """Warn when validation stays worse, when data are waited for, and when holes differ from those trained on.
+    """Warn when validation stays worse, data are waited for, holes differ from those trained on, or masks are empty.
 
     Each warning comes once. A checkpoint holds the trained holes as `trained_holes`: the smallest and the largest share
     of an image that was a hole.
@@ -140,10 +140,9 @@ class TrainingHealth(Callback):
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Note the holes, and whether data were waited for."""
-        self._shares.append(batch.mask.flatten(1).mean(1).aminmax().max[None])
-        self._shares.append(batch.mask.flatten(1).mean(1).amin()[None])
-        if len(self._shares) >= 200:  # read from the device now and then only
-            self._widen_trained()
+        self._shares.append(batch.mask.flatten(1).mean(1))
+        if len(self._shares) >= 100:  # read from the device now and then only
+            self._widen_trained(trainer)
         share = trainer.callback_metrics.get("speed/waiting_share")
         self._slow_batches = self._slow_batches + 1 if share is not None and share > self.waiting_share else 0
         if self._slow_batches >= 100 and share is not None:
@@ -164,7 +163,7 @@ class TrainingHealth(Callback):
         """Compare holes with those trained on, and the monitored value with the best."""
         if trainer.state.fn != "fit":
             return
-        self._widen_trained()
+        self._widen_trained(trainer)
         (low, high), (smallest, largest) = self._validated, self.trained
         if largest and (low * self.margin < smallest or high > largest * self.margin):
             self._warn(
@@ -186,7 +185,7 @@ class TrainingHealth(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the trained holes."""
-        self._widen_trained()
+        self._widen_trained(trainer)
         checkpoint["trained_holes"] = {"smallest": self.trained[0], "largest": self.trained[1]}
 
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -210,10 +209,15 @@ class TrainingHealth(Callback):
                 f"{self.since} validations ({value.item():.2f} now); best.ckpt holds that state",
             )
 
-    def _widen_trained(self) -> None:
-        if self._shares:
-            _widen(self.trained, torch.cat(self._shares))
-            self._shares = []
+    def _widen_trained(self, trainer: Trainer) -> None:
+        if not self._shares:
+            return
+        shares = torch.cat(self._shares)
+        self._shares = []
+        _widen(self.trained, shares)
+        for share, what in ((0, "without a hole"), (1, "that were all hole")):
+            if count := int((shares == share).sum()):
+                self._warn(what, trainer, f"{count} of the last {len(shares)} masks {what}; look at mask and its files")
 
     def _warn(self, what: str, trainer: Trainer, message: str) -> None:
         if what not in self._said:

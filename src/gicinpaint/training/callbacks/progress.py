@@ -2,18 +2,19 @@
 
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar, Timer
 from PIL import Image
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from gicinpaint.attention.visualize import attention_of, draw_completions
+from gicinpaint.config.progress_bar import Bar
 from gicinpaint.data import Batch
 from gicinpaint.training.callbacks.stopping import inpainting
 from gicinpaint.training.loggers import show_picture
@@ -32,7 +33,7 @@ class UpdatesProgressBar(ProgressBar):
         super().__init__()
         self.updates = updates
         self._enabled = True
-        self._bar: tqdm | None = None
+        self._bar: Bar | None = None
 
     def disable(self) -> None:
         """Show nothing; the trainer says so on every process but the first."""
@@ -46,15 +47,15 @@ class UpdatesProgressBar(ProgressBar):
         """Open the bar at the updates already made."""
         super().on_train_start(trainer, module)
         if self._enabled:
-            self._bar = tqdm(
+            self._bar = Bar(
                 total=self.updates,
                 initial=inpainting(module).generator_updates,
                 desc="training",
                 unit=" updates",
                 file=sys.stdout,
-                mininterval=0.5 if sys.stdout.isatty() else 20,
-                dynamic_ncols=True,
-                bar_format="{desc} {n}/{total} updates |{bar}| {elapsed} passed, {remaining} left{postfix}",
+                mininterval=0.5,
+                bar_format="{desc} {n}/{total} updates |{bar}| {elapsed} passed, {remaining} left{postfix}"
+                + "".join(f", stops after {time}" for time in self._time_limits(trainer)),
             )
 
     def on_train_batch_end(
@@ -78,7 +79,13 @@ class UpdatesProgressBar(ProgressBar):
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print above the bar."""
         if self._enabled:
-            tqdm.write(" ".join(map(str, args)), file=sys.stdout)
+            Bar.write(" ".join(map(str, args)), file=sys.stdout)
+
+    @staticmethod
+    def _time_limits(trainer: Trainer) -> list[str]:
+        timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+        left = [timer.time_remaining() for timer in timers]
+        return [str(timedelta(seconds=round(seconds))) for seconds in left if seconds is not None]
 
     def _figures(self, trainer: Trainer) -> dict[str, str]:
         logged = trainer.callback_metrics

@@ -10,7 +10,8 @@ from lightning.pytorch.callbacks import Callback
 
 from gicinpaint.training.module import InpaintingModule
 
-CAUGHT = (signal.SIGTERM, signal.SIGINT)  # preemption and Ctrl+C
+# Preemption, Ctrl+C, and a terminal that was closed.
+CAUGHT = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 def inpainting(module: LightningModule) -> InpaintingModule:

@@ -1,0 +1,37 @@
+"""Progress bars that are plain lines where the output is no terminal."""
+
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+_SECONDS = 20  # between two plain lines
+
+
+class Bar(tqdm):
+    """A progress bar with rate and remaining time; in a file or a pipe, a line every 20 seconds.
+
+    Args:
+        arguments: As for `tqdm.tqdm`.
+        settings: As for `tqdm.tqdm`; `file` is the standard error by default.
+    """
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        settings["file"] = file = settings.get("file") or sys.stderr
+        if not file.isatty():
+            settings["mininterval"] = _SECONDS
+        super().__init__(*arguments, **{"dynamic_ncols": True, **settings})
+
+    @staticmethod
+    def status_printer(file: TextIO) -> Callable[[str], None]:
+        """Return what prints a state."""
+        if file.isatty():
+            return tqdm.status_printer(file)
+
+        def show(text: str) -> None:
+            if text.strip():
+                file.write(f"{text.strip()}\n")
+                file.flush()
+
+        return show
