@@ -20,6 +20,7 @@ from PIL import Image
 
 pytest.importorskip("starlette", reason="starlette is not installed: pip install 'gicinpaint[demo]'")
 
+from gicinpaint.attention import ContextualAttention
 from gicinpaint.config.validation import ConfigurationError, JobError
 from gicinpaint.demo.application import Application
 from gicinpaint.demo.filler import AbandonedError, Filler, grown, sources
@@ -377,3 +378,20 @@ def test_a_taken_port_and_wrong_limits_are_one_line(job: Callable[..., None]) ->
         job("max_pixels=0")
     with pytest.raises(ConfigurationError, match="port: expected a whole number"):
         job("port=http")
+
+
+@pytest.mark.parametrize(("rate", "cell"), [(1, 4), (2, 8)])
+def test_cells_are_as_large_as_the_models_attention_has_them(rate: int, cell: int) -> None:
+    """Of 60 x 44 pixels: padded to multiples of 8, a cell is 4 pixels times the attention's rate."""
+    torch.manual_seed(0)
+    filler = Filler(Inpainter(Generator(4, attention=ContextualAttention(rate=rate)), "cpu", progress=False), Limits())
+    mask = np.zeros((44, 60), np.uint8)
+    mask[16:32, 24:48] = 255
+    file = io.BytesIO()
+    Image.fromarray(mask).save(file, "PNG")
+    answer = filler.submit(png(60, 44), file).result(100)
+    assert answer.cell == cell
+    found = sources(answer.attention, answer.mask, x=47, y=31, cell=answer.cell)
+    assert (found["cell"], found["target"]) == (cell, (48 - cell, 32 - cell))
+    assert all(x % cell == y % cell == 0 and x < 60 and y < 44 for x, y, _ in found["sources"])
+    assert Image.open(io.BytesIO(answer.copied or b"")).size == (60, 44)

@@ -159,7 +159,14 @@ def test_the_api_describes_itself(server: demo_server.Server) -> None:
     assert "/api/fill" in described["paths"]
     limits = json.loads(send(server, "GET", "/settings")[1])
     assert limits.pop("models") == shipped_models()
-    assert limits == {"upload": 2_000_000, "pixels": 1_000_000, "waiting": 32, "disk": 2_000_000_000, "examples": 4}
+    assert limits == {
+        "upload": 2_000_000,
+        "pixels": 1_000_000,
+        "waiting": 32,
+        "disk": 2_000_000_000,
+        "examples": 4,
+        "guided": False,
+    }
 
 
 def test_the_page_may_load_nothing_from_elsewhere(server: demo_server.Server) -> None:

@@ -138,7 +138,7 @@ class Application:
         assert answer is not None
         if part == "sources" and answer.attention is not None:
             place = (int(query.get("x", -1)), int(query.get("y", -1)))
-            return JSONResponse(await asyncio.to_thread(sources, answer.attention, answer.mask, *place))
+            return JSONResponse(await asyncio.to_thread(sources, answer.attention, answer.mask, *place, answer.cell))
         content = await asyncio.to_thread(png, answer.mask) if part == "mask" else None
         content = answer.copied if part == "copied" else content
         _require(content is not None, 404, "there is no such part of the answer")

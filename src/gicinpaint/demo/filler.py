@@ -24,7 +24,7 @@ from gicinpaint.inference.inpainter import Inpainter
 from gicinpaint.masks.files import grown, read_mask_file
 
 MAX_GROW = 64  # pixels
-CELL = 8  # pixels of the image per cell of the attention, along each axis
+CELL = 8  # pixels of the image per cell of the attention, along each axis, at the released rate of 2
 _MOST_SOURCES = 64  # that are told of one cell
 
 
@@ -42,6 +42,7 @@ class Answer(NamedTuple):
             the attention did not see the whole image.
         attention: What the attention was called with, for `sources`; None where `copied` is.
         text: How it was filled and how long that took.
+        cell: Pixels of the image per cell of the attention, along each axis.
     """
 
     image: bytes
@@ -49,6 +50,7 @@ class Answer(NamedTuple):
     copied: bytes | None
     attention: AttentionCall | None
     text: str
+    cell: int = CELL
 
     @property
     def size(self) -> int:
@@ -162,10 +164,11 @@ class Filler:
             options: Any = {} if edges is None else {"sketch": edges}
             filled = inpainter.fill(picture, hole, blend=blend, **options)
         seconds = time.perf_counter() - begin
-        copied = None if filled.offset is None else _colours(filled.offset, hole, picture)
+        cell = CELL // 2 * getattr(layer, "rate", 2)
+        copied = None if filled.offset is None else _colours(filled.offset, hole, picture, cell)
         text = f"{picture.width}x{picture.height}, {hole.mean():.1%} hole, {filled.method}, {seconds:.1f} s"
         attention = calls[-1] if copied and calls else None
-        return Answer(png(filled.image), hole, copied, attention, text)
+        return Answer(png(filled.image), hole, copied, attention, text, cell)
 
     def _read(self, file: IO[bytes], name: str, picture: Image.Image) -> np.ndarray:
         """Return where a mask or a sketch is white, bool (H, W)."""
@@ -191,7 +194,7 @@ class Filler:
         file.seek(0)
 
 
-def sources(call: AttentionCall, hole: np.ndarray, x: int, y: int) -> dict[str, Any]:
+def sources(call: AttentionCall, hole: np.ndarray, x: int, y: int, cell: int = CELL) -> dict[str, Any]:
     """Return the places that a filled pixel's cell was copied from, the largest share first.
 
     Args:
@@ -199,6 +202,7 @@ def sources(call: AttentionCall, hole: np.ndarray, x: int, y: int) -> dict[str, 
         hole: What was filled, bool (H, W).
         x: The pixel's column.
         y: Its row.
+        cell: As `Answer.cell`.
 
     Returns:
         `cell`, the width of a cell in pixels; `target`, the top left pixel of the cell; `sources`, a list of
@@ -207,20 +211,20 @@ def sources(call: AttentionCall, hole: np.ndarray, x: int, y: int) -> dict[str, 
     Raises:
         ValueError: If the pixel lies outside the image or in no cell of the hole.
     """
-    row, column = y // CELL, x // CELL
+    row, column = y // cell, x // cell
     height, width = hole.shape
     if not (0 <= y < height and 0 <= x < width):
         raise ValueError(f"x and y must lie in 0..{width - 1} and 0..{height - 1}, got {x}, {y}")
-    if not hole[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL].any():
+    if not hole[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell].any():
         raise ValueError("there was no hole at this place")
     weights = call.row(0, (row, column)).double().cpu()
     shares, order = weights.flatten().sort(descending=True)
     seen = int((shares > 1e-3).sum())
     found = [
-        (int(place) % weights.shape[1] * CELL, int(place) // weights.shape[1] * CELL, round(share.item(), 4))
+        (int(place) % weights.shape[1] * cell, int(place) // weights.shape[1] * cell, round(share.item(), 4))
         for place, share in zip(order[:_MOST_SOURCES], shares[: min(seen, _MOST_SOURCES)], strict=False)
     ]
-    return {"cell": CELL, "target": (column * CELL, row * CELL), "sources": found, "others": seen - len(found)}
+    return {"cell": cell, "target": (column * cell, row * cell), "sources": found, "others": seen - len(found)}
 
 
 def wheel() -> bytes:
@@ -254,14 +258,15 @@ def _pixels(file: IO[bytes]) -> int:
         return 0
 
 
-def _colours(offset: Tensor, hole: np.ndarray, image: Image.Image) -> bytes:
+def _colours(offset: Tensor, hole: np.ndarray, image: Image.Image, cell: int) -> bytes:
     """Colour where each cell of the hole was copied from, at the image's size; known pixels are pale."""
     height, width = hole.shape
-    inside = torch.from_numpy(
-        np.add.reduceat(np.add.reduceat(hole, range(0, height, CELL), 0), range(0, width, CELL), 1)
-    )
-    relative = relative_offset(offset[None]) * (inside > 0)  # the longest offset of the hole is the saturated one
-    colours = np.asarray(to_image(colour_offset(relative, rate=CELL)[0]))[:height, :width]
+    rows, columns = offset.shape[-2:]
+    padded = np.zeros((rows * cell, columns * cell), bool)
+    padded[:height, :width] = hole
+    inside = torch.from_numpy(padded.reshape(rows, cell, columns, cell).any((1, 3)))
+    relative = relative_offset(offset[None]) * inside  # the longest offset of the hole is the saturated one
+    colours = np.asarray(to_image(colour_offset(relative, rate=cell)[0]))[:height, :width]
     pale = 160 + np.asarray(image.convert("L"))[..., None] // 3
     return png(Image.fromarray(np.where(hole[..., None], colours, pale).astype(np.uint8)))
 

@@ -71,7 +71,7 @@ async function inspect(point) {
   $("inspector").textContent = hint;
   if (!answer?.sources || !point || answer.asking) return;
   const [x, y] = point.map(Math.floor);
-  const cell = `${Math.floor(x / 8)},${Math.floor(y / 8)}`;
+  const cell = `${Math.floor(x / 4)},${Math.floor(y / 4)}`;
   if (!answer.known.has(cell)) {
     answer.asking = true;
     try {
