@@ -17,7 +17,7 @@ from lightning.pytorch.profilers import SimpleProfiler
 from gicinpaint.config.validation import JobError
 from gicinpaint.training.callbacks import StopAtUpdates
 from gicinpaint.training.callbacks.stopping import InterruptionError, SignalNote
-from gicinpaint.training.report import check_validation, profile, time_over
+from gicinpaint.training.outcome import check_validation, profile, time_over
 from runs import fit, small_module
 
 pytestmark = pytest.mark.filterwarnings(

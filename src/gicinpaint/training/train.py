@@ -26,8 +26,7 @@ from gicinpaint.data import DatasetError, InpaintingDataModule
 from gicinpaint.training.callbacks.stopping import InterruptionError
 from gicinpaint.training.loggers import close_dashboards, label_of_run, record_run
 from gicinpaint.training.module import InpaintingModule
-from gicinpaint.training.precision import hasten, settle_precision
-from gicinpaint.training.report import (
+from gicinpaint.training.outcome import (
     best_checkpoint,
     best_value,
     check_validation,
@@ -36,6 +35,7 @@ from gicinpaint.training.report import (
     report,
     time_over,
 )
+from gicinpaint.training.precision import hasten, settle_precision
 from gicinpaint.training.resume import AUTO, changes, check_fit, continue_metrics, find_checkpoint, run_settings
 from gicinpaint.training.run_record import git_commit, given_overrides, recorded_output, versions, write_record
 from gicinpaint.weights.fine_tuning import take_weights
