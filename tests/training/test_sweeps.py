@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_module
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
@@ -135,7 +136,7 @@ def test_two_runs_of_an_ablation_work_side_by_side_share_a_group_and_are_compare
     assert {found.run.run_group for found in runs} == {"sweeps/one"}
     assert len({found.run.run_id for found in runs}) == 2
     for found, variant in zip(runs, ("baseline", "global_critic_only"), strict=True):
-        assert f"variant={variant}" in found.run.display_name
+        assert found.run.display_name.startswith(f"{variant},")
         assert ("train/critic/local_critic" in found.keys) == (variant == "baseline")
     monkeypatch.chdir(tmp_path)
     small = ["dataset.image_size=32", "eval_mask.box=[16,16]", "dataset.validation.repeat=1", "pictures=1"]
@@ -152,3 +153,14 @@ def test_a_run_that_fails_beside_another_fails_the_multirun(tmp_path: Path) -> N
     result = multirun("hydra/launcher=two_jobs", "seed=0,-1", folder=tmp_path)
     assert result.returncode == 1
     assert (tmp_path / "sweeps" / "one" / "0" / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_the_sweep_that_wandb_leads_names_what_training_takes_and_logs() -> None:
+    sweep = yaml.safe_load((ROOT / "examples" / "wandb_sweep.yaml").read_text(encoding="utf-8"))
+    chosen = [f"{key}={one.get('values', [one.get('min')])[0]}" for key, one in sweep["parameters"].items()]
+    fixed = [word for word in sweep["command"] if "=" in word]
+    with initialize_config_module("gicinpaint.conf", version_base="1.3"):
+        config = compose("train", overrides=[*fixed, *chosen, "output=out"])
+    assert config.logger.wandb.offline is False
+    assert sweep["metric"]["name"] == config.callbacks.checkpoints.monitor
+    assert (ROOT / sweep["program"]).is_file()
