@@ -31,7 +31,7 @@ GLOSSARY = {
     "LPIPS": "metrics/perceptual.py",
     "mask convention": "models/compositing.py",
     "micro-batch": "training/gradients.py",
-    "ONNX": "weights/export.py",
+    "ONNX": "weights/onnx_file.py",
     "optical flow": "attention/attention_map.py",
     "Poisson blending": "inference/blending.py",
     "pretrained": "weights/pretrained.py",

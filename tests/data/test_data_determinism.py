@@ -37,7 +37,9 @@ def draw(source: ImageSource, workers: int, rank: int = 0, world_size: int = 1, 
     settings = {"image_size": 32, "batch_size": 6, "seed": 11, "color_augment": ColorJitter(), **settings}
     data = InpaintingDataModule(source, source, masks, workers=workers, **settings)
     module = SimpleNamespace(batches_seen=0)
-    data.trainer = SimpleNamespace(lightning_module=module, global_rank=rank, world_size=world_size)
+    data.trainer = SimpleNamespace(
+        lightning_module=module, global_rank=rank, world_size=world_size, check_val_every_n_epoch=None
+    )
     return list(itertools.islice(data.train_dataloader(), BATCHES))
 
 

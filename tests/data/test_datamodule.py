@@ -104,7 +104,9 @@ def assert_same(batches, others):
 
 def as_trainer(batches_seen, rank=0, world_size=1):
     module = SimpleNamespace(batches_seen=batches_seen)
-    return SimpleNamespace(lightning_module=module, global_rank=rank, world_size=world_size)
+    return SimpleNamespace(
+        lightning_module=module, global_rank=rank, world_size=world_size, check_val_every_n_epoch=None
+    )
 
 
 def test_batches_hold_images_masks_and_boxes_that_fit_each_other():

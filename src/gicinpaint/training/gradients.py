@@ -1,4 +1,4 @@
-"""Which weights get gradients, accumulation over micro-batches, clipping, and the decision to skip a step."""
+"""Gradients: which weights get them, gradient accumulation over micro-batches, gradient clipping, skipped steps."""
 
 import logging
 from collections import Counter
