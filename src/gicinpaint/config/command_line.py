@@ -165,8 +165,8 @@ def own_folder(path: str) -> str:
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
-        ...     [own_folder(f"{folder}/12-00-00")[-10:] for _ in range(3)]
-        ['/12-00-00', '2-00-00-2', '2-00-00-3']
+        ...     [Path(own_folder(f"{folder}/12-00-00")).name for _ in range(3)]
+        ['12-00-00', '12-00-00-2', '12-00-00-3']
     """
     if any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
         return path
