@@ -4,8 +4,10 @@ import inspect
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -13,6 +15,7 @@ import pytest
 from omegaconf import DictConfig
 
 from gicinpaint.cli import COMMANDS, JOBS, main
+from gicinpaint.config.jobs import Job
 
 ROOT = Path(__file__).parents[1]
 
@@ -153,3 +156,21 @@ def test_fish_gets_a_word_in_each_line(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setenv("COMP_LINE", "gicinpaint e")
     assert main(["-sc", "query=fish"]) == 0
     assert capsys.readouterr().out == "evaluate\nexport\n"
+
+
+def load_badly(config: object) -> None:
+    """Do as libraries do that are interrupted while they load: raise an error of their own."""
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        raise RecursionError("maximum recursion depth exceeded") from None
+
+
+def test_ctrl_c_while_libraries_load_is_an_interruption_and_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setitem(JOBS, "train", Job("", "test_cli:load_badly"))
+    assert main(["train", f"hydra.run.dir={tmp_path}"]) == 130
+    assert capsys.readouterr().err == "gicinpaint: interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -28,6 +28,7 @@ NOT_READ = 141  # as a shell reports a program whose output nobody reads any mor
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _COMPLETION = ("-sc", "--shell-completion")
+_interrupts: list[int] = []  # of this call; libraries that are interrupted while they load raise errors of their own
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,15 +76,26 @@ def _main(arguments: list[str]) -> int:
     for number in _ENDING:  # as an exception, so that everything is closed and tidied up
         if signal.getsignal(number) is signal.SIG_DFL and current_thread() is main_thread():
             signal.signal(number, _end)
+    _interrupts.clear()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler and current_thread() is main_thread():
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         return _run(job, overrides)
     except KeyboardInterrupt:
         _say("interrupted")
         return INTERRUPTED
+    finally:
+        if signal.getsignal(signal.SIGINT) is _interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _end(number: int, _: object) -> None:
     raise SystemExit(128 + number)
+
+
+def _interrupt(number: int, _: object) -> None:
+    _interrupts.append(number)
+    raise KeyboardInterrupt
 
 
 def overview() -> str:
@@ -138,6 +150,8 @@ def _run(job: str, overrides: list[str]) -> int:
                 try:
                     return JOBS[job](config)
                 except Exception as error:  # reported here: raised again, Hydra would add lines of its own
+                    if _interrupts:
+                        raise KeyboardInterrupt from None
                     Path(codes, str(_report(error, full))).touch()
                     return None
 
