@@ -17,6 +17,13 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "src" / "gicinpaint").rglob("*.py"))
 
 
+def output_of(program: str) -> str:
+    """Return what a program prints in a process of its own."""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
 def test_the_wheel_holds_the_package_and_composes(tmp_path: Path) -> None:
     source = tmp_path / "a source"  # a copy: building leaves folders beside the sources
     tracked = [path for folder in ("src", "conf") for path in (ROOT / folder).rglob("*") if path.is_file()]
@@ -99,10 +106,8 @@ def test_no_module_needs_what_windows_lacks_when_it_is_imported() -> None:
         "for name in names: importlib.import_module(name)\n"
         "print(len(names))\n"
     )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
     modules = [path for path in MODULES if path != ROOT / "src" / "gicinpaint" / "__init__.py"]
-    assert int(result.stdout) >= len(modules)
+    assert int(output_of(program)) >= len(modules)
 
 
 def test_every_public_name_is_there() -> None:
@@ -125,9 +130,7 @@ def test_the_old_name_of_the_authors_weights_goes_on_working_and_says_where_it_m
         "from gicinpaint.official import convert, load_weights, read_checkpoint\n"
         "print(convert is weights.convert, load_weights is weights.load_weights)\n"
     )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout == "gicinpaint.official moved to gicinpaint.weights; import from there\nTrue True\n"
+    assert output_of(program) == "gicinpaint.official moved to gicinpaint.weights; import from there\nTrue True\n"
 
 
 def test_no_two_files_have_one_name() -> None:

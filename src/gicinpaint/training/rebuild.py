@@ -63,7 +63,7 @@ class StoredModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Note whether the trainer counts epochs."""
         self._counts_epochs = self.trainer.max_epochs != -1
-        # the trainer wonders that the data module leaves this hook to the module
+        # Lightning warns because the data module leaves this hook to the module
         warnings.filterwarnings("ignore", message="You have overridden `on_before_batch_transfer`")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
