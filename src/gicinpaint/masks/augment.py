@@ -71,11 +71,6 @@ class MaskAugment:
     def __call__(self, mask: Tensor, box: Box, generator: torch.Generator | None) -> tuple[Tensor, Box]:
         """Return the changed masks, and boxes of the same size put where most of each hole is.
 
-        Args:
-            mask: Hole masks.
-            box: Their boxes, of which the size counts.
-            generator: Source of all randomness; None uses PyTorch's global CPU generator.
-
         Shape:
             - mask, returned: float32 (B, 1, H, W), {0, 1}; 1 = hole
         """

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from gicinpaint.masks.sampler import Augment, Device, check_room, draw_integers, hole_window, read_hole_ratio, read_pair
+from gicinpaint.masks.sampler import Augment, Device, MaskSampler, Rng, draw_integers, read_hole_ratio, read_pair
 from gicinpaint.models.compositing import Box
 
 MASK_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -25,10 +25,10 @@ _LEAST_CONTRAST = 32 / 255  # of a JPEG mask; below it, it is black or white wit
 def read_mask_file(
     file: str | os.PathLike[str] | IO[bytes], hole: str | int = "white", max_pixels: int = 2**26
 ) -> np.ndarray:
-    """Read a mask file; see `hole_of_image`.
+    """Read a mask file: BMP, GIF, JPEG, PNG, TIFF or WebP, the first frame of several; see `hole_of_image`.
 
     Args:
-        file: Path or open binary file: BMP, GIF, JPEG, PNG, TIFF or WebP; of several frames the first counts.
+        file: Path or open binary file.
         hole: What marks the hole.
         max_pixels: Largest width x height that is decoded.
 
@@ -117,18 +117,14 @@ def hole_of_levels(levels: np.ndarray) -> np.ndarray:
 
 
 def read_hole(hole: str | int) -> str:
-    """Return what marks the hole: white, black or transparent.
-
-    Raises:
-        ValueError: If it is something else.
-    """
+    """Return what marks the hole: white, black or transparent. Raise a ValueError for anything else."""
     word = {255: "white", 0: "black"}.get(hole, hole) if isinstance(hole, int) else hole
     if word not in ("white", "black", "transparent"):
         raise ValueError(f"hole must be white (255), black (0) or transparent, got {hole}; name what marks the hole")
     return str(word)
 
 
-class MaskFolder:
+class MaskFolder(MaskSampler):
     """Holes from the mask files of a folder, drawn at random.
 
     A file is read by `read_mask_file`, resized to the image with the nearest pixel, whatever its aspect ratio, and
@@ -147,9 +143,9 @@ class MaskFolder:
 
     Raises:
         FileNotFoundError: If the folder does not exist.
-        ValueError: If it holds no mask file, a setting is out of range, one of the 64 files that are looked at first
-            is no mask, their mean hole ratio is too large, or no file has the ratio that is asked for; when called, if
-            a file that is drawn is no mask, or the box does not fit the image. The message names the file.
+        ValueError: If it holds no mask file, a setting is out of range, one of the 64 files that are looked at first is
+            no mask, their mean hole ratio is too large, or no file has the `hole_ratio`; when called, if a file is no
+            mask or the box does not fit the image. The message names the file.
 
     Source:
         Ours, for the published sets of irregular masks (e.g. Liu et al. 2018).
@@ -182,27 +178,16 @@ class MaskFolder:
         if hole_ratio is not None:
             self._select(read_hole_ratio(hole_ratio))
 
-    def __call__(
-        self,
-        batch_size: int,
-        height: int,
-        width: int,
-        *,
-        generator: torch.Generator | None = None,
-        device: Device = None,
-    ) -> tuple[Tensor, Box]:
-        """Draw masks of the given size; see `MaskSampler`."""
-        check_room(height, width, self.box)
+    def draw(self, batch_size: int, size: tuple[int, int], generator: Rng, device: Device) -> tuple[Tensor, Box | None]:
+        """Draw masks; see `MaskSampler`."""
         chosen = draw_integers(0, len(self.files) - 1, (batch_size,), generator).tolist()
         flips = draw_integers(0, int(self.flip), (batch_size, 2), generator).tolist()
         masks = []
-        for index, (vertical, horizontal) in zip(chosen, flips, strict=True):
+        for index, flip in zip(chosen, flips, strict=True):
             file = Image.fromarray(self._read(self.files[index]).astype(np.uint8))
-            mask = torch.from_numpy(np.array(file.resize((width, height), Image.Resampling.NEAREST)))
-            masks.append(mask.flip([axis for axis, on in enumerate((vertical, horizontal)) if on]))
-        hole = torch.stack(masks)[:, None].float().to(device or "cpu")
-        box = hole_window(hole, self.box)
-        return (hole, box) if self.augment is None else self.augment(hole, box, generator)
+            mask = torch.from_numpy(np.array(file.resize(size[::-1], Image.Resampling.NEAREST)))
+            masks.append(mask.flip([axis for axis, on in enumerate(flip) if on]))
+        return torch.stack(masks)[:, None], None
 
     def _read(self, file: str) -> np.ndarray:
         try:
@@ -240,10 +225,7 @@ class MaskFolder:
 
 
 def grown(hole: np.ndarray, pixels: int) -> np.ndarray:
-    """Return a hole, bool (H, W), with all pixels that lie within a distance of it, in pixels.
-
-    A negative distance takes the pixels away that lie within it of a known one.
-    """
+    """Return a hole, bool (H, W), grown by a distance in pixels, or shrunk by a negative one."""
     if pixels < 0 and not hole.all():
         return distance_transform_edt(hole) > -pixels
     return hole if pixels <= 0 or not hole.any() else distance_transform_edt(~hole) <= pixels

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gicinpaint.masks.free_form import FreeFormMask
 from gicinpaint.masks.rectangle import CenterMask, RectangleMask
-from gicinpaint.masks.sampler import Device, MaskSampler, read_pair
+from gicinpaint.masks.sampler import Device, MaskSampler, common_box, read_pair
 from gicinpaint.models.compositing import Box
 
 _BUCKETS = ((0.01, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 0.6))  # hole ratios of free_form
@@ -17,17 +17,15 @@ _BUCKETS = ((0.01, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 0
 class FixedMasks:
     """Masks with numbers: mask i is the same for every batch size, order, worker and device.
 
-    Each mask is drawn on the CPU by a generator of its own, seeded from preset, seed and index. Mask i comes from
-    sampler i modulo their number.
+    Each mask is drawn on the CPU by a generator seeded from preset, seed and index, from sampler i modulo their number.
 
     Args:
         preset: Name of the set; sets of different names draw different masks from one seed.
-        samplers: One sampler or several.
+        samplers: One sampler or several, all with the same box.
         seed: Number of the set.
 
     Raises:
-        ValueError: If there is no sampler, or the samplers' boxes differ; when called, if an index is negative or
-            there is none.
+        ValueError: If there is no sampler, or the boxes differ; when called, if an index is negative or there is none.
 
     Source:
         Ours.
@@ -43,26 +41,15 @@ class FixedMasks:
         self.preset = preset
         self.samplers = tuple(samplers) if isinstance(samplers, Sequence) else (samplers,)
         self.seed = seed
-        if not self.samplers:
-            raise ValueError("samplers must hold at least one sampler, got none; add one")
-        self.box = self.samplers[0].box
-        boxes = [sampler.box for sampler in self.samplers]
-        if any(other != self.box for other in boxes):
-            raise ValueError(f"samplers must all have the box {self.box}, got {boxes}; give them the same box")
+        self.box = common_box(self.samplers, "samplers")
 
     def __call__(
         self, indices: Iterable[int], height: int = 256, width: int = 256, *, device: Device = None
     ) -> tuple[Tensor, Box]:
         """Return the masks with the given numbers.
 
-        Args:
-            indices: Numbers of the masks, 0 or more each.
-            height: Height of the images in pixels.
-            width: Width of the images in pixels.
-            device: Where the result goes; None is the CPU.
-
         Shape:
-            - returned: float32 (B, 1, H, W), {0, 1}, 1 = hole; and a box inside the image, tops and lefts (B,)
+            - returned: float32 (B, 1, height, width), {0, 1}, 1 = hole; and a box inside the image, tops and lefts (B,)
         """
         drawn = [self._draw(int(index), height, width) for index in indices]
         if not drawn:
@@ -72,18 +59,10 @@ class FixedMasks:
         return torch.cat(masks).to(device or "cpu"), Box(top.to(device), left.to(device), *self.box)
 
     def manifest(self, count: int, height: int = 256, width: int = 256) -> dict[str, int | str]:
-        """Describe the first masks; two results are comparable exactly when their manifests are equal.
-
-        Args:
-            count: Number of masks, from number 0 on.
-            height: Height of the images in pixels.
-            width: Width of the images in pixels.
+        """Describe masks 0 to count - 1, with the SHA-256 over all: results with equal manifests are comparable.
 
         Raises:
             ValueError: If the count is less than 1.
-
-        Returns:
-            Preset, seed, count, height, width, and the SHA-256 over all masks and boxes.
         """
         if count < 1:
             raise ValueError(f"count must be at least 1, got {count}; count the images that are evaluated")
@@ -92,14 +71,8 @@ class FixedMasks:
             mask, box = self._draw(index, height, width)
             digest.update(mask.to(torch.uint8).numpy().tobytes())
             digest.update(repr((int(box.top), int(box.left), box.height, box.width)).encode())
-        return {
-            "preset": self.preset,
-            "seed": self.seed,
-            "count": count,
-            "height": height,
-            "width": width,
-            "sha256": digest.hexdigest(),
-        }
+        described: dict[str, int | str] = {"preset": self.preset, "seed": self.seed, "count": count}
+        return described | {"height": height, "width": width, "sha256": digest.hexdigest()}
 
     def _draw(self, index: int, height: int, width: int) -> tuple[Tensor, Box]:
         if index < 0:
@@ -111,22 +84,12 @@ class FixedMasks:
 
 
 def paper_center(box: int | Sequence[int] = (128, 128), seed: int = 0) -> FixedMasks:
-    """Return the preset with one hole in the middle: 128x128 in 256x256.
-
-    Args:
-        box: Height and width of the hole in pixels.
-        seed: Has no effect on these masks; it is kept in the manifest.
-    """
+    """Return the preset with one hole in the middle, `box` (height, width); the seed only stands in the manifest."""
     return FixedMasks("paper_center", CenterMask(box), seed)
 
 
 def paper_random(box: int | Sequence[int] = (128, 128), seed: int = 0) -> FixedMasks:
-    """Return the preset with one hole of 96 ... 128 pixels per side at a random place.
-
-    Args:
-        box: Height and width of the largest hole in pixels; the smallest has three quarters of them.
-        seed: Number of the set.
-    """
+    """Return the preset with one hole at a random place, each side from three quarters of the box to all of it."""
     height, width = read_pair(box, "box", 1)
     return FixedMasks("paper_random", RectangleMask((height, width), inset=(height // 8, width // 8)), seed)
 

@@ -8,14 +8,14 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from gicinpaint.masks.sampler import Augment, Device, check_room, draw_integers, hole_window, read_pair
+from gicinpaint.masks.sampler import Augment, Device, MaskSampler, Rng, draw_integers, read_pair
 from gicinpaint.models.compositing import Box
 
 _STROKES, _SEGMENTS, _WIDTHS = (1, 3), (4, 11), (12, 40)
 _ANGLE, _SPREAD = 2 * math.pi / 5, 2 * math.pi / 15
 
 
-class FreeFormV2Mask:
+class FreeFormV2Mask(MaskSampler):
     """Holes of one to three strokes and a rectangle, which is shrunk at random, like those of the second paper's code.
 
     Args:
@@ -56,23 +56,12 @@ class FreeFormV2Mask:
         if any(2 * (most // 2) >= side for side, most in zip(self.box, self.inset, strict=True)):
             raise ValueError(f"inset must be smaller than the box {self.box}, got {self.inset}; choose a smaller one")
 
-    def __call__(
-        self,
-        batch_size: int,
-        height: int,
-        width: int,
-        *,
-        generator: torch.Generator | None = None,
-        device: Device = None,
-    ) -> tuple[Tensor, Box]:
-        """Draw masks of the given size; see `MaskSampler`."""
-        check_room(height, width, self.box, self.margin)
+    def draw(self, batch_size: int, size: tuple[int, int], generator: Rng, device: Device) -> tuple[Tensor, Box | None]:
+        """Draw masks; see `MaskSampler`."""
         seeds = draw_integers(0, 2**32 - 1, (batch_size,), generator).tolist()
-        masks = np.stack([self._draw(np.random.RandomState(seed), height, width) for seed in seeds])
-        mask = torch.from_numpy(masks)[:, None]
-        box = hole_window(mask, self.box)
-        drawn = mask.to(device or "cpu").float(), Box(box.top.to(device), box.left.to(device), *self.box)
-        return drawn if self.augment is None else self.augment(*drawn, generator)
+        return torch.from_numpy(np.stack([self._draw(np.random.RandomState(seed), *size) for seed in seeds]))[
+            :, None
+        ], None
 
     def _draw(self, rng: np.random.RandomState, height: int, width: int) -> np.ndarray:
         strokes = draw_strokes(rng, height, width, swap_sides=self.swap_sides)
@@ -92,14 +81,8 @@ class FreeFormV2Mask:
 def draw_strokes(rng: np.random.RandomState, height: int, width: int, *, swap_sides: bool = False) -> np.ndarray:
     """Draw one to three strokes of a brush, as the released code does from the same random numbers.
 
-    Args:
-        rng: Source of all numbers.
-        height: Height of the mask.
-        width: Width of the mask.
-        swap_sides: See `FreeFormV2Mask`.
-
-    Returns:
-        uint8 (height, width), {0, 1}, 1 = hole.
+    Shape:
+        - returned: uint8 (height, width), {0, 1}, 1 = hole
     """
     mask = Image.new("L", (width, height), 0)
     pen = ImageDraw.Draw(mask)
@@ -128,7 +111,7 @@ def draw_strokes(rng: np.random.RandomState, height: int, width: int, *, swap_si
 def draw_rectangle(
     shape: tuple[int, int], corner: tuple[int, int], size: tuple[int, int], inset: tuple[int, int]
 ) -> np.ndarray:
-    """Draw a rectangle that is shrunk by `inset` (vertical, horizontal) on both sides, uint8 `shape`, 1 = hole."""
+    """Draw a rectangle shrunk by `inset` (vertical, horizontal) on both sides, uint8 `shape`, 1 = hole."""
     mask = np.zeros(shape, np.uint8)
     (top, left), (height, width) = corner, size
     mask[top + inset[0] : top + height - inset[0], left + inset[1] : left + width - inset[1]] = 1

@@ -7,11 +7,11 @@ import torch
 from kornia.geometry.bbox import bbox_to_mask
 from torch import Tensor
 
-from gicinpaint.masks.sampler import Augment, Device, check_room, draw_integers, hole_window, read_pair, read_range
+from gicinpaint.masks.sampler import Augment, Device, MaskSampler, Rng, draw_integers, read_pair, read_range
 from gicinpaint.models.compositing import Box
 
 
-class RectangleMask:
+class RectangleMask(MaskSampler):
     """Rectangular holes at random places.
 
     A box of fixed size is placed at random; the hole is the box without a random border of 0 to ``inset`` pixels,
@@ -65,40 +65,22 @@ class RectangleMask:
                 f"inset must be less than half the box {self.box}, got {self.inset}; choose a smaller inset"
             )
 
-    def __call__(
-        self,
-        batch_size: int,
-        height: int,
-        width: int,
-        *,
-        generator: torch.Generator | None = None,
-        device: Device = None,
-    ) -> tuple[Tensor, Box]:
-        """Draw masks of the given size; see `MaskSampler`."""
-        check_room(height, width, self.box, self.margin)
+    def draw(self, batch_size: int, size: tuple[int, int], generator: Rng, device: Device) -> tuple[Tensor, Box | None]:
+        """Draw masks and their boxes; see `MaskSampler`."""
         drawn = 1 if self.same_in_batch else batch_size
         most = self.count[1]
-        top, inset_y = self._draw_side(0, height, (drawn, most), generator)
-        left, inset_x = self._draw_side(1, width, (drawn, most), generator)
+        top, inset_y = self._draw_side(0, size[0], (drawn, most), generator)
+        left, inset_x = self._draw_side(1, size[1], (drawn, most), generator)
         # NumPy's arithmetic, for so few numbers: it takes a third of torch's time
         hole = [top + inset_y, left + inset_x, top + self.box[0] - inset_y, left + self.box[1] - inset_x]
         edges = np.stack(hole, -1)  # (drawn, most, 4)
         if self.count[0] < most:
             edges[np.arange(most) >= draw_integers(*self.count, (drawn, 1), generator).numpy(force=True)] = 0
-        mask = fill_rectangles(torch.from_numpy(edges).to(device or "cpu"), height, width)
-        if most == 1:
-            tops, lefts = (torch.from_numpy(place[:, 0]).to(mask.device) for place in (top, left))
-            box = Box(tops, lefts, *self.box)
-        else:
-            box = hole_window(mask, self.box)
-        if self.same_in_batch:
-            mask = mask.repeat(batch_size, 1, 1, 1)
-            box = Box(box.top.repeat(batch_size), box.left.repeat(batch_size), *self.box)
-        return (mask, box) if self.augment is None else self.augment(mask, box, generator)
+        edges, top, left = (numbers.repeat(batch_size // drawn, axis=0) for numbers in (edges, top, left))
+        mask = fill_rectangles(torch.from_numpy(edges).to(device or "cpu"), *size)
+        return mask, Box(torch.from_numpy(top[:, 0]), torch.from_numpy(left[:, 0]), *self.box) if most == 1 else None
 
-    def _draw_side(
-        self, axis: int, size: int, shape: tuple[int, int], generator: torch.Generator | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _draw_side(self, axis: int, size: int, shape: tuple[int, int], generator: Rng) -> tuple[np.ndarray, np.ndarray]:
         """Draw where the boxes start along one axis, and their insets."""
         first = self.margin[axis]
         end = size - self.margin[axis] - self.box[axis]  # excluded by the released code, unless it is the only place
@@ -106,7 +88,7 @@ class RectangleMask:
         return start.numpy(force=True), draw_integers(0, self.inset[axis], shape, generator).numpy(force=True)
 
 
-class CenterMask:
+class CenterMask(MaskSampler):
     """One rectangular hole in the middle of every image.
 
     Args:
@@ -127,34 +109,20 @@ class CenterMask:
     def __init__(self, box: int | Sequence[int] = (128, 128)) -> None:
         self.box = read_pair(box, "box", 1)
 
-    def __call__(
-        self,
-        batch_size: int,
-        height: int,
-        width: int,
-        *,
-        generator: torch.Generator | None = None,
-        device: Device = None,
-    ) -> tuple[Tensor, Box]:
-        """Return masks of the given size; nothing is drawn from the generator."""
-        check_room(height, width, self.box)
-        top, left = (height - self.box[0]) // 2, (width - self.box[1]) // 2
+    def draw(self, batch_size: int, size: tuple[int, int], generator: Rng, device: Device) -> tuple[Tensor, Box | None]:
+        """Return masks and their boxes; nothing is drawn from the generator."""
+        top, left = ((side - own) // 2 for side, own in zip(size, self.box, strict=True))
         place = torch.tensor([[top, left]], device=device).repeat(batch_size, 1)  # (B, 2)
         edges = torch.cat([place, place + place.new_tensor(self.box)], 1)
-        return fill_rectangles(edges[:, None], height, width), Box(place[:, 0], place[:, 1], *self.box)
+        return fill_rectangles(edges[:, None], *size), Box(place[:, 0], place[:, 1], *self.box)
 
 
 def fill_rectangles(edges: Tensor, height: int, width: int) -> Tensor:
-    """Draw the union of each image's rectangles.
-
-    Args:
-        edges: First row and column of each rectangle, and the row and column after its last; empty ones are legal.
-        height: Height of the images in pixels.
-        width: Width of the images in pixels.
+    """Draw the union of each image's rectangles; empty ones are legal.
 
     Shape:
-        - edges: int64 (B, N, 4): top, left, bottom, right
-        - returned: float32 (B, 1, H, W), {0, 1}
+        - edges: int64 (B, N, 4): first row and column, and the row and column after the last
+        - returned: float32 (B, 1, height, width), {0, 1}
     """
     b, n, _ = edges.shape
     top, left, bottom, right = edges.reshape(b * n, 4).float().unbind(-1)

@@ -1,6 +1,7 @@
 """Mask samplers: their protocols, how boxes and hole ratios are read, the local critic's window, mixed samplers."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -11,39 +12,52 @@ from torch import Tensor
 from gicinpaint.models.compositing import Box
 
 Device = torch.device | str | None
-Augment = Callable[[Tensor, Box, torch.Generator | None], tuple[Tensor, Box]]
+Rng = torch.Generator | None
+Augment = Callable[[Tensor, Box, Rng], tuple[Tensor, Box]]
 
 
-class MaskSampler(Protocol):
-    """A callable that draws one hole mask per image, and one box per image for the local critic."""
+class MaskSampler(ABC):
+    """A callable that draws one hole mask per image, and one box per image for the local critic.
 
-    @property
-    def box(self) -> tuple[int, int]:
-        """Height and width of the boxes in pixels."""
-        ...
+    A sampler implements `draw`; size check, boxes, augmentation and device are the same for all.
+
+    Attributes:
+        box: Height and width of the boxes in pixels.
+        margin: Pixels that stay free above and below the boxes, left and right of them.
+        augment: Changes what was drawn, such as `MaskAugment`; None keeps it.
+    """
+
+    box: tuple[int, int]
+    margin: tuple[int, int] = (0, 0)
+    augment: Augment | None = None
 
     def __call__(
-        self,
-        batch_size: int,
-        height: int,
-        width: int,
-        *,
-        generator: torch.Generator | None = None,
-        device: Device = None,
+        self, batch_size: int, height: int, width: int, *, generator: Rng = None, device: Device = None
     ) -> tuple[Tensor, Box]:
-        """Draw masks of the given size.
+        """Draw masks of a size in pixels.
 
         Args:
             batch_size: Number of masks.
-            height: Height of the images in pixels.
-            width: Width of the images in pixels.
+            height: Height of the images.
+            width: Width of the images.
             generator: Source of all randomness, on any device; None uses PyTorch's global CPU generator.
             device: Where the result goes; None is the CPU.
 
         Shape:
             - returned: float32 (B, 1, H, W), {0, 1}, 1 = hole; and a box inside the image, tops and lefts (B,)
+
+        Raises:
+            ValueError: If the box with its margins does not fit the image.
         """
-        ...
+        check_room(height, width, self.box, self.margin)
+        mask, box = self.draw(batch_size, (height, width), generator, device)
+        box = hole_window(mask, self.box) if box is None else box
+        mask, box = mask.to(device or "cpu", torch.float32), Box(box.top.to(device), box.left.to(device), *self.box)
+        return (mask, box) if self.augment is None else self.augment(mask, box, generator)
+
+    @abstractmethod
+    def draw(self, batch_size: int, size: tuple[int, int], generator: Rng, device: Device) -> tuple[Tensor, Box | None]:
+        """Return masks of any type (B, 1, H, W) and their boxes; None takes the windows that hold most of each hole."""
 
 
 @runtime_checkable
@@ -59,7 +73,7 @@ class NumberedMasks(Protocol):
         ...
 
 
-class MixedMask:
+class MixedMask(MaskSampler):
     """Holes from several samplers; each image draws the sampler that makes its hole.
 
     Args:
@@ -94,12 +108,7 @@ class MixedMask:
     ) -> None:
         self.augment = augment
         self.masks = tuple(masks)
-        if not self.masks:
-            raise ValueError("masks must hold at least one sampler, got none; add one")
-        self.box = self.masks[0].box if box is None else read_pair(box, "box", 1)
-        boxes = [mask.box for mask in self.masks]
-        if any(other != self.box for other in boxes):
-            raise ValueError(f"masks must all have the box {self.box}, got {boxes}; give them the same box")
+        self.box = common_box(self.masks, "masks", None if box is None else read_pair(box, "box", 1))
         self.weights = (1.0,) * len(self.masks) if weights is None else tuple(weights)
         if len(self.weights) != len(self.masks):
             raise ValueError(
@@ -108,39 +117,36 @@ class MixedMask:
         if not all(0 <= weight < math.inf for weight in self.weights) or not any(self.weights):
             raise ValueError(f"weights must be finite, at least 0 and not all 0, got {self.weights}; e.g. use shares")
 
-    def __call__(
-        self,
-        batch_size: int,
-        height: int,
-        width: int,
-        *,
-        generator: torch.Generator | None = None,
-        device: Device = None,
-    ) -> tuple[Tensor, Box]:
-        """Draw masks of the given size; see `MaskSampler`."""
+    def draw(self, batch_size: int, size: tuple[int, int], generator: Rng, device: Device) -> tuple[Tensor, Box | None]:
+        """Draw masks and their boxes; see `MaskSampler`."""
         weights = torch.tensor(self.weights, dtype=torch.float64, device=device_of(generator))
         choices = torch.multinomial(weights, batch_size, replacement=True, generator=generator).tolist()
-        mask = torch.zeros(batch_size, 1, height, width, device=device or "cpu")
+        mask = torch.zeros(batch_size, 1, *size, device=device or "cpu")
         top, left = torch.zeros(2, batch_size, dtype=torch.int64, device=mask.device)
         for chosen in sorted(set(choices)):
             images = [image for image, choice in enumerate(choices) if choice == chosen]
-            holes, box = self.masks[chosen](len(images), height, width, generator=generator, device=device)
+            holes, box = self.masks[chosen](len(images), *size, generator=generator, device=device)
             mask[images], top[images], left[images] = holes, box.top, box.left
-        drawn = Box(top, left, *self.box)
-        return (mask, drawn) if self.augment is None else self.augment(mask, drawn, generator)
+        return mask, Box(top, left, *self.box)
+
+
+def common_box(samplers: Sequence[MaskSampler], name: str, box: tuple[int, int] | None = None) -> tuple[int, int]:
+    """Return the box of all samplers, or raise a ValueError that uses this name; `box` is the one they should have."""
+    if not samplers:
+        raise ValueError(f"{name} must hold at least one sampler, got none; add one")
+    boxes = [sampler.box for sampler in samplers]
+    box = boxes[0] if box is None else box
+    if any(other != box for other in boxes):
+        raise ValueError(f"{name} must all have the box {box}, got {boxes}; give them the same box")
+    return box
 
 
 def read_pair(value: int | Sequence[int], name: str, smallest: int) -> tuple[int, int]:
-    """Return a (height, width) pair from one whole number or two.
-
-    Args:
-        value: One number for both directions, or (vertical, horizontal).
-        name: What to call it in the message.
-        smallest: Smallest value that is allowed.
+    """Return (height, width), or (vertical, horizontal), from one whole number or two.
 
     Raises:
         TypeError: If a number is not whole.
-        ValueError: If there are not two numbers, or one is too small.
+        ValueError: If there are not two numbers, or one is below `smallest`.
     """
     pair = _read_two(value, name, "(vertical, horizontal)")
     if min(pair) < smallest:
@@ -151,14 +157,9 @@ def read_pair(value: int | Sequence[int], name: str, smallest: int) -> tuple[int
 def read_range(value: int | Sequence[int], name: str, smallest: int) -> tuple[int, int]:
     """Return an inclusive (low, high) range from one whole number or two.
 
-    Args:
-        value: One number, or the smallest and the largest.
-        name: What to call it in the message.
-        smallest: Smallest value that is allowed.
-
     Raises:
         TypeError: If a number is not whole.
-        ValueError: If there are not two numbers, or they are out of order or too small.
+        ValueError: If there are not two numbers, or not smallest <= low <= high.
     """
     low, high = _read_two(value, name, "(low, high)")
     if not smallest <= low <= high:
@@ -179,17 +180,7 @@ def read_hole_ratio(value: Sequence[float]) -> tuple[float, float]:
 
 
 def check_room(height: int, width: int, box: tuple[int, int], margin: tuple[int, int] = (0, 0)) -> None:
-    """Raise unless a box with its margins fits an image; a box as large as the image does.
-
-    Args:
-        height: Height of the image in pixels.
-        width: Width of the image in pixels.
-        box: Height and width of the box.
-        margin: Pixels to keep free above and below, left and right.
-
-    Raises:
-        ValueError: If it does not fit.
-    """
+    """Raise a ValueError unless a box (height, width) with margins above and below, left and right fits an image."""
     needed = (box[0] + 2 * margin[0], box[1] + 2 * margin[1])
     if needed[0] > height or needed[1] > width:
         with_margin = f" with margins {margin[0]}, {margin[1]}" if any(margin) else ""
@@ -199,12 +190,12 @@ def check_room(height: int, width: int, box: tuple[int, int], margin: tuple[int,
         )
 
 
-def draw_integers(low: int, high: int, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+def draw_integers(low: int, high: int, shape: tuple[int, ...], generator: Rng) -> Tensor:
     """Draw whole numbers, every value from low to high (both included) equally likely, on the generator's device."""
     return torch.randint(low, high + 1, shape, generator=generator, device=device_of(generator))
 
 
-def device_of(generator: torch.Generator | None) -> torch.device:
+def device_of(generator: Rng) -> torch.device:
     """Return the device on which a generator draws; without one, the CPU."""
     return torch.device("cpu") if generator is None else generator.device
 
@@ -222,17 +213,13 @@ def _read_two(value: int | Sequence[int], name: str, meaning: str) -> tuple[int,
 
 
 def hole_window(mask: Tensor, size: tuple[int, int]) -> Box:
-    """Find the window of a given size that holds most of each mask's hole.
+    """Find the window of a given size (height, width) that holds most of each mask's hole.
 
     Among windows that hold equally much, the one whose middle is nearest to the hole's centre of mass is taken
     (rounded down to a pixel), then the topmost, then the leftmost.
 
-    Args:
-        mask: Hole mask; 1 = hole, 0 = known.
-        size: Height and width of the window in pixels.
-
     Shape:
-        - mask: (B, 1, H, W), {0, 1}
+        - mask: (B, 1, H, W), {0, 1}; 1 = hole
         - returned: tops and lefts (B,), inside the image
 
     Raises:
@@ -257,11 +244,7 @@ def hole_window(mask: Tensor, size: tuple[int, int]) -> Box:
 
 
 def hole_extent(mask: Tensor) -> tuple[int, int]:
-    """Return the height and the width of the smallest window that is large enough for the hole of every mask.
-
-    Args:
-        mask: Hole mask, (B, 1, H, W), {0, 1}; 1 = hole. Without any hole a pixel is large enough.
-    """
+    """Return height and width of the smallest window large enough for the hole of every mask, at least 1 x 1."""
 
     def longest(lines: Tensor) -> int:
         places = torch.arange(lines.shape[1], device=lines.device)
