@@ -26,21 +26,11 @@ if TYPE_CHECKING:
     from gicinpaint.training import InpaintingModule
 
 _ROOMS = {
-    "CoarseNetwork": "models",
-    "Completion": "models",
     "ContextualAttention": "attention",
-    "GatedGenerator": "models",
-    "Generator": "models",
-    "GlobalCritic": "models",
     "Inpainter": "inference",
     "InpaintingDataModule": "data",
     "InpaintingModule": "training",
-    "LocalCritic": "models",
-    "PatchCritic": "models",
-    "RefinementNetwork": "models",
-    "composite": "models",
-    "mask_out": "models",
-}
+}  # the other classes and functions lie in models
 
 __all__ = [
     "CoarseNetwork",
@@ -69,10 +59,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:  # on first use: `gicinpaint --help` would otherwise wait seconds for torch
     if name == "__version__":
         return version("gicinpaint")
-    if name in _ROOMS:
-        return getattr(import_module(f"gicinpaint.{_ROOMS[name]}"), name)
-    if name in __all__:
+    if name in ("attention", "losses", "masks", "metrics", "official", "weights"):
         return import_module(f"gicinpaint.{name}")
+    if name in __all__:
+        return getattr(import_module(f"gicinpaint.{_ROOMS.get(name, 'models')}"), name)
     raise AttributeError(f"module 'gicinpaint' has no attribute {name!r}")
 
 

@@ -16,8 +16,7 @@ def check_image(
 ) -> None:
     """Raise unless a tensor is a batch of images in [-1, 1].
 
-    Values are read on the CPU only: on an accelerator the reading would make the host wait for the device,
-    and under a compiler it would break the graph.
+    Values are read on the CPU only: an accelerator would have to be waited for, a compiler's graph would break.
 
     Args:
         image: Tensor to check.
@@ -59,15 +58,10 @@ def check_image(
 
 
 def check_mask(mask: Tensor, image: Tensor | None = None, name: str = "mask") -> None:
-    """Raise unless a tensor is a batch of binary hole masks that fits an image.
-
-    Args:
-        mask: Tensor to check; 1 = hole.
-        image: Tensor whose batch and spatial size the mask must fit, if given. A batch of one fits every batch.
-        name: What to call the mask in the message.
+    """Raise unless a tensor is a batch of binary hole masks that fits the batch and size of an image, if one is given.
 
     Shape:
-        - mask: (B or 1, 1, H, W), {0, 1}
+        - mask: (B or 1, 1, H, W), {0, 1}; 1 = hole
         - image: (B, C, H, W)
 
     Raises:
@@ -102,17 +96,7 @@ def check_mask(mask: Tensor, image: Tensor | None = None, name: str = "mask") ->
 
 
 def check_multiple(height: int, width: int, multiple: int, name: str = "image") -> None:
-    """Raise unless a height and a width are multiples of a number.
-
-    Args:
-        height: Height in pixels.
-        width: Width in pixels.
-        multiple: Number that both must be multiples of.
-        name: What to call the sized thing in the message.
-
-    Raises:
-        ValueError: If either is not.
-    """
+    """Raise a ValueError, with this name, unless height and width in pixels are multiples of a number."""
     if height % multiple or width % multiple:
         padded = tuple(-(-size // multiple) * multiple for size in (height, width))
         raise ValueError(
@@ -122,18 +106,7 @@ def check_multiple(height: int, width: int, multiple: int, name: str = "image") 
 
 
 def check_like(tensor: Tensor, other: Tensor, name: str, other_name: str) -> None:
-    """Raise unless two tensors have the same shape.
-
-    Args:
-        tensor: Tensor to check.
-        other: Tensor whose shape is expected.
-        name: What to call the first.
-        other_name: What to call the second.
-
-    Raises:
-        TypeError: If either is no tensor.
-        ValueError: If the shapes differ.
-    """
+    """Raise a TypeError unless both are tensors, and a ValueError unless they have the same shape."""
     _check_tensor(tensor, name, "(B, C, H, W)", "call torch.as_tensor on it first")
     _check_tensor(other, other_name, "(B, C, H, W)", "call torch.as_tensor on it first")
     if tensor.shape != other.shape:
@@ -144,16 +117,7 @@ def check_like(tensor: Tensor, other: Tensor, name: str, other_name: str) -> Non
 
 
 def check_batch(tensor: Tensor, name: str = "image") -> None:
-    """Raise unless a tensor has the dimensions of a batch of images or features.
-
-    Args:
-        tensor: Tensor to check.
-        name: What to call it in the message.
-
-    Raises:
-        TypeError: If it is no tensor.
-        ValueError: If it has another number of dimensions.
-    """
+    """Raise a TypeError unless it is a tensor, and a ValueError unless it is (B, C, H, W)."""
     _check_tensor(tensor, name, "(B, C, H, W)", "call torch.as_tensor on it first")
     if tensor.ndim != 4:
         raise ValueError(
@@ -162,16 +126,7 @@ def check_batch(tensor: Tensor, name: str = "image") -> None:
 
 
 def check_positions(position: Tensor, largest: int, name: str) -> None:
-    """Raise unless positions lie between 0 and the largest that fits; read on the CPU only.
-
-    Args:
-        position: Rows or columns, in pixels.
-        largest: Largest position that fits.
-        name: What to call the positions in the message.
-
-    Raises:
-        ValueError: If one lies outside.
-    """
+    """Raise a ValueError unless positions in pixels lie in 0..largest; read on the CPU only."""
     if _values_can_be_read(position):
         low, high = (value.item() for value in torch.aminmax(position))
         if low < 0 or high > largest:

@@ -28,6 +28,17 @@ NOT_READ = 141  # as a shell reports a program whose output nobody reads any mor
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _COMPLETION = ("-sc", "--shell-completion")
+_OVERVIEW = """\
+Generative image inpainting with contextual attention (Yu et al., CVPR 2018)
+
+Usage: gicinpaint <job> [group=option] [key=value]
+
+{}
+
+  gicinpaint <job> --help      what a job does and all of its settings
+  gicinpaint <job> --cfg job   the configuration it would run with
+  gicinpaint <job> -m a=1,2    one run for each value
+  eval "$(gicinpaint -sc install=bash)"   completes all of this at TAB"""
 _interrupts: list[int] = []  # of this call; libraries that are interrupted while they load raise errors of their own
 
 
@@ -35,10 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a job or a command and return its exit code.
 
     The code is 0, 1 if it failed, 2 if the overrides are wrong, 130 if it was interrupted, 141 if nobody reads the
-    output.
-
-    What the user can mend is one line on the standard error; anything else keeps its traceback, as does everything
-    with HYDRA_FULL_ERROR=1.
+    output. What the user can mend is one line on the standard error; anything else keeps its traceback, as does
+    everything with HYDRA_FULL_ERROR=1.
 
     Args:
         arguments: The job and its overrides. Default: those of the command line.
@@ -46,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         try:
             return _main(list(sys.argv[1:] if arguments is None else arguments))
+        except KeyboardInterrupt:
+            _say("interrupted")
+            return INTERRUPTED
         finally:
             sys.stdout.flush()
     except BrokenPipeError:  # as behind `| head`
@@ -81,9 +93,6 @@ def _main(arguments: list[str]) -> int:
         signal.signal(signal.SIGINT, _interrupt)
     try:
         return _run(job, overrides)
-    except KeyboardInterrupt:
-        _say("interrupted")
-        return INTERRUPTED
     finally:
         if signal.getsignal(signal.SIGINT) is _interrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -102,20 +111,7 @@ def overview() -> str:
     """Return the page that lists the jobs."""
     width = max(map(len, (*JOBS, *COMMANDS)))
     lines = [f"  gicinpaint {name:{width}}   {word.summary}" for name, word in (JOBS | COMMANDS).items()]
-    return "\n".join(
-        (
-            "Generative image inpainting with contextual attention (Yu et al., CVPR 2018)",
-            "",
-            "Usage: gicinpaint <job> [group=option] [key=value]",
-            "",
-            *lines,
-            "",
-            "  gicinpaint <job> --help      what a job does and all of its settings",
-            "  gicinpaint <job> --cfg job   the configuration it would run with",
-            "  gicinpaint <job> -m a=1,2    one run for each value",
-            '  eval "$(gicinpaint -sc install=bash)"   completes all of this at TAB',
-        )
-    )
+    return _OVERVIEW.format("\n".join(lines))
 
 
 def _run(job: str, overrides: list[str]) -> int:
@@ -129,8 +125,7 @@ def _run(job: str, overrides: list[str]) -> int:
     from gicinpaint.config.command_line import complaint_about_options, explain, quote_values, register_resolvers
 
     register_resolvers()
-    overrides = first_names(overrides, job)
-    overrides = quote_values(overrides)
+    overrides = quote_values(first_names(overrides, job))
     overrides = sorted(overrides, key=lambda word: word not in ("-m", "--multirun"))  # Hydra refuses it among others
     if complaint := complaint_about_options(overrides):
         _say(complaint)
@@ -180,9 +175,6 @@ def _run_command(name: str, words: Sequence[str]) -> int:
     except (ConfigurationError, JobError) as error:
         _say(str(error))
         return WRONG_OVERRIDES if isinstance(error, ConfigurationError) else FAILED
-    except KeyboardInterrupt:
-        _say("interrupted")
-        return INTERRUPTED
     return 0
 
 

@@ -53,19 +53,16 @@ def hydra_argument_parser() -> argparse.ArgumentParser:
 
 
 def failing_key(error: Exception) -> str:
-    """Return which key hydra.utils.instantiate failed at, empty for the outermost node; tested with hydra-core 1.3.7.
-
-    The error has no attribute for it, so its text is searched.
-    """
+    """Return which key hydra.utils.instantiate failed at, "" for the outermost node; tested with hydra-core 1.3.7."""
     found = re.search(r"^full_key: (\S+)$", str(error), re.MULTILINE)
     return found[1] if found else ""
 
 
 def continue_counting(trainer: Trainer, batches: int, steps: int) -> None:
-    """Let a trainer go on counting after a resume; tested with lightning 2.6.6.
+    """Let a trainer that is about to train go on counting after a resume; tested with lightning 2.6.6.
 
     Args:
-        trainer: Is about to train.
+        trainer: The trainer.
         batches: Training batches so far, by which it validates and logs.
         steps: Generator updates so far, its `global_step`.
     """

@@ -23,8 +23,7 @@ pytest.importorskip("starlette", reason="starlette is not installed: pip install
 from gicinpaint.attention import ContextualAttention
 from gicinpaint.config.validation import ConfigurationError, JobError
 from gicinpaint.demo.application import Application
-from gicinpaint.demo.filler import AbandonedError, Filler, grown, sources
-from gicinpaint.demo.limits import BusyError, Limits, TooLargeError
+from gicinpaint.demo.filler import AbandonedError, BusyError, Filler, Limits, TooLargeError, grown, sources
 from gicinpaint.demo.server import demo
 from gicinpaint.inference.inpainter import Filled, Inpainter
 from gicinpaint.models import GatedGenerator

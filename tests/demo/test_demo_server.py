@@ -25,8 +25,7 @@ import demo_server
 
 pytest.importorskip("starlette", reason="starlette is not installed: pip install 'gicinpaint[demo]'")
 
-from gicinpaint.demo.filler import Filler, grown
-from gicinpaint.demo.limits import Limits, TooLargeError
+from gicinpaint.demo.filler import Filler, Limits, TooLargeError, grown
 from gicinpaint.inference.inpainter import Inpainter
 from gicinpaint.weights.hub import shipped_models
 

@@ -34,6 +34,7 @@ TARGETS = {  # the longest beginning that fits is replaced
     "gicinpaint.callbacks.LogMeasurements": "gicinpaint.training.callbacks.ThroughputMonitor",
     "gicinpaint.checkpoints": "gicinpaint.training.checkpoint",
     "gicinpaint.compositing": "gicinpaint.models.compositing",
+    "gicinpaint.config.multirun": "gicinpaint.config.command_line",
     "gicinpaint.critics": "gicinpaint.models.critics",
     "gicinpaint.data.VaryColours": "gicinpaint.data.ColorJitter",
     "gicinpaint.flow": "gicinpaint.attention.attention_map",
@@ -111,12 +112,7 @@ def explain_key(key: str, job: str = "") -> str | None:
 
 
 def explain_option(group: str, option: str) -> str | None:
-    """Return a line that names the option to choose instead, or None.
-
-    Example:
-        >>> explain_option("attention", "none")
-        'attention=none is called model=baseline now'
-    """
+    """Return a line that names the option to choose instead, or None."""
     new = OPTIONS.get(f"{group}={option}")
     return new and f"{group}={option} is called {new} now"
 
@@ -142,22 +138,17 @@ def new_key(key: str) -> str | None:
 
 
 def new_target(target: str) -> str:
-    """Return where the class or function lies that a `_target_` names; unchanged if it has not moved.
-
-    Example:
-        >>> new_target("gicinpaint.generator.Generator"), new_target("torch.optim.Adam")
-        ('gicinpaint.models.generator.Generator', 'torch.optim.Adam')
-    """
+    """Return where the class or function lies that a `_target_` names; unchanged if it has not moved."""
     fitting = [old for old in TARGETS if target == old or target.startswith(f"{old}.")]
     old = max(fitting, key=len, default="")
     return TARGETS[old] + target[len(old) :] if old else target
 
 
 def modernize(settings: Mapping[str, Any], root: str = "model") -> dict[str, Any]:
-    """Return settings with the present names of their keys and `_target_`s.
+    """Return settings, such as the `config` of a checkpoint, with the present names of their keys and `_target_`s.
 
     Args:
-        settings: Plain data, such as the `config` of a checkpoint.
+        settings: Plain data.
         root: Where the settings lie in the configuration of a run.
 
     Example:

@@ -1,5 +1,6 @@
-"""Files that are whole or absent after any kill: written beside the target, flushed to disk, renamed. And locks."""
+"""Files that are whole or absent after any kill: written beside the target, flushed to disk, renamed; locks, hashes."""
 
+import hashlib
 import os
 import warnings
 from collections.abc import Iterator
@@ -15,9 +16,6 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield the path to write to; the file gets its name when it is whole and on the disk.
 
     The folder is made. After an error the file that was there before is as it was and nothing else is left.
-
-    Args:
-        path: The file's name.
 
     Example:
         >>> target = getfixture("tmp_path") / "report.txt"
@@ -49,6 +47,12 @@ def remove_partial(folder: str | os.PathLike[str]) -> None:
     """Delete what a killed process left half-written."""
     for path in Path(folder).glob(f".*{PARTIAL}"):
         path.unlink(missing_ok=True)
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

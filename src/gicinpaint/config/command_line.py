@@ -1,23 +1,27 @@
-"""The command line: what help pages show, and one line for each way in which it can fail."""
+"""The command line: what help pages show, a line for each way in which it can fail, folders and ends of runs."""
 
 import contextlib
 import io
+import json
 import os
+import sys
 import textwrap
+import traceback
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gicinpaint.compat import hydra_argument_parser
 from gicinpaint.config.aliases import explain_key, explain_option
-from gicinpaint.config.multirun import datasets_there
 from gicinpaint.config.signatures import arguments
-from gicinpaint.config.validation import closest
+from gicinpaint.config.validation import JobError, build, closest
 
 _WIDTH = 118
 _ABSENT = object()
@@ -25,11 +29,7 @@ _PATHS = ("checkpoint", "data_dir", "dir", "input", "masks", "output", "path", "
 
 
 def complaint_about_options(command_line: Sequence[str]) -> str | None:
-    """Return what is wrong with options such as --multirun, in one line, or None if they can be read.
-
-    Args:
-        command_line: Everything after the job's name.
-    """
+    """Return what is wrong with options such as --multirun, in one line, or None if they can be read."""
     output = io.StringIO()
     try:
         with contextlib.redirect_stderr(output), contextlib.redirect_stdout(io.StringIO()):
@@ -44,9 +44,6 @@ def quote_values(overrides: Sequence[str]) -> list[str]:
     """Return overrides whose values Hydra takes as they were typed: letters beyond ASCII, numbers as names, `~/`.
 
     Values with quotes, brackets or other marks of Hydra's grammar are left to it, so are lists of a multirun.
-
-    Args:
-        overrides: Everything after the job's name.
 
     Example:
         >>> quote_values(["input=größe/a.png", "output=2024", "seed=7", "input=[a,é]"])
@@ -74,7 +71,7 @@ def _is_number(value: str) -> bool:
 
 
 def explain(error: Exception, overrides: Sequence[str] = (), job: str = "") -> str:
-    """Return what is wrong with the overrides, in one line that names the key.
+    """Return what is wrong with a job's overrides, in one line that names the key.
 
     Args:
         error: What Hydra or OmegaConf raised while it composed a configuration.
@@ -102,7 +99,7 @@ def explain(error: Exception, overrides: Sequence[str] = (), job: str = "") -> s
 
 def register_resolvers() -> None:
     """Let configurations ask for `${datasets_there:...}`, `${help.groups:}` and what else stands here."""
-    OmegaConf.register_new_resolver("datasets_there", datasets_there, replace=True)
+    OmegaConf.register_new_resolver("datasets_there", _datasets_there, replace=True)
     OmegaConf.register_new_resolver("own_folder", own_folder, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("folder_of_output", _folder_of_output, replace=True)
     OmegaConf.register_new_resolver("help.groups", _groups, replace=True)
@@ -124,7 +121,8 @@ def _explain_group(overrides: Sequence[str], job: str) -> str | None:
         group = key.partition("@")[0]
         if line := explain_key(key, job):
             return line
-        if files("gicinpaint.conf").joinpath(group).is_dir() and (value is None or _is_no_name(value)):
+        is_name = value.lower() not in ("null", "true", "false") and not _is_number(value)
+        if not is_name and files("gicinpaint.conf").joinpath(group).is_dir():
             return f"{key}={value}: {group} is a group; name one of its options, or leave it out with ~{group}"
     return None
 
@@ -133,10 +131,6 @@ def _split(overrides: Iterable[str]) -> list[tuple[str, str]]:
     """Return keys and values of overrides, options such as --cfg left out."""
     pairs = (text.lstrip("+~").partition("=") for text in overrides if not text.startswith("-"))
     return [(key, value) for key, _, value in pairs]
-
-
-def _is_no_name(value: str) -> bool:
-    return value.lower() in ("null", "true", "false") or value.replace(".", "").replace("-", "").isdigit()
 
 
 def _explain_key(full_key: str, key: str, parent: DictConfig) -> str:
@@ -163,9 +157,8 @@ def own_folder(path: str) -> str:
     Processes of a distributed run but the first one make none: they share the first one's.
 
     Example:
-        >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder:
-        ...     [Path(own_folder(f"{folder}/12-00-00")).name for _ in range(3)]
+        >>> folder = getfixture("tmp_path")
+        >>> [Path(own_folder(f"{folder}/12-00-00")).name for _ in range(3)]
         ['12-00-00', '12-00-00-2', '12-00-00-3']
     """
     if any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
@@ -192,6 +185,11 @@ def _folder_of_output(default: str, _root_: DictConfig) -> str:
     return str(path.parent if path.is_file() or (path.suffix and not path.is_dir()) else path)
 
 
+def _datasets_there(*names: str, _root_: DictConfig) -> str:
+    """Return the datasets whose folder lies in `data_dir`, as a list of a multirun; the sample set where none does."""
+    return ",".join(name for name in names if (Path(_root_.data_dir) / name).is_dir()) or "sample"
+
+
 def _groups(_root_: DictConfig) -> str:
     """Return a line for each group that the job reads, with what is chosen now in brackets."""
     loader = GlobalHydra.instance().config_loader()
@@ -201,12 +199,8 @@ def _groups(_root_: DictConfig) -> str:
     for group, name in reversed(chosen.items()):  # Hydra counts from the last default to the first
         options = loader.get_group_options(group.partition("@")[0])
         shown = ", ".join(f"[{option}]" if option == name else option for option in options)
-        lines += textwrap.wrap(
-            f"  {group:{width}}   {shown}",
-            _WIDTH,
-            subsequent_indent=" " * (width + 5),
-            break_on_hyphens=False,
-        )
+        indent = " " * (width + 5)
+        lines += textwrap.wrap(f"  {group:{width}}   {shown}", _WIDTH, subsequent_indent=indent, break_on_hyphens=False)
     return "\n".join(lines)
 
 
@@ -222,6 +216,26 @@ def _setting(key: str, _root_: DictConfig) -> str:
 def _typed(value: object) -> str:
     if OmegaConf.is_list(value):
         return "[" + ",".join(_typed(item) for item in value) + "]"  # type: ignore[attr-defined]
-    return (
-        {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)
-    )
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+
+
+class AfterMultirun(Callback):
+    """Call something with the multirun's folder when all runs have ended.
+
+    Args:
+        call: Plain data with the `_target_` that is called; nothing of it is imported before.
+    """
+
+    def __init__(self, call: DictConfig) -> None:
+        self.call = call
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Make the call; if it fails, say why and exit with 1. Hydra itself would turn an error into a warning."""
+        try:
+            build(self.call, _partial_=True)(config.hydra.sweep.dir)
+        except Exception as error:
+            if isinstance(error, JobError):
+                print(f"gicinpaint: after the multirun: {error}", file=sys.stderr)
+            else:
+                traceback.print_exc()
+            raise SystemExit(1) from None

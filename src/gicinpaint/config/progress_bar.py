@@ -10,12 +10,7 @@ _SECONDS = 20  # between two plain lines
 
 
 class Bar(tqdm):
-    """A progress bar with rate and remaining time; in a file or a pipe, a line every 20 seconds.
-
-    Args:
-        arguments: As for `tqdm.tqdm`.
-        settings: As for `tqdm.tqdm`; `file` is the standard error by default.
-    """
+    """A progress bar with rate and remaining time, as `tqdm.tqdm`; in a file or a pipe, a line every 20 seconds."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         settings["file"] = file = settings.get("file") or sys.stderr

@@ -6,7 +6,6 @@ import re
 import types
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Literal, Union, get_args, get_origin
@@ -87,10 +86,7 @@ def write_schemas(folder: str = "schema") -> None:
 
 
 def schema_name(path: str) -> str:
-    """Return which schema a file of `conf` has to fit: that of its group, or of a job, where it is a part of that.
-
-    Args:
-        path: Such as `model/gated.yaml`, within `conf`.
+    """Return which schema a file within `conf` has to fit: that of its group, or of a job, where it is a part of that.
 
     Example:
         >>> [schema_name(path) for path in ("train.yaml", "model/gated.yaml", "experiment/quickstart.yaml")]
@@ -150,7 +146,11 @@ def _job(job: str, trees: Mapping[str, _Tree]) -> Schema:
 def _place(tree: _Tree) -> Schema:
     """Return what may stand at a place: any of its targets' arguments, or a node with a target of its own."""
     mappings = {key: child for key, child in tree.children.items() if child.targets or child.children}
-    below = {key: {"anyOf": [_place(child), *_others(child)]} for key, child in mappings.items()}
+    plain: Schema = {"not": {"type": "object"}}
+    below = {
+        key: {"anyOf": [_place(child), _NULL, _INTERPOLATION, *([plain] if child.plain else [])]}
+        for key, child in mappings.items()
+    }
     known = [arguments(target) for target in tree.targets]
     if not tree.targets:
         leaves: dict[str, Schema] = {key: {} for key in tree.children}
@@ -176,11 +176,6 @@ def _place(tree: _Tree) -> Schema:
         "then": _NODE,
         "else": {"properties": free, "additionalProperties": False},
     }
-
-
-def _others(tree: _Tree) -> list[Schema]:
-    """Return what may stand in place of a mapping."""
-    return [_NULL, _INTERPOLATION, *([{"not": {"type": "object"}}] if tree.plain else [])]
 
 
 def _definitions(targets: Iterable[str]) -> dict[str, Schema]:
@@ -270,15 +265,9 @@ def _of(expected: Any) -> Schema:
 
 def _yaml_files() -> list[tuple[str, str]]:
     """Return the files of `conf` that are ours to check, within it, and their texts."""
-
-    def walk(folder: Traversable, prefix: str) -> Iterable[tuple[str, str]]:
-        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
-            if entry.is_dir() and entry.name != "hydra":
-                yield from walk(entry, f"{prefix}{entry.name}/")
-            elif entry.name.endswith(".yaml"):
-                yield prefix + entry.name, entry.read_text(encoding="utf-8")
-
-    return list(walk(files("gicinpaint.conf"), ""))
+    root = Path(str(files("gicinpaint.conf")))
+    paths = sorted(path.relative_to(root) for path in root.rglob("*.yaml"))
+    return [(path.as_posix(), (root / path).read_text("utf-8")) for path in paths if "hydra" not in path.parts]
 
 
 def _primary(job: str) -> str:

@@ -15,11 +15,8 @@ _PLAIN_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "
 def arguments(target: str) -> dict[str, inspect.Parameter] | None:
     """Return what a `_target_` can be called with, or None if it takes any name or does not tell.
 
-    Args:
-        target: Dotted path of a class or function.
-
     Raises:
-        ImportError: If there is no such thing.
+        ImportError: If there is no such class or function.
     """
     found = find(target)
     try:
@@ -51,7 +48,7 @@ def hints(target: str) -> dict[str, Any]:
     """Return the types of what a `_target_` can be called with, as far as they are annotated.
 
     Raises:
-        ImportError: If there is no such thing.
+        ImportError: If there is no such class or function.
     """
     found = find(target)
     try:

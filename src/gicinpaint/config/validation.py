@@ -7,9 +7,8 @@ have a reader.
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -60,15 +59,17 @@ def check_configuration(config: DictConfig, reads: Mapping[str, Any]) -> None:
     for key in FOREIGN.get(_job(), {}):
         if OmegaConf.select(config, key) is not None:
             raise ConfigurationError(explain_key(key, _job()) or key)
-    _check_node(config, "", _Readers(reads.keys(), _references(OmegaConf.to_container(config, resolve=False))))
+    references = _references(OmegaConf.to_container(config, resolve=False))
+
+    def is_used(path: str) -> bool:
+        parts = path.split(".")
+        return path in reads or any(".".join(parts[:n]) in references for n in range(1, len(parts) + 1))
+
+    _check_node(config, "", is_used)
 
 
 def load_option(group: str, name: str) -> DictConfig | None:
     """Return what an option of a group holds, found as the job's own configuration was; None for an empty option.
-
-    Args:
-        group: A group, such as "attention".
-        name: One of its options, such as "tiled".
 
     Raises:
         ConfigurationError: If there is no such option.
@@ -88,11 +89,7 @@ def load_option(group: str, name: str) -> DictConfig | None:
 
 
 def build(node: DictConfig, **extra: Any) -> Any:
-    """Build what a node's `_target_` names.
-
-    Args:
-        node: A node with a `_target_`.
-        extra: Arguments that are known only at run time.
+    """Build what a node's `_target_` names, with further arguments that are known only at run time.
 
     Raises:
         JobError: If a constructor refuses a value, or a package or file that it needs is absent.
@@ -115,36 +112,25 @@ def closest(name: str, candidates: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
-class _Readers(NamedTuple):
-    """Who uses the values outside of calls: the job itself, and interpolations."""
-
-    job: AbstractSet[str]
-    references: set[str]
-
-    def use(self, path: str) -> bool:
-        parts = path.split(".")
-        return path in self.job or any(".".join(parts[:n]) in self.references for n in range(1, len(parts) + 1))
-
-
-def _check_node(node: DictConfig, path: str, readers: _Readers | None) -> None:
-    """Walk a mapping. `readers` is None inside the arguments of a call, where every value is used."""
+def _check_node(node: DictConfig, path: str, is_used: Callable[[str], bool] | None) -> None:
+    """Walk a mapping. `is_used` is None inside the arguments of a call, where every value is used."""
     if "_target_" in node:
         _check_call(node, path)
-        readers = None
+        is_used = None
     for key in node:
         child_path = _join(path, key)
         if OmegaConf.is_interpolation(node, str(key)):
             continue  # checked at its own place, or by the call that takes it
         child = node[key]
         if isinstance(child, DictConfig):
-            _check_node(child, child_path, readers)
+            _check_node(child, child_path, is_used)
         elif isinstance(child, ListConfig):
             for index in range(len(child)):
                 if not OmegaConf.is_interpolation(child, index) and isinstance(child[index], DictConfig):
-                    _check_node(child[index], f"{child_path}.{index}", readers)
+                    _check_node(child[index], f"{child_path}.{index}", is_used)
         elif isinstance(child, str) and not child:
             raise ConfigurationError(f"{child_path}: the value is empty; write {child_path}=null for none")
-        if readers and child is not None and not isinstance(child, DictConfig) and not readers.use(child_path):
+        if is_used and child is not None and not isinstance(child, DictConfig) and not is_used(child_path):
             raise ConfigurationError(
                 explain_key(child_path, _job()) or f"{child_path}: nothing reads this key{_hint(path, str(key), node)}"
             )
@@ -173,7 +159,7 @@ def _check_call(node: DictConfig, path: str) -> None:
         for name, parameter in (known or {}).items():
             if parameter.default is parameter.empty and name not in node:
                 raise ConfigurationError(
-                    f"{_join(path, name)}: a value is missing; set it with +{_join(path, name)}=<value>"
+                    f"{(key := _join(path, name))}: a value is missing; set it with +{key}=<value>"
                 )
 
 
@@ -207,11 +193,7 @@ def _references(value: object, path: tuple[str, ...] = ()) -> set[str]:
 
 def _hint(path: str, key: str, candidates: Iterable[object]) -> str:
     match = closest(key, (str(name) for name in candidates if name not in (key, *_CALL_KEYS)))
-    return (
-        f"; did you mean {_join(path, match)}?"
-        if match
-        else f"; remove it, with ~{_join(path, key)} if it is not yours"
-    )
+    return f"; did you mean {_join(path, match)}?" if match else f"; remove it, with ~{_join(path, key)} if not yours"
 
 
 def _job() -> str:

@@ -11,15 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gicinpaint.config.validation import JobError
-from gicinpaint.demo.filler import (
-    AbandonedError,
-    Answer,
-    Filler,
-    png,
-    sources,
-    wheel,
-)
-from gicinpaint.demo.limits import BusyError, TooLargeError
+from gicinpaint.demo.filler import AbandonedError, Answer, BusyError, Filler, TooLargeError, png, sources, wheel
 
 try:
     from starlette.datastructures import Headers, UploadFile
@@ -84,7 +76,7 @@ class Application:
                 AbandonedError,
                 ClientDisconnect,
                 asyncio.CancelledError,
-            ):  # the client has left, or the server ends
+            ):  # client or server ends
                 return
             response.headers.update(_HEADERS)
             await response(scope, receive, send)
@@ -100,10 +92,8 @@ class Application:
             return await self._get(path, Request(scope).query_params)
         except HTTPException as error:
             return _refused(error.status_code, error.detail)
-        except TooLargeError as error:
-            return _refused(413, str(error))
-        except BusyError as error:
-            return _refused(503, str(error))
+        except (TooLargeError, BusyError) as error:
+            return _refused(413 if isinstance(error, TooLargeError) else 503, str(error))
         except (ValueError, MultiPartException) as error:
             return _refused(400, str(error) or getattr(error, "message", ""))
         except OSError as error:

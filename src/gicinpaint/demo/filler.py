@@ -18,7 +18,6 @@ from torch.overrides import TorchFunctionMode
 from gicinpaint.attention.attention_map import AttentionCall, colour_legend, colour_offset, overhear, relative_offset
 from gicinpaint.attention.visualize import to_image
 from gicinpaint.data.image_io import FORMATS, decode_image
-from gicinpaint.demo.limits import BusyError, Limits, TooLargeError
 from gicinpaint.inference.blending import Blend, check_blend
 from gicinpaint.inference.inpainter import Inpainter
 from gicinpaint.masks.files import grown, read_mask_file
@@ -26,6 +25,23 @@ from gicinpaint.masks.files import grown, read_mask_file
 MAX_GROW = 64  # pixels
 CELL = 8  # pixels of the image per cell of the attention, along each axis, at the released rate of 2
 _MOST_SOURCES = 64  # that are told of one cell
+
+
+class Limits(NamedTuple):
+    """What the server takes: bytes of a file, pixels of an image, requests that wait, bytes of all uploads together."""
+
+    upload: int = 20_000_000
+    pixels: int = 25_000_000
+    waiting: int = 32
+    disk: int = 2_000_000_000
+
+
+class BusyError(RuntimeError):
+    """There is no room for another request now."""
+
+
+class TooLargeError(ValueError):
+    """A request, a file or an image is above a limit."""
 
 
 class AbandonedError(Exception):
@@ -137,14 +153,7 @@ class Filler:
         self.abandon()
 
     def _fill(
-        self,
-        image: Any,
-        mask: Any,
-        sketch: Any,
-        grow: int,
-        blend: Blend,
-        model: str,
-        abandoned: Event,
+        self, image: Any, mask: Any, sketch: Any, grow: int, blend: Blend, model: str, abandoned: Event
     ) -> Answer:
         begin = time.perf_counter()
         self._check(image, "image")
@@ -195,18 +204,18 @@ class Filler:
 
 
 def sources(call: AttentionCall, hole: np.ndarray, x: int, y: int, cell: int = CELL) -> dict[str, Any]:
-    """Return the places that a filled pixel's cell was copied from, the largest share first.
+    """Return the places that the cell at column x and row y was copied from, the largest share first.
 
     Args:
-        call: Of the fill.
+        call: What the attention was called with.
         hole: What was filled, bool (H, W).
-        x: The pixel's column.
+        x: Column of a pixel.
         y: Its row.
         cell: As `Answer.cell`.
 
     Returns:
-        `cell`, the width of a cell in pixels; `target`, the top left pixel of the cell; `sources`, a list of
-        (x, y, share) with the top left pixels of at most 64 cells; `others`, how many more have a share over 0.1 %.
+        `cell`; `target`, the top left pixel of the cell; `sources`, a list of (x, y, share) with the top left pixels of
+        at most 64 cells; `others`, how many more have a share over 0.1 %.
 
     Raises:
         ValueError: If the pixel lies outside the image or in no cell of the hole.

@@ -8,8 +8,7 @@ from omegaconf import DictConfig
 
 from gicinpaint.config.validation import ConfigurationError, JobError, check_configuration
 from gicinpaint.demo.application import Application, is_address
-from gicinpaint.demo.filler import Filler
-from gicinpaint.demo.limits import Limits
+from gicinpaint.demo.filler import Filler, Limits
 
 READS = {
     "checkpoint": str | None,
@@ -29,9 +28,6 @@ _CONNECTIONS = 256
 
 def demo(config: DictConfig) -> None:
     """Serve the page and the API until interrupted.
-
-    Args:
-        config: `conf/demo.yaml`, composed.
 
     Raises:
         ConfigurationError: If a value is missing, wrong or unused.
@@ -65,7 +61,7 @@ def demo(config: DictConfig) -> None:
     shipped = {name: partial(Inpainter.from_checkpoint, name, **options) for name in shipped_models()}
     filler = Filler(inpainter, limits, shipped)
     application = Application(filler, SamplePhotographs(SAMPLE_TRAIN[:4]).paths, (config.host, *config.names))
-    if not _is_loopback(config.host):
+    if not (ipaddress.ip_address(config.host).is_loopback if is_address(config.host) else config.host == "localhost"):
         print(f"WARNING: {config.host} can be reached from other machines, and nobody is asked for a password")
     print(f"open http://{config.host}:{config.port} in a browser; Ctrl-C ends the server", flush=True)
     try:
@@ -92,7 +88,3 @@ def _check_address(host: str, port: int) -> None:
         raise JobError(
             f"cannot serve at {host}:{port}: {error}; choose another with port={port % 60000 + 1}"
         ) from error
-
-
-def _is_loopback(host: str) -> bool:
-    return ipaddress.ip_address(host).is_loopback if is_address(host) else host == "localhost"
