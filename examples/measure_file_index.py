@@ -11,8 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from gicinpaint.data.listing import Names, list_folder
 from gicinpaint.data.order import random_order
+from gicinpaint.data.sources import Names, list_folder
 
 WORKERS, FOLDERS, LOOKUPS = 16, 365, 10_000
 SETTLED = 2.5  # seconds after which the listing of a new folder is kept

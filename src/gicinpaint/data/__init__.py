@@ -4,12 +4,11 @@ from gicinpaint.data.datamodule import InpaintingDataModule
 from gicinpaint.data.dataset import Batch, InpaintingDataset
 from gicinpaint.data.datasets import SamplePhotographs
 from gicinpaint.data.image_io import ImageError, decode_image, read_image
-from gicinpaint.data.listing import DatasetError
 from gicinpaint.data.order import EndlessBatchSampler, derive_seed
 from gicinpaint.data.packing import Packing
 from gicinpaint.data.prepare import Scan, prepare, scan
 from gicinpaint.data.shards import TarShards
-from gicinpaint.data.sources import ImageFiles, ImageSource
+from gicinpaint.data.sources import DatasetError, ImageFiles, ImageSource
 from gicinpaint.data.transforms import (
     CenterCropResize,
     ColorJitter,

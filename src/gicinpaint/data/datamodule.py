@@ -14,9 +14,8 @@ from torch.utils.data import DataLoader
 
 from gicinpaint.data.dataset import BadImageCount, Batch, InpaintingDataset, OnError, collate
 from gicinpaint.data.image_io import ImageError
-from gicinpaint.data.listing import DatasetError
 from gicinpaint.data.order import EndlessBatchSampler, EpochBatchSampler, FiniteBatchSampler
-from gicinpaint.data.sources import ImageSource
+from gicinpaint.data.sources import DatasetError, ImageSource
 from gicinpaint.data.transforms import CenterCropResize, ColorAugment, Crop, RandomCrop
 from gicinpaint.masks.sampler import MaskSampler, NumberedMasks
 
@@ -221,10 +220,7 @@ class _BatchLoader(DataLoader):
         return _received(batches)
 
     def kill_workers(self) -> None:
-        """Kill the worker processes; the loader is of no use afterwards.
-
-        Outside the main thread nothing happens, since only the main thread may set signals.
-        """
+        """Kill the worker processes; the loader is of no use afterwards."""
         if not self._workers or threading.current_thread() is not threading.main_thread():
             return
         ended = getattr(signal, "SIGCHLD", None)  # absent on Windows

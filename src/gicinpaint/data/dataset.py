@@ -4,17 +4,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
 from gicinpaint.checks import check_mask
-from gicinpaint.data.image_io import ImageError, to_float, to_tensor
-from gicinpaint.data.listing import DatasetError
+from gicinpaint.data.image_io import ImageError, to_float, to_levels, to_tensor
 from gicinpaint.data.order import Item, derive_seed
-from gicinpaint.data.sources import ImageSource
+from gicinpaint.data.sources import DatasetError, ImageSource
 from gicinpaint.data.transforms import ColorAugment, Crop
 from gicinpaint.masks.sampler import MaskSampler, NumberedMasks, hole_extent, hole_window
 from gicinpaint.models.compositing import Box
@@ -49,8 +47,8 @@ class Batch(NamedTuple):
 
         Args:
             given: A mapping with `image` and `mask`, or a pair of both: as the attributes; masks may be bool too.
-            size: Height and width of the boxes, each placed where it holds most of the hole. Default: as small as holds
-                the hole of every image.
+            size: Height and width of the boxes, each placed where it holds most of the hole. Default: the smallest that
+                holds the hole of every image.
 
         Raises:
             TypeError: If it is something else.
@@ -69,12 +67,8 @@ class Batch(NamedTuple):
 
     def to_float(self) -> "Batch":
         """Return the batch in float32; images and masks that are floating point stay as they are."""
-        image, mask = self.image, self.mask
-        return Batch(
-            image if image.is_floating_point() else to_float(image),
-            mask if mask.is_floating_point() else mask.float(),
-            self.box,
-        )
+        image = self.image if self.image.is_floating_point() else to_float(self.image)
+        return Batch(image, self.mask if self.mask.is_floating_point() else self.mask.float(), self.box)
 
 
 class Sample(NamedTuple):
@@ -131,11 +125,7 @@ class BadImageCount:
         self._rows[self._row(), 0] += 1
 
     def add_bad(self, error: ImageError) -> None:
-        """Count a bad image and log it if it is among the first ten.
-
-        Raises:
-            DatasetError: If more than 1 % is bad.
-        """
+        """Count a bad image, log the first ten, and raise a DatasetError if more than 1 % is bad."""
         self._rows[self._row(), 1] += 1
         bad, read = self.bad, self.read
         if bad <= _SHOWN:
@@ -173,8 +163,7 @@ class InpaintingDataset(Dataset[Batch | None]):
         flip: Probability of a left-right flip.
         color_augment: Changes an image's colors, (3, H, W) in [-1, 1]; None keeps them.
         on_error: What to do with an image that cannot be used: "raise" its `ImageError`, or "skip" it.
-        replace: What skipping means: another image of the dataset takes its place, the same one in every run (True),
-            or nothing does, and the item is None (False: for validation, where no image may count twice).
+        replace: What takes its place then: another image, the same in every run, or None (for validation).
         bad_images: Counts what is skipped.
 
     Raises:
@@ -227,7 +216,7 @@ class InpaintingDataset(Dataset[Batch | None]):
         return None if sample is None else collate([sample])
 
     def __getitems__(self, items: Sequence[Item]) -> list[Sample]:
-        """Return the items of a batch, for a loader; bad images that nothing replaces are left out.
+        """Return the items of a batch, for a loader, without bad images that nothing replaces.
 
         Raises:
             ImageError: As for one item; and if none is left.
@@ -242,11 +231,7 @@ class InpaintingDataset(Dataset[Batch | None]):
         return samples
 
     def read(self, epoch: int, index: int) -> Tensor:
-        """Return the cropped and flipped image of an item, float32 (3, H, W), [-1, 1].
-
-        Raises:
-            ImageError: If the image cannot be used.
-        """
+        """Return the cropped and flipped image of an item, float32 (3, H, W), [-1, 1], or raise an ImageError."""
         image = self._read(epoch, index, index)
         return image if isinstance(image, Tensor) else to_tensor(image)
 
@@ -255,7 +240,7 @@ class InpaintingDataset(Dataset[Batch | None]):
         if image is None:
             return None
         mask, box = self._draw_hole(epoch, index)
-        pixels = image if isinstance(image, Tensor) else torch.from_numpy(np.array(image)).movedim(-1, 0).contiguous()
+        pixels = image if isinstance(image, Tensor) else to_levels(image)
         return Sample(pixels, mask[0].to(torch.uint8), box)
 
     def _draw_hole(self, epoch: int, index: int) -> tuple[Tensor, Box]:

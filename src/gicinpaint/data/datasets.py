@@ -9,8 +9,7 @@ from typing import Literal
 from PIL import Image
 
 from gicinpaint.data.image_io import read_image, show_name
-from gicinpaint.data.listing import DatasetError, Names, list_folder, read_list
-from gicinpaint.data.sources import ImageSource, NamedFiles, check_found
+from gicinpaint.data.sources import DatasetError, ImageSource, NamedFiles, Names, check_found, list_folder, read_list
 
 SAMPLE_TRAIN = ("astronaut.png", "coffee.png", "rocket.jpg", "brick.png", "grass.png", "coins.png")
 SAMPLE_VALIDATION = ("chelsea.png", "camera.png", "gravel.png")
@@ -47,7 +46,7 @@ def celeba(root: str | os.PathLike[str], part: Part, *, expected: int | None = N
 
 
 def celeba_hq(root: str | os.PathLike[str], part: Part, *, expected: int | None = None, hint: str = "") -> NamedFiles:
-    """Return a part of CelebA-HQ, split by lists or by CelebA's official split.
+    """Return a part of CelebA-HQ, split by lists or by CelebA's official split; other arguments are as for `celeba`.
 
     Images are searched in `CelebA-HQ-img` (the CelebAMask-HQ archive) or else in all of the folder. They are split
 
@@ -59,8 +58,6 @@ def celeba_hq(root: str | os.PathLike[str], part: Part, *, expected: int | None 
     Args:
         root: Folder with the images and the lists.
         part: "train", "validation" or "test".
-        expected: Number of images there must be, if known.
-        hint: How to get the data, for the error when it is absent.
 
     Raises:
         DatasetError: If images or lists are missing, or a list names images that are not there.
@@ -78,14 +75,8 @@ def celeba_hq(root: str | os.PathLike[str], part: Part, *, expected: int | None 
         wanted: Iterable[bytes] = [_stem(line) for line in read_list(lists[0])]
     elif mapping and (folder / "list_eval_partition.txt").exists():
         partition = _read_partition(folder / "list_eval_partition.txt")
-        wanted = sorted(
-            (
-                mapping[_stem(name)]
-                for name, number in partition
-                if number == _PARTITION[part] and _stem(name) in mapping
-            ),
-            key=lambda stem: (len(stem), stem),
-        )
+        stems = (_stem(name) for name, number in partition if number == _PARTITION[part])
+        wanted = sorted((mapping[stem] for stem in stems if stem in mapping), key=lambda stem: (len(stem), stem))
     else:
         raise DatasetError(
             f"looked for the split of CelebA-HQ in {show_name(folder.absolute())}: found neither "
@@ -110,7 +101,7 @@ def dtd(
     expected: int | None = None,
     hint: str = "",
 ) -> NamedFiles:
-    """Return a part of the Describable Textures Dataset.
+    """Return a part of the Describable Textures Dataset; other arguments and errors are as for `celeba`.
 
     Args:
         root: Folder with `images` and `labels`.
@@ -118,12 +109,6 @@ def dtd(
         split: Which of the ten official splits.
         held_out: Instead of an official split, train on all images but this many; the paper holds out 30. Which they
             were is not published: here they are spread evenly over the sorted images, so over the kinds of texture.
-        expected: Number of images there must be, if known.
-        hint: How to get the data, for the error when it is absent.
-
-    Raises:
-        DatasetError: If the split file or the images are missing.
-        ValueError: If there is no such part or split.
     """
     _check_part(part)
     if not 1 <= split <= 10:
@@ -143,10 +128,7 @@ def dtd(
 
 
 class SamplePhotographs(ImageSource):
-    """Photographs inside scikit-image's package: six to train on, three others to validate on.
-
-    They are read from the installed package as files; nothing is downloaded. The two parts share no photograph, so
-    that a validation crop was never seen in training.
+    """Photographs inside scikit-image's package: six to train on, three others to validate on, nothing is downloaded.
 
     Args:
         names: Files of scikit-image's data folder; see `SAMPLE_TRAIN` and `SAMPLE_VALIDATION`.

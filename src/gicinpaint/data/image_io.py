@@ -72,11 +72,7 @@ def read_image(
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
-    """Return the bytes of an image file as they are.
-
-    Raises:
-        ImageError: If it is missing, no regular file or unreadable.
-    """
+    """Return the bytes of an image file, or raise an ImageError if it is missing, no regular file or unreadable."""
     with _open_regular(path) as file:
         return file.read()
 
@@ -96,7 +92,12 @@ def decode_image(
 
 def to_tensor(image: Image.Image) -> Tensor:
     """Return an RGB image as float32 (3, H, W) in [-1, 1]."""
-    return to_float(torch.from_numpy(np.array(image)).movedim(-1, 0).contiguous())  # bytes are moved faster than floats
+    return to_float(to_levels(image))  # bytes are moved faster than floats
+
+
+def to_levels(image: Image.Image) -> Tensor:
+    """Return an RGB image as uint8 (3, H, W)."""
+    return torch.from_numpy(np.array(image)).movedim(-1, 0).contiguous()
 
 
 def to_float(levels: Tensor) -> Tensor:
@@ -128,9 +129,9 @@ def open_checked(file: IO[bytes], name: str, max_pixels: int, formats: tuple[str
     except ImageError:
         raise
     except UnidentifiedImageError:
-        reason = "the file is empty" if _is_empty(file) else f"its content is none of {', '.join(formats)}"
-        if _starts_as_png(file):
-            reason = "the PNG file is broken"
+        reason = "the PNG file is broken" if _starts_as_png(file) else f"its content is none of {', '.join(formats)}"
+        if file.seek(0, os.SEEK_END) == 0:
+            reason = "the file is empty"
         raise ImageError(f"cannot read image {name}: {reason}") from None
     except Exception as error:  # decoders of foreign bytes raise anything, from struct.error to MemoryError
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -219,10 +220,6 @@ def turn_upright(source: Image.Image, image: Image.Image) -> Image.Image:
         return image
     method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return image if method is None else image.transpose(method)
-
-
-def _is_empty(file: IO[bytes]) -> bool:
-    return file.seek(0, os.SEEK_END) == 0
 
 
 @contextmanager

@@ -17,15 +17,7 @@ from gicinpaint.data.image_io import FORMATS, MAX_PIXELS, ORIENTATION_TAG, Image
 
 _BITS_TAG = 258  # bits per sample of each channel of a TIFF file
 _GREY_DEEP = {"I;16", "I;16B", "I"}
-# JPEG for the rest.
-_KINDS = {
-    ".png": "PNG",
-    ".webp": "WEBP",
-    ".tiff": "TIFF",
-    ".tif": "TIFF",
-    ".bmp": "BMP",
-    ".gif": "GIF",
-}  # and JPEG for the rest
+_KINDS = {f".{kind.lower()}": kind for kind in ("PNG", "WEBP", "TIFF", "BMP", "GIF")} | {".tif": "TIFF"}  # else JPEG
 _MODES = {  # that a format holds without changing a pixel; RGB16 and RGBA16 are color of 16 bits per channel
     "PNG": {"1", "L", "LA", "P", "RGB", "RGBA", "RGB16", "RGBA16", *_GREY_DEEP},
     "TIFF": {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "F", "I;32", "RGB16", "RGBA16", *_GREY_DEEP},
@@ -133,10 +125,7 @@ def write_unchanged(file: Unchanged, path: Path) -> None:
 
 
 def _swapped_bytes(image: Image.Image, name: str) -> list[Any] | None:
-    """Return how to read the low bytes of color of 16 bits per channel, None where Pillow reads all bits.
-
-    Pillow keeps the high byte of each value. Told that the bytes lie the other way round, it keeps the low one.
-    """
+    """Return how to read the low bytes of color of 16 bits per channel, None where Pillow reads all bits."""
     if image.mode.startswith("I") or image.mode == "F":
         return None
     tiles: list[Any] = list(getattr(image, "tile", ()))
@@ -158,8 +147,7 @@ def _swapped_bytes(image: Image.Image, name: str) -> list[Any] | None:
 def _extras(image: Image.Image) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return what a file holds beside its first image, and what of it is left out."""
     keys = ("icc_profile", "transparency", "dpi", "xmp")
-    extras: dict[str, Any] = {key: image.info[key] for key in keys if image.info.get(key)}
-    extras |= {"transparency": image.info["transparency"]} if "transparency" in image.info else {}
+    extras: dict[str, Any] = {key: image.info[key] for key in keys if image.info.get(key) not in (None, b"", ())}
     left_out = [image.info["left_out"]] if "left_out" in image.info else []
     text = getattr(image, "text", None) or {}
     if text := {str(key): str(value) for key, value in text.items() if key != "XML:com.adobe.xmp"}:

@@ -52,9 +52,8 @@ class EndlessBatchSampler(Sampler[list[Item]]):
     The epochs' permutations follow each other in one stream of images, and global batch k is the k-th piece of it.
     So every image comes exactly once per epoch, no batch is short, and nothing is dropped; a batch may hold the end
     of one epoch and the start of the next, which the items say. Each process takes its own contiguous part of the
-    global batch: together they see the batch that one process would see.
-
-    There is no length: with one, the trainer would count epochs, which repeat steps after a resume.
+    global batch: together they see the batch that one process would see. There is no length: with one, the trainer
+    would count epochs, which repeat steps after a resume.
 
     Args:
         length: Number of images.

@@ -1,7 +1,6 @@
 """Work on every image of a dataset in several processes: pack them into shards, or find those that cannot be used."""
 
 import dataclasses
-import hashlib
 import io
 import multiprocessing
 import os
@@ -17,13 +16,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from gicinpaint.config.atomic_files import atomic_file
+from gicinpaint.compat import lost_worker
+from gicinpaint.config.atomic_files import atomic_file, sha256
 from gicinpaint.config.progress_bar import Bar
 from gicinpaint.data.dataset import OnError
 from gicinpaint.data.image_io import MAX_PIXELS, ImageError, decode_image
-from gicinpaint.data.listing import DatasetError, Names
 from gicinpaint.data.shard_index import ShardIndex, index_path, save_index
-from gicinpaint.data.sources import ImageSource
+from gicinpaint.data.sources import DatasetError, ImageSource, Names
 from gicinpaint.data.transforms import Crop
 
 Result = TypeVar("Result")
@@ -93,8 +92,7 @@ def write_shard(source: ImageSource, numbers: list[int], first: int, path: Path,
                     names.append(one_line(source.name(number)))
                     shard.addfile(member, io.BytesIO(content))
                 check_stopped()
-        with partial.open("rb") as file:
-            size, digest = os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
+        size, digest = partial.stat().st_size, sha256(partial)
     table = torch.tensor(entries, dtype=torch.int64).reshape(-1, 2)
     save_index(ShardIndex(table, Names.of(names), size, digest, Names.of(skipped)), index_path(str(path)))
     return skipped
@@ -153,14 +151,8 @@ def work_through(
         Exception: What the work raises; the other tasks are given up.
     """
     dataset = _Tasks(work, subject, tasks)
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_unchanged,
-        worker_init_fn=_prepare_worker,
-        in_order=False,
-    )
+    options: dict[str, Any] = {"collate_fn": _unchanged, "worker_init_fn": _prepare_worker, "in_order": False}
+    loader: DataLoader[Any] = DataLoader(dataset, batch_size=None, num_workers=workers, **options)
     with Bar(total=total, initial=done, desc=title, unit="image", disable=title is None, smoothing=0.05) as bar:
         try:
             for images, result in loader:
@@ -169,7 +161,7 @@ def work_through(
                 bar.update(images)
                 yield result
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            if not lost_worker(error):
                 raise
             raise DatasetError(
                 "a worker process was killed, perhaps because memory ran out; start the job again, it goes on where it "

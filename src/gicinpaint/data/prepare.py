@@ -8,22 +8,22 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from omegaconf import DictConfig
 
-from gicinpaint.config.atomic_files import lock_file, remove_partial, write_text
+from gicinpaint.config.atomic_files import lock_file, remove_partial, sha256, write_text
 from gicinpaint.config.validation import ConfigurationError, JobError, build, check_configuration
 from gicinpaint.data.dataset import LARGEST_SHARE
 from gicinpaint.data.image_io import show_name
-from gicinpaint.data.listing import DatasetError
 from gicinpaint.data.order import random_order
 from gicinpaint.data.packing import Packing, Scanned, find_bad, one_line, work_through, write_shard
 from gicinpaint.data.shard_index import ShardIndex, index_path, is_remote, load_index, read_index
 from gicinpaint.data.shards import TarShards
-from gicinpaint.data.sources import ImageSource, NamedFiles
+from gicinpaint.data.sources import DatasetError, ImageSource, NamedFiles
 from gicinpaint.data.transforms import Crop
 
 READS = {"check": bool, "output": str | None, "report": str, "workers": int, "seed": int, "data_dir": str}
@@ -38,9 +38,6 @@ _LOG = logging.getLogger(__name__)
 
 def run_prepare(config: DictConfig) -> None:
     """Pack or scan the dataset that a configuration names.
-
-    Args:
-        config: `conf/prepare.yaml`, composed.
 
     Raises:
         ConfigurationError: If a value is missing, wrong or unused.
@@ -90,11 +87,12 @@ def prepare(
     workers: int = 4,
     progress: bool = True,
 ) -> Path:
-    """Write the shards of every part of a dataset and a manifest.
+    """Write the shards of every part of a dataset and a manifest; return the path of the manifest.
 
     Part p goes to `output/p/shard-000000.tar`, ... with an index beside each shard. A shard is a function of the
     source and the packing alone: interrupted at any moment and started again, the job goes on with the first shard
-    that is not complete and ends with the same bytes. Each shard is written under another name, synced and renamed.
+    that is not complete and ends with the same bytes. The manifest has the number of images and bytes of each part, for
+    each shard also its SHA-256, and the images that were left out with the reason.
 
     Args:
         sources: Images of each part, e.g. train and val.
@@ -102,10 +100,6 @@ def prepare(
         packing: How images are packed.
         workers: Processes that read and pack.
         progress: Show a progress bar on the standard error.
-
-    Returns:
-        The path of the manifest: for each part the number of images and bytes, for each shard also its SHA-256, and
-        the images that were left out with the reason.
 
     Raises:
         DatasetError: If the folder holds shards of other images or another packing, another job is writing to it, or
@@ -130,13 +124,7 @@ def prepare(
 
 
 class Scan(NamedTuple):
-    """What a scan found.
-
-    Attributes:
-        images: Number of images that were looked at.
-        bad: Number of those that cannot be used, and of shards that differ from their SHA-256.
-        report: File with a line for each.
-    """
+    """How many images a scan looked at, how many of them and of the shards are bad, and the report of these."""
 
     images: int
     bad: int
@@ -161,9 +149,6 @@ def scan(
         image_size: Height and width for them.
         workers: Processes that read.
         progress: Show a progress bar on the standard error.
-
-    Returns:
-        The counts and the path of the report.
     """
     lines = []
     for part, source in sources.items():
@@ -185,13 +170,9 @@ def scan(
 
 def _changed_shards(source: TarShards) -> Iterator[str]:
     for shard in source.shards:
-        if is_remote(shard):
-            continue
-        recorded = read_index(shard, source.cache).sha256
-        if recorded:
-            with open(shard, "rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != recorded:
-                    yield f"the shard {show_name(shard)} differs from its SHA-256; copy it again or pack it again"
+        recorded = "" if is_remote(shard) else read_index(shard, source.cache).sha256
+        if recorded and sha256(shard) != recorded:
+            yield f"the shard {show_name(shard)} differs from its SHA-256; copy it again or pack it again"
 
 
 def _pack_part(source: ImageSource, folder: Path, packing: Packing, workers: int, progress: bool) -> list[Path]:
@@ -200,13 +181,14 @@ def _pack_part(source: ImageSource, folder: Path, packing: Packing, workers: int
     order = random_order(len(source), packing.seed, 0)
     pieces = order.split(packing.images_per_shard)
     shards = [folder / f"shard-{number:06d}.tar" for number in range(len(pieces))]
-    todo = [number for number, shard in enumerate(shards) if not _is_complete(shard)]
-    done = len(source) - sum(len(pieces[number]) for number in todo)
-    skipped = sum(len(index.skipped) for index in map(_load, set(shards) - {shards[number] for number in todo}))
-    tasks = [(pieces[n], n * packing.images_per_shard, shards[n], packing) for n in todo]
-    for result in work_through(
-        write_shard, source, tasks, workers, total=len(source), done=done, title=folder.name if progress else None
-    ):
+    found = [_index_of_complete(shard) for shard in shards]
+    complete = {number: index for number, index in enumerate(found) if index is not None}
+    done = sum(len(pieces[number]) for number in complete)
+    skipped = sum(len(index.skipped) for index in complete.values())
+    starts = range(0, len(source), packing.images_per_shard)
+    tasks = [task for n, task in enumerate(zip(pieces, starts, shards, strict=True)) if n not in complete]
+    work, title = partial(write_shard, packing=packing), folder.name if progress else None
+    for result in work_through(work, source, tasks, workers, total=len(source), done=done, title=title):
         skipped += len(result)
         if skipped > LARGEST_SHARE * len(source):
             raise DatasetError(
@@ -249,41 +231,27 @@ def _fingerprint(source: ImageSource) -> str:
 
 
 def _describe(folder: Path, shards: list[Path]) -> dict[str, object]:
-    indices = [_load(shard) for shard in shards]
+    indices = [index for shard in shards if (index := _index_of_complete(shard)) is not None]
+    if len(indices) < len(shards):
+        raise DatasetError(f"a shard in {show_name(folder)} or its index has gone; start the job again")
+    keys = ("file", "images", "bytes", "sha256")
+    rows = [(f"{folder.name}/{s.name}", len(i), i.shard_bytes, i.sha256) for s, i in zip(shards, indices, strict=True)]
     return {
         "images": sum(map(len, indices)),
         "bytes": sum(index.shard_bytes for index in indices),
         "skipped": [os.fsdecode(line) for index in indices for line in index.skipped],
-        "shards": [
-            {
-                "file": f"{folder.name}/{shard.name}",
-                "images": len(index),
-                "bytes": index.shard_bytes,
-                "sha256": index.sha256,
-            }
-            for shard, index in zip(shards, indices, strict=True)
-        ],
+        "shards": [dict(zip(keys, row, strict=True)) for row in rows],
     }
 
 
-def _is_complete(shard: Path) -> bool:
+def _index_of_complete(shard: Path) -> ShardIndex | None:
     index = load_index(index_path(str(shard)))
-    return index is not None and shard.exists() and shard.stat().st_size == index.shard_bytes
-
-
-def _load(shard: Path) -> ShardIndex:
-    index = load_index(index_path(str(shard)))
-    if index is None:
-        raise DatasetError(f"the index of {show_name(shard)} has gone; start the job again")
-    return index
+    return index if index is not None and shard.exists() and shard.stat().st_size == index.shard_bytes else None
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder.
-
-    Forked workers hold it too: when it is free, the last worker of a job that was killed has ended.
-    """
+    """Hold the lock of a folder."""
     with open(folder / _LOCK, "w") as lock:
         deadline = time.monotonic() + _LOCK_WAIT
         while True:
@@ -292,8 +260,7 @@ def _locked(folder: Path) -> Iterator[None]:
                 break
             except OSError:
                 if time.monotonic() > deadline:
-                    raise DatasetError(
-                        f"another job is writing to {show_name(folder)}; wait for it or end it"
-                    ) from None
+                    place = show_name(folder)
+                    raise DatasetError(f"another job is writing to {place}; wait for it or end it") from None
                 time.sleep(0.05)
         yield

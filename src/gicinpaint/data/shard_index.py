@@ -8,8 +8,6 @@ import os
 import re
 import tarfile
 import time
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +19,7 @@ from torch import Tensor
 
 from gicinpaint.config.atomic_files import atomic_file, lock_file
 from gicinpaint.data.image_io import SUFFIXES, show_name
-from gicinpaint.data.listing import DatasetError, Names
+from gicinpaint.data.sources import DatasetError, Names
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -85,11 +83,7 @@ class ShardCache:
         return str(kept)
 
     def kept(self, place: str) -> Path:
-        """Return where a file that belongs to a place is kept.
-
-        Raises:
-            DatasetError: If there is no folder to keep it.
-        """
+        """Return where a file that belongs to a place is kept, or raise a DatasetError if there is no folder for it."""
         if self.folder is None:
             raise DatasetError(f"cannot use {show_name(place)} without a folder on this machine; set cache_dir")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -190,17 +184,7 @@ def load_index(path: str | os.PathLike[str]) -> ShardIndex | None:
                 str(kept["sha256"]),
                 Names(torch.from_numpy(kept["skipped"]), torch.from_numpy(kept["skipped_offsets"])),
             )
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        EOFError,
-        OverflowError,
-        MemoryError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ):
+    except Exception:  # absent, cut off, or foreign bytes
         return None
     return index if _is_possible(index) else None
 
@@ -224,8 +208,12 @@ def read_index(shard: str, cache: ShardCache) -> ShardIndex:
     with contextlib.suppress(OSError):
         index = load_index(cache.local(beside))
         if index is not None:
-            if not is_remote(shard):
-                _check_size(shard, index)
+            size = index.shard_bytes if is_remote(shard) else os.path.getsize(shard)
+            if size != index.shard_bytes:
+                raise DatasetError(
+                    f"the shard {show_name(shard)} has {size} bytes, its index says {index.shard_bytes}; "
+                    "copy both again, or delete the index if the shard was rewritten"
+                )
             return index
     kept = None if cache.folder is None else cache.kept(beside)
     index = load_index(kept) if kept is not None else None
@@ -241,11 +229,7 @@ def read_index(shard: str, cache: ShardCache) -> ShardIndex:
 
 
 def scan_shard(path: str, name: str) -> ShardIndex:
-    """Go through a tar file from header to header and note its images; other members are passed over.
-
-    Raises:
-        DatasetError: If it is no whole, uncompressed tar file.
-    """
+    """Go through a tar file from header to header and note its images; raise a DatasetError if it is not whole."""
     entries, names = [], []
     try:
         with tarfile.open(path, "r:", ignore_zeros=False) as shard:
@@ -260,15 +244,3 @@ def scan_shard(path: str, name: str) -> ShardIndex:
         raise DatasetError(f"cannot read the shard {name}: it ends before its last image; copy it again")
     table = torch.tensor(entries, dtype=torch.int64).reshape(-1, 2)
     return ShardIndex(table, Names.of(names), size, "", Names.of(()))
-
-
-def _check_size(shard: str, index: ShardIndex) -> None:
-    try:
-        size = os.path.getsize(shard)
-    except OSError as error:
-        raise DatasetError(f"looked for the shard {show_name(shard)}: {error.strerror}") from None
-    if size != index.shard_bytes:
-        raise DatasetError(
-            f"the shard {show_name(shard)} has {size} bytes, its index says {index.shard_bytes}; "
-            "copy both again, or delete the index if the shard was rewritten"
-        )

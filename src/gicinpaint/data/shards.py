@@ -12,10 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from gicinpaint.data.image_io import MAX_PIXELS, ImageError, decode_image, show_name
-from gicinpaint.data.listing import DatasetError
 from gicinpaint.data.order import derive_seed
 from gicinpaint.data.shard_index import ShardCache, expand, read_index
-from gicinpaint.data.sources import ImageSource
+from gicinpaint.data.sources import DatasetError, ImageSource
 
 _OPEN_FILES = 64  # per process; above the window, so that no shard is opened again and again
 
@@ -101,11 +100,7 @@ class TarShards(ImageSource):
         return show_name(read_index(self.shards[shard], self.cache).names[place])
 
     def encoded(self, index: int) -> bytes:
-        """Return the bytes of the image's file.
-
-        Raises:
-            ImageError: If the shard cannot be read or ends before the image does.
-        """
+        """Return the bytes of the image's file, or raise an ImageError if the shard cannot be read or ends before."""
         shard, _ = self._find(index)
         offset, size = self.entries[index].tolist()
         try:

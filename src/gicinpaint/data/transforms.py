@@ -123,9 +123,7 @@ class RepeatedCrop:
         if torch.rand((), generator=generator).item() >= self.probability:
             return self.crop(image, height, width, generator)
         shares = self.smallest + (self.largest - self.smallest) * torch.rand(2, generator=generator)
-        rows, columns = (
-            max(1, round(share * side)) for share, side in zip(shares.tolist(), (height, width), strict=True)
-        )
+        rows, columns = (max(1, round(side)) for side in (shares.double() * torch.tensor([height, width])).tolist())
         part = np.asarray(self.crop(image, rows, columns, generator))
         top, left = _draw(rows - 1, generator), _draw(columns - 1, generator)
         shift = _draw(round(self.skew * (columns - 1)), generator)

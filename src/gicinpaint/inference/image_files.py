@@ -15,8 +15,7 @@ from gicinpaint.config.validation import JobError
 from gicinpaint.data import DatasetError, ImageFiles, ImageSource, TarShards
 from gicinpaint.data.image_io import SUFFIXES, ImageError, read_file, show_name
 from gicinpaint.data.image_unchanged import Unchanged, decode_unchanged, write_unchanged
-from gicinpaint.data.listing import Names, list_folder
-from gicinpaint.data.sources import NamedFiles, is_pattern
+from gicinpaint.data.sources import NamedFiles, Names, is_pattern, list_folder
 from gicinpaint.masks.files import read_hole, read_mask_file
 
 _THREADS = 2

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from gicinpaint.data import DatasetError, ImageFiles
-from gicinpaint.data.listing import Names, list_folder, list_glob, read_list
+from gicinpaint.data.sources import Names, list_folder, list_glob, read_list
 
 
 def touch(folder, *names):
