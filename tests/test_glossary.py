@@ -23,7 +23,7 @@ GLOSSARY = {
     "fusion": "attention/reference.py",
     "gradient accumulation": "training/gradients.py",
     "gradient clipping": "training/gradients.py",
-    "gradient penalty": "losses/gradient_penalty.py",
+    "gradient penalty": "losses/adversarial.py",
     "hole ratio": "masks/sampler.py",
     "large image": "inference/regions.py",
     "learning rate": "training/callbacks/health.py",

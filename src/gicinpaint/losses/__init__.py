@@ -1,7 +1,15 @@
 """The losses of the training algorithm."""
 
-from gicinpaint.losses.adversarial import Adversary, Hinge, LeastSquares, NonSaturating, Wasserstein
-from gicinpaint.losses.gradient_penalty import gradient_norm, gradient_penalty, penalty
+from gicinpaint.losses.adversarial import (
+    Adversary,
+    Hinge,
+    LeastSquares,
+    NonSaturating,
+    Wasserstein,
+    gradient_norm,
+    gradient_penalty,
+    penalty,
+)
 from gicinpaint.losses.inpainting import CriticLoss, InpaintingLoss, Terms
 from gicinpaint.losses.reconstruction import (
     BoxReconstruction,

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from gicinpaint.losses.adversarial import Adversary, Wasserstein
-from gicinpaint.losses.gradient_penalty import penalty
+from gicinpaint.losses.adversarial import Adversary, Wasserstein, penalty
 from gicinpaint.losses.reconstruction import BoxReconstruction, known_l1
 from gicinpaint.models.compositing import Box
 
@@ -15,17 +14,11 @@ Terms = dict[str, Tensor]  # scalars by the names that the log gives them; "tota
 
 
 class CriticLoss(NamedTuple):
-    """The adversarial loss between one critic and the generator, and its weights.
-
-    Attributes:
-        adversary: What they minimise against each other.
-        weight: Weight of the critic's scores in the generator's loss.
-        penalty_weight: Weight of the gradient penalty in the critic's loss; 0 leaves it out.
-    """
+    """The adversarial loss between one critic and the generator, and its weights."""
 
     adversary: Adversary
-    weight: float = 0.001
-    penalty_weight: float = 0.0
+    weight: float = 0.001  # of the critic's scores in the generator's loss
+    penalty_weight: float = 0.0  # of the gradient penalty in the critic's loss; 0 leaves it out
 
 
 class InpaintingLoss:
@@ -135,7 +128,6 @@ class InpaintingLoss:
         return {"total": total, **terms} | {f"{name}_scores/{key}": mean for key, mean in means.items()}
 
     def _needed(self, name: str) -> CriticLoss:
-        loss = self.of_critic(name)
-        if loss is None:
+        if (loss := self.of_critic(name)) is None:
             raise ValueError("a critic's loss needs an adversary, got None; pass one, e.g. Wasserstein()")
         return loss

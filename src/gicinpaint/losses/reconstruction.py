@@ -13,15 +13,7 @@ def spatial_discount(height: int, width: int, gamma: float = 0.9) -> Tensor:
     """Return the weight of every pixel of a box, smaller towards its middle.
 
     The weight of row i and column j is max(gamma^min(i, H - i), gamma^min(j, W - j)), counted from zero: 1 along the
-    first row and column, gamma along the last.
-
-    Args:
-        height: Height of the box in pixels.
-        width: Width of the box in pixels.
-        gamma: Factor per pixel of distance, in (0, 1].
-
-    Shape:
-        - returned: (1, 1, height, width), (0, 1]
+    first row and column, gamma along the last. Returned is (1, 1, height, width), (0, 1].
 
     Raises:
         ValueError: If gamma lies outside (0, 1] or the box is empty.
@@ -49,12 +41,8 @@ def hole_discount(mask: Tensor, gamma: float = 0.99) -> Tensor:
     The weight is gamma^d with d the Euclidean distance in pixels to the nearest known pixel; known pixels have
     weight 0, and so has every pixel of an image without a known one.
 
-    Args:
-        mask: Hole mask; 1 = hole.
-        gamma: Factor per pixel of distance, in (0, 1].
-
     Shape:
-        - mask: (B, 1, H, W), {0, 1}
+        - mask: (B, 1, H, W), {0, 1}; 1 = hole
         - returned: (B, 1, H, W), [0, 1]
 
     Raises:
@@ -76,17 +64,11 @@ def hole_discount(mask: Tensor, gamma: float = 0.99) -> Tensor:
 
 
 def discounted_l1(prediction: Tensor, image: Tensor, discount: Tensor) -> Tensor:
-    """Return the mean absolute error with a weight per pixel.
-
-    Args:
-        prediction: Network output.
-        image: Ground truth.
-        discount: Weight of every pixel.
+    """Return the mean absolute error, over images, channels and pixels, with a weight per pixel.
 
     Shape:
         - prediction, image: (B, C, H, W), [-1, 1]
         - discount: (B or 1, 1, H, W), [0, 1]
-        - returned: scalar, mean over images, channels and pixels
 
     Raises:
         ValueError: If the shapes of prediction and image differ.
@@ -99,17 +81,11 @@ def discounted_l1(prediction: Tensor, image: Tensor, discount: Tensor) -> Tensor
 
 
 def known_l1(prediction: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean absolute error of the known pixels, averaged over images.
-
-    Args:
-        prediction: Network output.
-        image: Ground truth.
-        mask: Hole mask; 1 = hole. An image without known pixels counts as 0.
+    """Return the mean absolute error of the known pixels, averaged over images; 0 for an image without any.
 
     Shape:
         - prediction, image: (B, C, H, W), [-1, 1]
-        - mask: (B or 1, 1, H, W), {0, 1}
-        - returned: scalar
+        - mask: (B or 1, 1, H, W), {0, 1}; 1 = hole
 
     Raises:
         ValueError: If the shapes differ or the mask is not binary.
@@ -183,10 +159,7 @@ def _region_mean(values: Tensor, region: Tensor) -> Tensor:
 
 
 def _squared_distance(hole: Tensor) -> Tensor:
-    """Squared Euclidean distance of every pixel of one (H, W) mask to the nearest known pixel, inf without one.
-
-    First along each column, then the minimum over all columns of column distance and horizontal distance.
-    """
+    """Squared Euclidean distance of every pixel of one (H, W) mask to the nearest known pixel, inf without one."""
     h, w = hole.shape
     row = torch.arange(h, dtype=torch.float32, device=hole.device)[:, None]
     known_row = torch.where(hole, torch.inf, row.expand(h, w))
