@@ -9,17 +9,10 @@ from gicinpaint.checks import check_batch, check_image, check_like, check_mask, 
 
 
 class Box(NamedTuple):
-    """Rectangles of one size, one per image, in pixels: what the local critic looks at.
+    """Rectangles of one size, one per image, in pixels: what the local critic looks at."""
 
-    Attributes:
-        top: First row of each image's rectangle, int64 (B,).
-        left: First column of each image's rectangle, int64 (B,).
-        height: Height of all rectangles.
-        width: Width of all rectangles.
-    """
-
-    top: Tensor
-    left: Tensor
+    top: Tensor  # first rows, int64 (B,)
+    left: Tensor  # first columns, int64 (B,)
     height: int
     width: int
 
@@ -27,14 +20,9 @@ class Box(NamedTuple):
 def mask_out(image: Tensor, mask: Tensor) -> Tensor:
     """Return the image with its hole set to 0, the middle of the value range.
 
-    Args:
-        image: Images.
-        mask: Hole mask; 1 = hole, 0 = known.
-
     Shape:
-        - image: (B, C, H, W), [-1, 1]
-        - mask: (B or 1, 1, H, W), {0, 1}
-        - returned: (B, C, H, W), [-1, 1]
+        - image, returned: (B, C, H, W), [-1, 1]
+        - mask: (B or 1, 1, H, W), {0, 1}; 1 = hole, 0 = known
 
     Raises:
         ValueError: If shapes, types or values differ from that.
@@ -61,9 +49,8 @@ def composite(image: Tensor, prediction: Tensor, mask: Tensor) -> Tensor:
         mask: Hole mask; 1 = hole, 0 = known.
 
     Shape:
-        - image, prediction: (B, C, H, W), [-1, 1]
+        - image, prediction, returned: (B, C, H, W), [-1, 1]
         - mask: (B or 1, 1, H, W), {0, 1}
-        - returned: (B, C, H, W), [-1, 1]
 
     Raises:
         ValueError: If the batch or the spatial sizes differ, or the mask is not binary.
@@ -85,20 +72,12 @@ def composite(image: Tensor, prediction: Tensor, mask: Tensor) -> Tensor:
 def fill_with_mean(image: Tensor, mask: Tensor) -> Tensor:
     """Fill each hole with the mean colour of its image's known pixels: the simplest guess, to compare with.
 
-    Args:
-        image: Images; what lies in the hole does not matter.
-        mask: Hole mask; 1 = hole, 0 = known. Without a known pixel the hole becomes 0.
-
     Shape:
-        - image: (B, C, H, W), [-1, 1]
-        - mask: (B or 1, 1, H, W), {0, 1}
-        - returned: (B, C, H, W), [-1, 1]
+        - image, returned: (B, C, H, W), [-1, 1]; what lies in the image's hole does not matter
+        - mask: (B or 1, 1, H, W), {0, 1}; 1 = hole, 0 = known; without a known pixel the hole becomes 0
 
     Raises:
         ValueError: If shapes, types or values differ from that.
-
-    Source:
-        Ours: a lower bound for every table of results.
 
     Example:
         >>> import torch
@@ -114,18 +93,14 @@ def fill_with_mean(image: Tensor, mask: Tensor) -> Tensor:
 def crop_box(image: Tensor, box: Box) -> Tensor:
     """Cut each image's box out of a batch.
 
-    Args:
-        image: Images or masks.
-        box: One rectangle per image; it must lie inside the image.
-
     Shape:
-        - image: (B, C, H, W)
+        - image: (B, C, H, W), images or masks
         - box.top, box.left: (B,)
         - returned: (B, C, box.height, box.width)
 
     Raises:
-        ValueError: If the image has other dimensions, the batch sizes differ or a box does not fit the image. Positions
-            are read on the CPU only.
+        ValueError: If the image has other dimensions, the batch sizes differ or a box does not lie inside the image.
+            Positions are read on the CPU only.
 
     Source:
         Yu et al. 2018, section 3.2. Differs from the released code: one box per image instead of one per batch.

@@ -42,12 +42,8 @@ class Critic(nn.Module):
         super().__init__()
         _check_widths(widths)
         self.image_size = _height_and_width(image_size)
-        self.features = nn.Sequential(
-            *(
-                Convolution(c_in, c_out, kernel_size=5, stride=2, activation=nn.LeakyReLU(_SLOPE))
-                for c_in, c_out in pairwise([3, *widths])
-            )
-        )
+        layers = [Convolution(*pair, 5, 2, activation=nn.LeakyReLU(_SLOPE)) for pair in pairwise([3, *widths])]
+        self.features = nn.Sequential(*layers)
         h, w = (-(-size // _STRIDE) for size in self.image_size)
         self.score = nn.Linear(widths[-1] * h * w, 1)
         nn.init.xavier_uniform_(self.score.weight)
@@ -71,12 +67,6 @@ class Critic(nn.Module):
         derivative to the image or to the biases: almost everywhere those are zero.
 
         A subclass with other layers must override this too, or set it to None: then autograd is used.
-
-        Args:
-            image: As for a score.
-
-        Source:
-            Ours.
         """
         self._check(image)
         layers = cast(list[Convolution], list(self.features))
@@ -163,7 +153,7 @@ class PatchCritic(nn.Module):
             )
         self.width, self.in_channels, self.depth, self.detach = width, in_channels, depth, detach
         channels = [in_channels, *(width * min(2**layer, 4) for layer in range(depth))]
-        self.features = nn.Sequential(*(_SpectralConvolution(*pair, detach=detach) for pair in pairwise(channels)))
+        self.features = nn.Sequential(*(_SpectralConvolution(*pair, detach) for pair in pairwise(channels)))
 
     def forward(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the scores of all patches; each call updates the estimates of the singular vectors."""
@@ -185,20 +175,17 @@ class PatchCritic(nn.Module):
 class _SpectralConvolution(Convolution):
     """A 5x5 convolution with stride 2 whose kernel is divided by an estimate of its largest singular value.
 
-    Every call, also in evaluation, takes one step of the power iteration and keeps the left vector `u` as state. The
-    matrix has one row for each output channel. Gradients pass through the new vectors unless detached.
+    Every call, also in evaluation, takes one step of the power iteration and keeps the left vector `u` as state.
     """
 
     u: Tensor
 
     def __init__(self, in_channels: int, out_channels: int, detach: bool) -> None:
-        activation = nn.LeakyReLU(_SLOPE, inplace=True)
-        super().__init__(in_channels, out_channels, kernel_size=5, stride=2, activation=activation)
+        super().__init__(in_channels, out_channels, 5, 2, activation=nn.LeakyReLU(_SLOPE, inplace=True))
         self.detach = detach
         self.register_buffer("u", nn.init.trunc_normal_(torch.empty(out_channels)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the activated convolution of x with the normalised kernel."""
         with without_autocast(x):
             matrix = self.weight.flatten(1)  # (out_channels, rest)
             v = _normalized(self.u.clone() @ matrix)  # a copy: the buffer changes before the backward pass
@@ -223,8 +210,6 @@ def _check_widths(widths: Sequence[int]) -> None:
 def _height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
     sizes = (size, size) if isinstance(size, int) else tuple(size)
     if len(sizes) != 2 or min(sizes) < 1:
-        raise ValueError(
-            f"image_size must be a height and a width in pixels, or one number for both, got {size}; "
-            "pass e.g. (256, 256)"
-        )
+        hint = f"or one number for both, got {size}; pass e.g. (256, 256)"
+        raise ValueError(f"image_size must be a height and a width in pixels, {hint}")
     return sizes

@@ -16,39 +16,14 @@ _OPEN = 3.0  # bias of a gate at which it lets 95 % pass
 class GatedConvolution(Convolution):
     """A convolution whose activated features are multiplied by a sigmoid gate, pixel by pixel.
 
-    One kernel makes features and gates, so it has twice `out_channels`; the features come first.
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output, half of the kernel's.
-        kernel_size: As for `Convolution`, like the other arguments.
-        stride: Stride of the kernel.
-        dilation: Dilation of the kernel.
-        padding: As for `Convolution`.
-        activation: Module applied to the features, if any.
-
-    Shape:
-        - x: (B, in_channels, H, W)
-        - returned: (B, out_channels, ceil(H / stride), ceil(W / stride))
-
-    Raises:
-        ValueError: If the padding is none of the three.
+    One kernel makes features and gates, so it has twice the output's channels; the features come first. Arguments,
+    shapes and errors are those of `Convolution`.
 
     Source:
         Yu et al. 2019, "Free-form image inpainting with gated convolution", equation 3.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int = 3,
-        stride: int = 1,
-        dilation: int = 1,
-        padding: str = "zeros",
-        activation: nn.Module | None = None,
-    ) -> None:
-        super().__init__(in_channels, 2 * out_channels, kernel_size, stride, dilation, padding, activation)
+    kernels_per_channel = 2
 
     @torch.no_grad()
     def start_open(self) -> None:
@@ -80,11 +55,8 @@ class GatedGenerator(StoredNetwork):
             gate halves what passes, so that a new network returns nearly nothing and learns slowly at first.
 
     Shape:
-        - masked: (B, 3, H, W), [-1, 1], the hole set to 0; H and W multiples of 8
-        - mask: (B or 1, 1, H, W), {0, 1}
+        - masked, mask, source, returned: as for `Generator`
         - sketch: (B or 1, 1, H, W), {0, 1}, 1 = edge; what lies outside the hole does not matter
-        - source: (B or 1, 1, H, W), {0, 1}: as for `RefinementNetwork`
-        - returned: `Completion`
 
     Raises:
         ValueError: If shapes, types or values differ from that, an offset or a source is given without attention, or a

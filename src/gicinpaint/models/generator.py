@@ -18,12 +18,10 @@ SIZE_MULTIPLE = 8  # two stride-2 convolutions, and the attention halves the fea
 
 
 class Completion(NamedTuple):
-    """What a generator returns.
+    """What a generator returns: the raw outputs of its stages, (B, 3, H, W), [-1, 1], and where it copied from.
 
-    Attributes:
-        coarse: First stage's raw output, (B, 3, H, W), [-1, 1].
-        refined: Second stage's raw output, the same shape and range; None where there is no second stage.
-        offset: Where each patch was copied from, int64 (B, 2, H/8, W/8), absolute (row, column); None unless asked for.
+    There is no `refined` without a second stage. The `offset` of each patch is its source's absolute (row, column),
+    int64 (B, 2, H/8, W/8); None unless asked for.
     """
 
     coarse: Tensor
@@ -37,15 +35,10 @@ class Completion(NamedTuple):
 
 
 class Family(NamedTuple):
-    """The kinds of layers that distinguish the first paper's networks from the second's.
+    """The kinds of layers that distinguish the first paper's networks from the second's."""
 
-    Attributes:
-        convolution: Class of all convolutions but each stage's last.
-        bound: Class of the activation that keeps each stage's image in [-1, 1].
-    """
-
-    convolution: type[Convolution]
-    bound: type[nn.Module]
+    convolution: type[Convolution]  # all but each stage's last
+    bound: type[nn.Module]  # the activation that keeps each stage's image in [-1, 1]
 
 
 PLAIN = Family(Convolution, nn.Hardtanh)
@@ -108,12 +101,12 @@ class RefinementNetwork(nn.Module):
     """The second stage: a dilated branch and an attention branch, merged by one decoder.
 
     Args:
-        width: Channels at full size, even.
+        width: As for `CoarseNetwork`, like `padding` and `family`.
         attention: Contextual attention, or None to leave the attention branch out (the paper's baseline).
-        padding: As for `CoarseNetwork`.
+        padding: "zeros" or "mirror".
         residual: Whether it adds to the image it gets, little at first, instead of making a new one.
         sees_mask: Whether its input has the mask's planes beside the image.
-        family: As for `CoarseNetwork`.
+        family: The kinds of layers.
 
     Shape:
         - image: (B, 3, H, W), [-1, 1], the hole filled with the coarse guess; H and W multiples of 8
@@ -140,20 +133,19 @@ class RefinementNetwork(nn.Module):
         super().__init__()
         _check_width(width)
         self.residual, self.sees_mask = residual, sees_mask
-        convolution, in_channels = family.convolution, 5 if sees_mask else 3
+        convolution, in_channels, channels = family.convolution, 5 if sees_mask else 3, 4 * width
         widths = [width, width, 2 * width, 2 * width, 4 * width, 4 * width]
         self.dilated_encoder = Encoder(in_channels, widths, padding, convolution=convolution)
-        self.dilated = DilatedConvolutions(4 * width, padding, convolution)
+        self.dilated = DilatedConvolutions(channels, padding, convolution)
         self.attention = attention
         if attention is not None:
             widths = [width, width, 2 * width, 4 * width, 4 * width, 4 * width]
             self.attention_encoder = Encoder(in_channels, widths, padding, nn.ReLU(inplace=True), convolution)
             self.attended = nn.Sequential(
-                convolution(4 * width, 4 * width, padding=padding, activation=elu()),
-                convolution(4 * width, 4 * width, padding=padding, activation=elu()),
+                *(convolution(channels, channels, padding=padding, activation=elu()) for _ in range(2))
             )
         bound = None if residual else family.bound()
-        self.decoder = Decoder(4 * width if attention is None else 8 * width, width, padding, bound, convolution)
+        self.decoder = Decoder(channels if attention is None else 2 * channels, width, padding, bound, convolution)
 
     def forward(
         self, image: Tensor, mask: Tensor, return_offset: bool = False, source: Tensor | None = None
@@ -164,11 +156,13 @@ class RefinementNetwork(nn.Module):
         features, offset = self.dilated(self.dilated_encoder(planes)), None
         if self.attention is not None:
             barred = mask if source is None else closed(mask, source, image)
-            attended, offset = _attend(self.attention, self.attention_encoder(planes), barred, return_offset)
+            attended = self.attention_encoder(planes)
+            barred = resize_nearest(barred.to(attended.dtype), (attended.shape[-2], attended.shape[-1]))
+            attended = self.attention(attended, mask=barred, return_offset=return_offset)
+            attended, offset = attended if return_offset else (attended, None)
             features = torch.cat([features, self.attended(attended)], dim=1)
-        elif return_offset or source is not None:
-            asked = "return_offset" if return_offset else "source"
-            raise ValueError(f"{asked} needs an attention layer, got attention=None; build one with attention")
+        else:
+            _refuse(return_offset, source, "attention=None; build one with attention")
         output = self.decoder(features)
         return F.hardtanh(image + output) if self.residual else output, offset
 
@@ -231,13 +225,7 @@ class Generator(StoredNetwork):
 class CoarseGenerator(StoredNetwork):
     """The coarse network alone, called as a generator; returns a `Completion` without refined image and offset.
 
-    Args:
-        width: Channels at full size, even; the paper's is 32.
-        padding: As for `CoarseNetwork`.
-        residual: As for `CoarseNetwork`.
-
-    Raises:
-        ValueError: As for `CoarseNetwork`, or if an offset or a source is given.
+    Arguments, shapes and errors are those of `CoarseNetwork`; it also refuses an offset and a source (ValueError).
 
     Source:
         Released code, option PRETRAIN_COARSE_NETWORK.
@@ -251,9 +239,7 @@ class CoarseGenerator(StoredNetwork):
         self, masked: Tensor, mask: Tensor, return_offset: bool = False, source: Tensor | None = None
     ) -> Completion:
         """Return the coarse image as a completion."""
-        if return_offset or source is not None:
-            asked = "return_offset" if return_offset else "source"
-            raise ValueError(f"{asked} needs an attention layer, got a coarse network; build a Generator")
+        _refuse(return_offset, source, "a coarse network; build a Generator")
         return Completion(self.coarse_network(masked, mask), None, None)
 
 
@@ -263,14 +249,9 @@ def closed(mask: Tensor, source: Tensor, image: Tensor) -> Tensor:
     return torch.maximum(mask, 1 - source.to(mask.dtype))
 
 
-def _attend(
-    attention: ContextualAttention, features: Tensor, mask: Tensor, return_offset: bool
-) -> tuple[Tensor, Tensor | None]:
-    h, w = features.shape[-2:]
-    small_mask = resize_nearest(mask.to(features.dtype), (h, w))
-    if return_offset:
-        return attention(features, mask=small_mask, return_offset=True)
-    return attention(features, mask=small_mask), None
+def _refuse(return_offset: bool, source: Tensor | None, got: str) -> None:
+    if return_offset or source is not None:
+        raise ValueError(f"{'return_offset' if return_offset else 'source'} needs an attention layer, got {got}")
 
 
 def _join(image: Tensor, mask: Tensor | None, *planes: Tensor) -> Tensor:

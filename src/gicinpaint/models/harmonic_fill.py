@@ -21,13 +21,9 @@ def fill_harmonically(image: Tensor, mask: Tensor) -> Tensor:
     The surface approximates the solution of Laplace's equation, where each pixel is the mean of its four neighbours.
     The number of operations does not depend on the mask or the image, so networks can contain it.
 
-    Args:
-        image: Images; what lies in the hole does not matter.
-        mask: Hole mask; 1 = hole. Without a known pixel the hole becomes 0.
-
     Shape:
-        - image: (B, C, H, W), [-1, 1]
-        - mask: (B or 1, 1, H, W), {0, 1}
+        - image: (B, C, H, W), [-1, 1]; what lies in the hole does not matter
+        - mask: (B or 1, 1, H, W), {0, 1}; 1 = hole; without a known pixel the hole becomes 0
         - returned: (B, C, H, W), [-1, 1]; known pixels unchanged
 
     Raises:
@@ -52,14 +48,9 @@ def solve_laplace(values: Tensor, mask: Tensor) -> Tensor:
 
     The same coarse-to-fine scheme as `fill_harmonically` on more grids, with enough sweeps to converge.
 
-    Args:
-        values: Any values, not only images; what lies in the hole does not matter.
-        mask: Hole mask; 1 = hole. Without a known pixel the hole becomes 0.
-
     Shape:
-        - values: (B, C, H, W)
-        - mask: (B or 1, 1, H, W), {0, 1}
-        - returned: (B, C, H, W)
+        - values, returned: (B, C, H, W), any values; what lies in the hole does not matter
+        - mask: (B or 1, 1, H, W), {0, 1}; 1 = hole; without a known pixel the hole becomes 0
 
     Raises:
         ValueError: If the mask differs from that.
@@ -83,13 +74,9 @@ def solve_laplace(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def _fill(masked: Tensor, known: Tensor, steps: tuple[int, ...], relaxation: float = 1) -> Tensor:
-    """Return the surface of a grid; `known` is 1 where a cell has a value, and the values are 0 elsewhere.
-
-    On the coarsest grid, means of neighbours far away and then ever nearer bring the values into the hole; the result
-    is enlarged and smoothed on each finer grid.
-    """
+    """Return the surface of a grid; `known` is 1 where a cell has a value, and the values are 0 elsewhere."""
     hole = known == 0
-    if not steps:
+    if not steps:  # on the coarsest grid means of neighbours far away, then ever nearer, bring values into the hole
         whole = (2, 3)  # means, because sums of large grids would exceed float16
         mean = _of_known(masked.mean(whole, keepdim=True), known.mean(whole, keepdim=True))
         surface = torch.where(hole, mean, masked)
@@ -104,19 +91,19 @@ def _fill(masked: Tensor, known: Tensor, steps: tuple[int, ...], relaxation: flo
 
 
 def _smooth(surface: Tensor, hole: Tensor, reach: int, steps: int, relaxation: float = 1) -> Tensor:
-    """Replace the hole by the mean of the four neighbours at a distance, several times; edges repeat their cells.
-
-    With a relaxation above 1 each step goes beyond the mean, for every second cell and then for the others. An exported
-    program has a loop here: 122 copies of a step take minutes to trace.
-    """
-    if relaxation == 1 and torch.compiler.is_exporting():
+    """Replace the hole by the mean of the four neighbours at a distance, several times; edges repeat their cells."""
+    if relaxation == 1 and torch.compiler.is_exporting():  # a loop: 122 copies of a step take minutes to trace
         inputs = (torch.zeros((), dtype=torch.int64), surface, hole)
         return torch.while_loop(
             lambda number, *_: number < steps,
             lambda number, values, where: (number + 1, _step(values, where, reach, 1), where.clone()),
             inputs,
         )[1]
-    turns = [hole] if relaxation == 1 else [hole & colour for colour in _checkerboard(hole)]
+    turns = [hole]
+    if relaxation != 1:  # beyond the mean, for every second cell and then for the others
+        rows, columns = (torch.arange(size, device=hole.device) for size in hole.shape[-2:])
+        even = (rows[:, None] + columns) % 2 == 0
+        turns = [hole & even, hole & ~even]
     for _ in range(steps):
         for turn in turns:
             surface = _step(surface, turn, reach, relaxation)
@@ -131,12 +118,6 @@ def _step(surface: Tensor, turn: Tensor, reach: int, relaxation: float) -> Tenso
     horizontal = padded[..., inner, before] + padded[..., inner, after]
     mean = (vertical + horizontal) / 4
     return torch.where(turn, mean if relaxation == 1 else surface.lerp(mean, relaxation), surface)
-
-
-def _checkerboard(hole: Tensor) -> tuple[Tensor, Tensor]:
-    rows, columns = (torch.arange(size, device=hole.device) for size in hole.shape[-2:])
-    even = (rows[:, None] + columns) % 2 == 0
-    return even, ~even
 
 
 def _of_known(mean: Tensor, share: Tensor) -> Tensor:

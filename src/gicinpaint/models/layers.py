@@ -13,7 +13,7 @@ class Convolution(nn.Conv2d):
     With "zeros" the padding is TensorFlow's 'SAME': where it is odd, the smaller half goes to the top and left. With
     "mirror" the edge pixel is repeated and all four sides get the same padding whatever the stride, so that a stride
     of 2 samples a grid shifted by one against 'SAME'; with "centered" they get as many zeros, as PyTorch users write
-    it. Weights start Glorot uniform, biases at zero.
+    it. Weights start Glorot uniform, biases at zero. A subclass may have several kernels for each output channel.
 
     Args:
         in_channels: Channels of the input.
@@ -35,6 +35,8 @@ class Convolution(nn.Conv2d):
         Released code, `gen_conv` and `dis_conv`.
     """
 
+    kernels_per_channel = 1
+
     def __init__(
         self,
         in_channels: int,
@@ -49,7 +51,8 @@ class Convolution(nn.Conv2d):
             raise ValueError(f"padding must be 'zeros', 'mirror' or 'centered', got {padding!r}; 'mirror' is SYMMETRIC")
         symmetric = padding == "centered" or (padding == "zeros" and stride == 1)
         amount = dilation * (kernel_size - 1) // 2 if symmetric else 0
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding=amount, dilation=dilation)
+        kernels = self.kernels_per_channel * out_channels
+        super().__init__(in_channels, kernels, kernel_size, stride, padding=amount, dilation=dilation)
         self.pads_itself = symmetric
         self.mirror = padding == "mirror"
         self.activation = activation
@@ -74,20 +77,15 @@ class Convolution(nn.Conv2d):
         return mirror_pad(x, amounts) if self.mirror else F.pad(x, amounts)
 
     def input_gradient(self, gradient: Tensor, size: Sequence[int]) -> Tensor:
-        """Return the gradient to the input from the gradient to the result before its activation.
+        """Return the gradient to the input from that to the result before its activation: a transposed convolution.
 
-        Args:
-            gradient: Gradient to the result, (B, out_channels, ceil(H / stride), ceil(W / stride)).
-            size: Height and width of the input.
-
-        Returns:
-            (B, in_channels, H, W).
+        Shape:
+            - gradient: (B, out_channels, ceil(H / stride), ceil(W / stride))
+            - size: (H, W)
+            - returned: (B, in_channels, H, W)
 
         Raises:
             ValueError: If the padding is "mirror", or the stride is larger than the dilated kernel.
-
-        Source:
-            Ours: the gradient of a convolution is a transposed convolution with the same weights.
         """
         if self.mirror or (self.pads_itself and self.stride[0] > 1):
             raise ValueError("input_gradient needs a convolution padded with 'zeros', got another; use autograd there")
@@ -101,12 +99,11 @@ class Convolution(nn.Conv2d):
 
     def amounts(self, size: int) -> tuple[int, int]:
         """Return the cells of padding before and after an axis of a size."""
+        span, stride = self.dilation[0] * (self.kernel_size[0] - 1), self.stride[0]
         if self.mirror or self.pads_itself:
-            both = self.dilation[0] * (self.kernel_size[0] - 1) // 2
-            return both, both
-        kernel, stride, dilation = self.kernel_size[0], self.stride[0], self.dilation[0]
+            return span // 2, span // 2
         last = size % stride or stride  # cells of the last step; a plain number where the size is a known multiple
-        total = max((kernel - 1) * dilation + 1 - last, 0)
+        total = max(span + 1 - last, 0)
         return total // 2, total - total // 2
 
 
@@ -117,9 +114,9 @@ class Upsample(nn.Module):
     are the weights of a 4x4 kernel with stride 2. That is four ninths of the products and no enlarged input.
 
     Args:
-        in_channels: Channels of the input.
+        in_channels: As for `Convolution`, like the others; the padding is not "centered".
         out_channels: Channels of the output.
-        padding: "zeros" or "mirror", as for `Convolution`.
+        padding: "zeros" or "mirror".
         activation: Module applied to the output, if any.
         convolution: Class of the convolution.
 
@@ -158,7 +155,7 @@ class Encoder(nn.Sequential):
     Args:
         in_channels: Number of input planes.
         widths: Output channels of the six convolutions; the second and the fourth halve the size.
-        padding: "zeros" or "mirror".
+        padding: As for `Convolution`.
         last_activation: Activation of the last convolution; None is that of the others.
         convolution: Class of the convolutions.
 
@@ -191,11 +188,6 @@ class Encoder(nn.Sequential):
 class DilatedConvolutions(nn.Sequential):
     """Four convolutions with dilations 2, 4, 8 and 16 that widen the receptive field; (B, channels, H, W) to the same.
 
-    Args:
-        channels: Channels of the input and of the output.
-        padding: "zeros" or "mirror".
-        convolution: Class of the convolutions.
-
     Source:
         Released code, `conv7_atrous` to `conv10_atrous`.
     """
@@ -212,7 +204,7 @@ class Decoder(nn.Sequential):
     Args:
         in_channels: Channels of the input.
         width: Channels at full size.
-        padding: "zeros" or "mirror".
+        padding: As for `Convolution`.
         bound: Activation that keeps the image in [-1, 1]; None: the result is a residual, small at first and unbounded.
         convolution: Class of all convolutions but the projection, which is a `Convolution`.
 
@@ -251,14 +243,7 @@ def elu() -> nn.ELU:
 
 
 def mirror_pad(x: Tensor, amounts: Sequence[int]) -> Tensor:
-    """Pad by mirroring, the edge pixel included, by any amount.
-
-    Args:
-        x: Images or features, (B, C, H, W).
-        amounts: Pixels to add at the left, right, top and bottom.
-
-    Returns:
-        (B, C, top + H + bottom, left + W + right).
+    """Pad (B, C, H, W) at the left, right, top and bottom by mirroring, the edge pixel included, by any amount.
 
     Source:
         Released code, padding SYMMETRIC. PyTorch's "reflect" leaves the edge pixel out.
@@ -270,7 +255,7 @@ def mirror_pad(x: Tensor, amounts: Sequence[int]) -> Tensor:
 
 
 def _summed_for_copies(weight: Tensor, dim: int) -> Tensor:
-    """Return the kernel of a transposed convolution along an axis: 3 weights on copies become 4 on originals."""
+    """Return 4 weights on originals along an axis from 3 weights on copies."""
     first, middle, last = weight.unbind(dim)
     return torch.stack([last, middle + last, first + middle, first], dim)
 

@@ -49,10 +49,7 @@ class StoredNetwork(nn.Module, HubModel, **_CARD):
     """A network that records its constructor's arguments and can be stored with them.
 
     `save_pretrained(folder)`, `from_pretrained(folder_or_repository)` and `push_to_hub(repository)` are those of
-    huggingface_hub's model mixin.
-
-    Args:
-        arguments: The subclass's constructor arguments by name: plain data, or a `ContextualAttention`.
+    huggingface_hub's model mixin. Arguments are plain data, or a `ContextualAttention`.
     """
 
     def __init__(self, **arguments: Any) -> None:
@@ -73,11 +70,7 @@ class StoredNetwork(nn.Module, HubModel, **_CARD):
         """Return the network that settings describe with its weights, in float32 and for evaluation.
 
         Settings are checked against the weights before memory is allocated. The attention gets the default backend.
-
-        Args:
-            settings: As the property of that name; an attention's backend is ignored.
-            state: State dict.
-            name: What to call the model in messages.
+        `name` is what to call the model in messages.
 
         Raises:
             ValueError: If the settings describe no such network, or the weights do not fit it.
@@ -114,13 +107,7 @@ class StoredNetwork(nn.Module, HubModel, **_CARD):
 
 
 def fetch(model_id: str, **download: Any) -> Path:
-    """Return the folder of a model; a hub repository's files are downloaded first.
-
-    Args:
-        model_id: A folder, or the name of a repository.
-        download: Options of huggingface_hub's mixin, such as `revision`, `cache_dir` and `local_files_only`; others
-            are ignored.
-    """
+    """Return the folder of a model; a hub repository's files are downloaded first, with the mixin's options."""
     if Path(model_id).is_dir():
         return Path(model_id)
     from huggingface_hub import snapshot_download
@@ -131,13 +118,7 @@ def fetch(model_id: str, **download: Any) -> Path:
 
 
 def write_folder(folder: Path, settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
-    """Write a network's settings and weights, and the SHA-256 of the weights file.
-
-    Args:
-        folder: Where to; made if absent.
-        settings: Plain data.
-        state: Tensors by name, stored in their own type.
-    """
+    """Write a network's settings and its weights in their own type, and the SHA-256 of the weights file."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = save({name: value.detach().cpu().contiguous() for name, value in state.items()}, {"format": "pt"})
     (folder / DIGEST_FILE).unlink(missing_ok=True)  # a kill leaves weights without a digest, never with another's
@@ -180,12 +161,9 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def check_plain(value: Any, most: int, largest: float = math.inf) -> None:
-    """Raise unless plain data holds few values, none of them a number beyond a limit.
+    """Raise a ValueError if plain data holds more than `most` values, or a number not finite or beyond `largest`.
 
     Lists that share their items, which a small file can nest to billions of values, and cycles end at the limit too.
-
-    Raises:
-        ValueError: If there are more than `most` values, or a number is not finite or larger than `largest`.
     """
     left, seen = [value], 0
     while left:

@@ -48,19 +48,12 @@ class Rectangle(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One layer on a part of its map.
-
-    Attributes:
-        layer: The layer.
-        needed: What it reads of its input.
-        padding: Cells beyond the borders of the whole map at the left, right, top and bottom.
-        result: What it makes of its output.
-    """
+    """One layer on a part of its map."""
 
     layer: Convolution | Upsample
-    needed: Rectangle
-    padding: tuple[int, int, int, int]
-    result: Rectangle
+    needed: Rectangle  # what it reads of its input
+    padding: tuple[int, int, int, int]  # cells beyond the borders of the whole map at the left, right, top and bottom
+    result: Rectangle  # what it makes of its output
 
     @property
     def operations(self) -> float:
@@ -83,15 +76,10 @@ class Step(NamedTuple):
 
 
 def steps(layers: Sequence[nn.Module], size: tuple[int, int], result: Rectangle) -> list[Step]:
-    """Return how a part of what layers make of a map is computed.
+    """Return how a part of what layers make of a map of some height and width is computed.
 
-    Args:
-        layers: Convolutions and upsamplings, in their order.
-        size: Height and width of the whole map.
-        result: The part, in cells of the last layer's output.
-
-    Raises:
-        TypeError: If a layer is of another kind.
+    The part, `result`, is in cells of the last layer's output. Raises a TypeError if a layer is neither a convolution
+    nor an upsampling.
     """
     sizes = []
     for layer in layers:
@@ -114,16 +102,9 @@ def steps(layers: Sequence[nn.Module], size: tuple[int, int], result: Rectangle)
 def compute(
     layers: Sequence[nn.Module], source: Callable[[Rectangle], Tensor], size: tuple[int, int], result: Rectangle
 ) -> Tensor:
-    """Return a part of what layers make of a map, equal to that of the whole map up to rounding.
+    """Return a part, (B, channels, height, width), of what layers make of a map, as in the whole up to rounding.
 
-    Args:
-        layers: As for `steps`.
-        source: Returns any part of the map, (B, C, height, width).
-        size: As for `steps`.
-        result: As for `steps`.
-
-    Returns:
-        (B, channels, result.height, result.width).
+    `source` returns any part of the map, (B, C, height, width); the other arguments are as for `steps`.
     """
     walk = steps(layers, size, result)
     x = source(walk[0].needed)
