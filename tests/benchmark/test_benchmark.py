@@ -4,6 +4,7 @@ import csv
 import statistics
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from omegaconf import OmegaConf
 from gicinpaint import cli
 from gicinpaint.benchmark import AttentionBenchmark, BenchmarkLimits, Case, Measuring, list_cases
 from gicinpaint.benchmark.measure import peak_extra_memory, time_in_turns
-from gicinpaint.benchmark.networks import TrainingWork, first_paper, second_paper
+from gicinpaint.benchmark.networks import first_paper, second_paper, training_step
 from gicinpaint.models import Generator
 from gicinpaint.models.layers import Convolution
 
@@ -150,7 +151,7 @@ def test_a_wrong_setting_is_one_line(override, expected, code, tmp_path, capsys)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("paper", [first_paper, second_paper])
 def test_a_training_step_is_measured_in_the_type_that_was_asked_for(paper, dtype):
-    work = TrainingWork(None, width=4, paper=paper, pair=True, channels_last=False)
+    work = partial(training_step, layer=None, width=4, paper=paper, pair=True, channels_last=False)
     step = work(Case("pair", "none", 64, 64, 1, dtype, 1, "cpu", work))
     seen = set()
 

@@ -1,6 +1,6 @@
 """What is measured: a case is a row of the table, a benchmark the list of its cases; or figures with a goal each."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Protocol, runtime_checkable
@@ -8,45 +8,26 @@ from typing import Protocol, runtime_checkable
 import torch
 
 Step = Callable[[], object]
-
-
-class Work(Protocol):
-    """Sets up what a case times. It is pickled to the processes that measure memory."""
-
-    def __call__(self, case: "Case") -> Step:
-        """Make inputs and weights and return the step."""
-        ...
+Work = Callable[["Case"], Step]  # makes inputs and weights; it is pickled to the processes that measure memory
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the table.
+    """One row of the table."""
 
-    Args:
-        what: What is measured, such as "forward".
-        variant: Which of several ways to do it, such as a backend's name.
-        height: Height of the input, in pixels or feature cells.
-        width: Width of the input.
-        batch_size: Images per step.
-        dtype: Floating-point type: a name of torch, such as "float32".
-        threads: Processor threads.
-        device: Where it runs: "cpu" or "cuda".
-        work: Sets up the step.
-    """
-
-    what: str
-    variant: str
-    height: int
+    what: str  # is measured, such as "forward"
+    variant: str  # one of several ways to do it, such as a backend's name
+    height: int  # of the input, in pixels or feature cells
     width: int
-    batch_size: int
-    dtype: str
-    threads: int
-    device: str
-    work: Work
+    batch_size: int  # images per step
+    dtype: str  # floating-point type by torch's name, such as "float32"
+    threads: int  # of the processor
+    device: str  # "cpu" or "cuda"
+    work: Work  # sets up the step
 
     @property
     def comparison(self) -> tuple[str, int, int, int, str, int, str]:
-        """What all variants that are compared with each other have in common."""
+        """What variants that are compared with each other have in common."""
         return (self.what, self.height, self.width, self.batch_size, self.dtype, self.threads, self.device)
 
     @property
@@ -78,23 +59,14 @@ class Case:
 
 
 class Benchmark(Protocol):
-    """What a benchmark offers; `conf/benchmark` has one option for each.
+    """What a benchmark offers; `conf/benchmark` has one option for each."""
 
-    Attributes:
-        parts: What is measured, such as "forward".
-        variants: Names of the ways to do it; compared within one run.
-        basis: The variant whose time the others are divided into.
-        sizes: Pixels or feature cells, as numbers or pairs (height, width).
-        batch_sizes: Images per step.
-        dtypes: Floating-point types, by torch's names.
-    """
-
-    parts: Sequence[str]
-    variants: Sequence[str]
-    basis: str
-    sizes: Sequence[int | Sequence[int]]
-    batch_sizes: Sequence[int]
-    dtypes: Sequence[str]
+    parts: Sequence[str]  # what is measured, such as "forward"
+    variants: Sequence[str]  # names of the ways to do it; compared within one run
+    basis: str  # the variant whose time is divided by that of the others
+    sizes: Sequence[int | Sequence[int]]  # pixels or feature cells, as numbers or pairs (height, width)
+    batch_sizes: Sequence[int]  # images per step
+    dtypes: Sequence[str]  # floating-point types, by torch's names
 
     def work(self, part: str, variant: str) -> Work:
         """Return what sets up the steps of a part and a variant."""
@@ -103,25 +75,15 @@ class Benchmark(Protocol):
 
 @dataclass(frozen=True)
 class Figure:
-    """What was measured once.
+    """What was measured once."""
 
-    Attributes:
-        part: The part of the benchmark that it belongs to.
-        what: What was measured.
-        value: The figure.
-        unit: Its unit.
-        least: Smallest value that is good enough, or None.
-        most: Largest value that is good enough, or None.
-        note: What else belongs to it, for the last column of the table.
-    """
-
-    part: str
+    part: str  # of the benchmark
     what: str
     value: float
     unit: str
-    least: float | None = None
-    most: float | None = None
-    note: str = ""
+    least: float | None = None  # smallest value that is good enough
+    most: float | None = None  # largest value that is good enough
+    note: str = ""  # for the last column of the table
 
     @property
     def goal(self) -> str:
@@ -155,8 +117,7 @@ class FigureBenchmark(Protocol):
 def list_cases(benchmark: Benchmark, threads: Sequence[int], device: str) -> Iterator[Case]:
     """Return every combination: those to be compared together, and of a curve the small sizes first.
 
-    Raises:
-        ValueError: If a size or a type is none.
+    Raises a ValueError for a wrong size or type.
     """
     for dtype in benchmark.dtypes:
         floating_point(dtype)
@@ -168,11 +129,7 @@ def list_cases(benchmark: Benchmark, threads: Sequence[int], device: str) -> Ite
 
 
 def floating_point(name: str) -> torch.dtype:
-    """Return a floating-point type by torch's name.
-
-    Raises:
-        ValueError: If torch has no such type.
-    """
+    """Return a floating-point type by torch's name; raise a ValueError if there is no such type."""
     found = getattr(torch, name, None)
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise ValueError(f"dtypes must be floating-point types of torch, got {name!r}; use float32 or bfloat16")
@@ -184,18 +141,6 @@ def check_parts(parts: Sequence[str], known: Sequence[str]) -> None:
     for part in parts:
         if part not in known:
             raise ValueError(f"parts must be among {', '.join(known)}, got {part!r}; correct benchmark.parts")
-
-
-def layout_variants(names: Iterable[str], layouts: Sequence[str]) -> tuple[str, ...]:
-    """Return "<name> <layout>" for every name and layout in memory.
-
-    Raises:
-        ValueError: If a layout is neither "contiguous" nor "channels_last".
-    """
-    for layout in layouts:
-        if layout not in ("contiguous", "channels_last"):
-            raise ValueError(f"layouts must be contiguous or channels_last, got {layout!r}; correct benchmark.layouts")
-    return tuple(f"{name} {layout}" for name in names for layout in layouts)
 
 
 def _pairs(sizes: Sequence[int | Sequence[int]]) -> list[tuple[int, int]]:

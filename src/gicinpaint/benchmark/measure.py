@@ -7,9 +7,10 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -24,38 +25,23 @@ _SMALL = 32  # pixels: runs the same code once, so that loading it does not coun
 
 @dataclass(frozen=True)
 class BenchmarkLimits:
-    """How much a benchmark may take.
+    """How much a benchmark may take."""
 
-    Args:
-        rounds: Measurements of each case.
-        seconds: Time of a comparison after which no further round starts; three take place in any case.
-        step_seconds: Longest step that is tried; from the next smaller size, by the square of the pixels.
-        step_gigabytes: Largest peak memory that is tried, likewise.
-    """
-
-    rounds: int = 7
-    seconds: float = 60.0
-    step_seconds: float = 60.0
-    step_gigabytes: float = 8.0
+    rounds: int = 7  # measurements of each case
+    seconds: float = 60.0  # of a comparison, after which no further round starts; three take place in any case
+    step_seconds: float = 60.0  # longest step that is tried; from the next smaller size, by the square of the pixels
+    step_gigabytes: float = 8.0  # largest peak memory that is tried, likewise
 
 
 @dataclass(frozen=True)
 class CaseResult:
-    """What was measured of a case.
-
-    Attributes:
-        case: The case.
-        seconds: Time of a step, one number for each round; empty where it was left out.
-        memory: Peak bytes beyond inputs and weights, or None if not measured.
-        ratio: The basis's median time divided by this one's: above 1 is faster; None without both.
-        left_out: Why it was left out, or an empty string.
-    """
+    """What was measured of a case."""
 
     case: Case
-    seconds: Sequence[float] = ()
-    memory: int | None = None
-    ratio: float | None = None
-    left_out: str = ""
+    seconds: Sequence[float] = ()  # of a step, one number for each round; empty where the case was left out
+    memory: int | None = None  # peak bytes beyond inputs and weights, if measured
+    ratio: float | None = None  # the basis's median time divided by this one's: above 1 is faster
+    left_out: str = ""  # why it was left out
 
     @property
     def median(self) -> float:
@@ -65,19 +51,12 @@ class CaseResult:
 
 @dataclass
 class Measuring:
-    """Measures cases and remembers, for each curve, what the last size took.
+    """Measures cases and remembers, for each curve, what the last size took."""
 
-    Args:
-        basis: Variant that the others are compared with.
-        limits: How much it may take.
-        with_memory: Whether to measure memory too.
-        after_each: Called with a case after each of its measurements.
-    """
-
-    basis: str
+    basis: str  # variant that the others are compared with
     limits: BenchmarkLimits
     with_memory: bool
-    after_each: Callable[[Case], object] = lambda case: None
+    after_each: Callable[[Case], object] = lambda case: None  # called after each measurement
     _last: dict[tuple[object, ...], CaseResult] = field(default_factory=dict)
 
     def results(self, cases: Sequence[Case]) -> Iterator[CaseResult]:
@@ -129,14 +108,9 @@ def time_in_turns(
 ) -> dict[str, list[float]]:
     """Return the seconds per step of every round, by name.
 
-    Each step runs once before, unmeasured. In every round each is measured once, a different one first. The timer of
-    torch.utils.benchmark would warm up twice before each of these measurements, three times the cost of long steps.
-
-    Args:
-        steps: What to time, by name.
-        rounds: Measurements of each.
-        seconds: No further round starts after this long, once there were three.
-        after_each: Called with the name after each measurement.
+    Each step runs once before, unmeasured. In every round each is measured once, a different one first; no further
+    round starts after some seconds, once there were three. The timer of torch.utils.benchmark would warm up twice
+    before each of these measurements, three times the cost of long steps.
     """
     repeats, names = {}, list(steps)
     for name, step in steps.items():
@@ -169,32 +143,20 @@ def peak_extra_memory(case: Case) -> int:
     Raises:
         MemoryError: If the process ended without an answer, as it does when the machine has no memory left.
     """
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(case, sender))
-    process.start()
-    sender.close()
-    try:
-        found = receiver.recv()
-    except EOFError:
-        process.join()
-        raise MemoryError(f"{case}: its process ended with code {process.exitcode} before it could measure") from None
-    process.join()
-    if isinstance(found, Exception):
-        raise found
-    return int(found)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(_peak_of_first_step, case).result()
+        except BrokenProcessPool:
+            raise MemoryError(f"{case}: its process was killed before it could measure; free memory") from None
 
 
-def _measure(case: Case, sender: Connection) -> None:
-    try:
-        replace(case, height=_SMALL, width=_SMALL, batch_size=1).set_up()()
-        step = case.set_up()
-        gc.collect()
-        before = _start(case.device)
-        step()
-        sender.send(max(0, _peak(case.device) - before))
-    except Exception as error:
-        sender.send(error)
+def _peak_of_first_step(case: Case) -> int:
+    replace(case, height=_SMALL, width=_SMALL, batch_size=1).set_up()()
+    step = case.set_up()
+    gc.collect()
+    before = _start(case.device)
+    step()
+    return max(0, _peak(case.device) - before)
 
 
 def _start(device: str) -> int:

@@ -1,15 +1,17 @@
 """What the benchmarks of networks time: attention alone, the generator, a training step of the whole algorithm."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 from lightning import Fabric
 from torch import Tensor, nn
 
 from gicinpaint.attention import ContextualAttention
-from gicinpaint.benchmark.cases import Case, Step, check_parts, floating_point, layout_variants
+from gicinpaint.benchmark.cases import Case, Step, Work, check_parts, floating_point
 from gicinpaint.data import Batch
 from gicinpaint.losses import Hinge, ImageReconstruction, InpaintingLoss
 from gicinpaint.models.compositing import Box
@@ -20,43 +22,26 @@ from gicinpaint.training.module import InpaintingModule
 
 PARTS = ("critic_update", "pair")
 Size = tuple[int, int]  # height and width in pixels
+Paper = Callable[[ContextualAttention | None, int, Size], InpaintingModule]
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 
-@dataclass(frozen=True)
-class AttentionWork:
-    """Random features with a hole in the middle, through one layer.
+def attention_step(case: Case, layer: ContextualAttention, channels: int, backward: bool) -> Step:
+    """Return a pass of random features with a hole in the middle through one layer, with or without the gradient."""
+    shape = (case.batch_size, channels, case.height, case.width)
+    features = torch.randn(shape, device=case.device).to(floating_point(case.dtype))
+    mask = _middle_hole(case)
+    if not backward:
+        return torch.inference_mode()(lambda: layer(features, mask=mask))
+    features.requires_grad_()
+    weight = torch.randn_like(features)
 
-    Args:
-        layer: The layer.
-        channels: Channels of the features.
-        backward: Whether the gradient belongs to the step.
-    """
+    def both() -> None:
+        features.grad = None
+        output: Tensor = layer(features, mask=mask)
+        output.backward(weight)
 
-    layer: ContextualAttention
-    channels: int
-    backward: bool
-
-    def __call__(self, case: Case) -> Step:
-        """Return a forward pass without gradients, or a forward and a backward pass."""
-        shape = (case.batch_size, self.channels, case.height, case.width)
-        features = torch.randn(shape, device=case.device).to(floating_point(case.dtype))
-        mask = _middle_hole(case)
-        if not self.backward:
-            return lambda: self._look(features, mask)
-        features.requires_grad_()
-        weight = torch.randn_like(features)
-
-        def both() -> None:
-            features.grad = None
-            output: Tensor = self.layer(features, mask=mask)
-            output.backward(weight)
-
-        return both
-
-    @torch.inference_mode()
-    def _look(self, features: Tensor, mask: Tensor) -> object:
-        return self.layer(features, mask=mask)
+    return both
 
 
 @dataclass
@@ -89,42 +74,24 @@ class AttentionBenchmark:
         check_parts(self.parts, ("forward", "forward_backward"))
         self.variants = tuple(self.layers)
 
-    def work(self, part: str, variant: str) -> AttentionWork:
+    def work(self, part: str, variant: str) -> Work:
         """Return what sets up a backend's pass."""
-        return AttentionWork(self.layers[variant], self.channels, part == "forward_backward")
+        backward = part == "forward_backward"
+        return partial(attention_step, layer=self.layers[variant], channels=self.channels, backward=backward)
 
 
-@dataclass(frozen=True)
-class GeneratorWork:
-    """A masked image with a hole in the middle, through a generator with random weights.
-
-    Args:
-        layer: Attention layer of the second stage, or None.
-        width: Channels at full size, of the second paper's of the first kernel.
-        network: Class of the generator.
-        channels_last: Whether weights and images lie in memory pixel by pixel.
-    """
-
-    layer: ContextualAttention | None
-    width: int
-    network: type[nn.Module]
-    channels_last: bool
-
-    def __call__(self, case: Case) -> Step:
-        """Return a forward pass."""
-        generator = self.network(self.width, attention=self.layer).eval().to(case.device, floating_point(case.dtype))
-        masked = _images(case)
-        mask = _middle_hole(case)
-        masked = (masked * (1 - mask)).to(floating_point(case.dtype))
-        if self.channels_last:
-            generator = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            masked = masked.contiguous(memory_format=torch.channels_last)
-
-        @torch.inference_mode()
-        def forward() -> object:
-            return generator(masked, mask)
-
-        return forward
+def generator_step(
+    case: Case, layer: ContextualAttention | None, width: int, network: type[nn.Module], channels_last: bool
+) -> Step:
+    """Return a pass of a masked image with a hole in the middle through a generator with random weights."""
+    generator = network(width, attention=layer).eval().to(case.device, floating_point(case.dtype))
+    masked = _images(case)
+    mask = _middle_hole(case)
+    masked = (masked * (1 - mask)).to(floating_point(case.dtype))
+    if channels_last:
+        generator = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        masked = masked.contiguous(memory_format=torch.channels_last)
+    return torch.inference_mode()(lambda: generator(masked, mask))
 
 
 @dataclass
@@ -139,7 +106,7 @@ class GeneratorBenchmark:
         sizes: Pixels, multiples of 8, as numbers or pairs (height, width).
         batch_sizes: Images per step.
         dtypes: Types of weights and images.
-        width: Channels at full size, of the second paper's of the first kernel.
+        width: Channels at full size, or of the second paper's first kernel.
         network: Class of the generator.
 
     Raises:
@@ -159,49 +126,34 @@ class GeneratorBenchmark:
 
     def __post_init__(self) -> None:
         check_parts(self.parts, ("forward",))
-        self.variants = layout_variants(self.layers, self.layouts)
+        self.variants = _variants(self.layers, self.layouts)
 
-    def work(self, part: str, variant: str) -> GeneratorWork:
+    def work(self, part: str, variant: str) -> Work:
         """Return what sets up a variant's pass."""
-        name, layout = variant.split()
-        return GeneratorWork(self.layers[name], self.width, self.network, layout == "channels_last")
+        options = _options(self.layers, variant)
+        return partial(generator_step, width=self.width, network=self.network, **options)
 
 
-@dataclass(frozen=True)
-class TrainingWork:
-    """Random images with a hole in the middle, half as high and wide, through `InpaintingModule.training_step`.
+def training_step(
+    case: Case, layer: ContextualAttention | None, width: int, paper: Paper, pair: bool, channels_last: bool
+) -> Step:
+    """Return an update of the critics, or of critics and generator, from images with a hole in the middle."""
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it greets once per fabric
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    module = paper(layer, width, (case.height, case.width)).to(memory_format=layout)
+    fabric = Fabric(accelerator=case.device, devices=1, precision=PRECISIONS[case.dtype])  # type: ignore[arg-type]
+    optimizers, _ = module.configure_optimizers()
+    wrapped, *_ = fabric.setup(module, *optimizers)
+    places = [torch.full((case.batch_size,), size // 4, device=case.device) for size in (case.height, case.width)]
+    box = Box(places[0], places[1], case.height // 2, case.width // 2)
+    batch = Batch(_images(case).contiguous(memory_format=layout), _middle_hole(case), box)
 
-    Args:
-        layer: Attention layer of the generator, or None.
-        width: As for `first_paper`, or for `second_paper`.
-        paper: Makes the module.
-        pair: Whether the step updates the generator as well as the critics.
-        channels_last: Whether weights and images lie in memory pixel by pixel.
-    """
+    def step() -> None:
+        module.batches_seen = module.critic_steps - 1 if pair else 0
+        with fabric.autocast():  # as the trainer does; Fabric would for `forward` alone
+            wrapped.training_step(batch, 0)
 
-    layer: ContextualAttention | None
-    width: int
-    paper: Callable[[ContextualAttention | None, int, Size], InpaintingModule]
-    pair: bool
-    channels_last: bool
-
-    def __call__(self, case: Case) -> Step:
-        """Return an update of the critics, or of the critics and the generator."""
-        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it greets once per fabric
-        module = self.paper(self.layer, self.width, (case.height, case.width))
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        module = module.to(memory_format=layout)
-        fabric = Fabric(accelerator=case.device, devices=1, precision=PRECISIONS[case.dtype])  # type: ignore[arg-type]
-        optimizers, _ = module.configure_optimizers()
-        wrapped, *_ = fabric.setup(module, *optimizers)
-        batch = _batch(case, layout)
-
-        def step() -> None:
-            module.batches_seen = module.critic_steps - 1 if self.pair else 0
-            with fabric.autocast():  # as the trainer does; Fabric would for `forward` alone
-                wrapped.training_step(batch, 0)
-
-        return step
+    return step
 
 
 def first_paper(layer: ContextualAttention | None, width: int, size: Size) -> InpaintingModule:
@@ -245,7 +197,7 @@ class TrainingStepBenchmark:
     batch_sizes: Sequence[int] = (1, 4)
     dtypes: Sequence[str] = ("float32",)
     width: int = 32
-    paper: Callable[[ContextualAttention | None, int, Size], InpaintingModule] = first_paper
+    paper: Paper = first_paper
     variants: Sequence[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -253,12 +205,25 @@ class TrainingStepBenchmark:
         for dtype in self.dtypes:
             if dtype not in PRECISIONS:
                 raise ValueError(f"dtypes must be among {', '.join(PRECISIONS)}, got {dtype!r}; correct the list")
-        self.variants = layout_variants(self.layers, self.layouts)
+        self.variants = _variants(self.layers, self.layouts)
 
-    def work(self, part: str, variant: str) -> TrainingWork:
+    def work(self, part: str, variant: str) -> Work:
         """Return what sets up a variant's step."""
-        name, layout = variant.split()
-        return TrainingWork(self.layers[name], self.width, self.paper, part == "pair", layout == "channels_last")
+        options = _options(self.layers, variant)
+        return partial(training_step, width=self.width, paper=self.paper, pair=part == "pair", **options)
+
+
+def _variants(names: Iterable[str], layouts: Sequence[str]) -> tuple[str, ...]:
+    """Return "<name> <layout>" for every name and layout in memory."""
+    for layout in layouts:
+        if layout not in ("contiguous", "channels_last"):
+            raise ValueError(f"layouts must be contiguous or channels_last, got {layout!r}; correct benchmark.layouts")
+    return tuple(f"{name} {layout}" for name in names for layout in layouts)
+
+
+def _options(layers: Mapping[str, ContextualAttention | None], variant: str) -> dict[str, Any]:
+    name, layout = variant.split()
+    return {"layer": layers[name], "channels_last": layout == "channels_last"}
 
 
 def _images(case: Case) -> Tensor:
@@ -266,13 +231,7 @@ def _images(case: Case) -> Tensor:
 
 
 def _middle_hole(case: Case) -> Tensor:
-    """Return masks whose hole is half as high and wide as the image."""
+    """Return masks whose hole is half as high and wide as the image, in its middle."""
     mask = torch.zeros(case.batch_size, 1, case.height, case.width, device=case.device)
     mask[..., case.height // 4 : 3 * case.height // 4, case.width // 4 : 3 * case.width // 4] = 1
     return mask
-
-
-def _batch(case: Case, layout: torch.memory_format) -> Batch:
-    places = [torch.full((case.batch_size,), size // 4, device=case.device) for size in (case.height, case.width)]
-    box = Box(places[0], places[1], case.height // 2, case.width // 2)
-    return Batch(_images(case).contiguous(memory_format=layout), _middle_hole(case), box)

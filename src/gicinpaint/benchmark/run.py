@@ -3,7 +3,7 @@
 import csv
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def run_benchmark(config: DictConfig) -> Sequence[CaseResult | Figure]:
-    """Measure what a configuration describes and return the results: of cases, or figures with a goal each.
-
-    Args:
-        config: `conf/benchmark.yaml`, composed.
+    """Measure what `conf/benchmark.yaml`, composed, describes and return the results: of cases, or figures.
 
     Raises:
         ConfigurationError: If a value is missing, wrong or unused; nothing is measured then.
@@ -61,10 +58,10 @@ def run_benchmark(config: DictConfig) -> Sequence[CaseResult | Figure]:
             f"other programs kept {before:.1f} cores busy during the last minute: times are too long and ratios may "
             "be off; measure on a quiet machine"
         )
-    if isinstance(benchmark, FigureBenchmark):
-        return _measure_figures(benchmark, limits.rounds, before, Path(config.output))
-    results = _measure(cases, Measuring(benchmark.basis, limits, config.memory))
     folder = Path(config.output)
+    if isinstance(benchmark, FigureBenchmark):
+        return _measure_figures(benchmark, limits.rounds, before, folder)
+    results = _measure(cases, Measuring(benchmark.basis, limits, config.memory))
     _LOG.info(table(results, benchmark.basis))
     write_csv(results, folder / "benchmark.csv", before)
     _LOG.info(f"numbers    {folder / 'benchmark.csv'}")
@@ -85,41 +82,28 @@ def machine(device: str) -> str:
 def table(results: Sequence[CaseResult], basis: str) -> str:
     """Return the results as aligned text, a blank line between comparisons."""
     rows = [_HEADER, *(_row(result) for result in results)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
-    lines = []
-    for number, row in enumerate(rows):
-        left = [cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]
-        right = [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
-        if number > 1 and results[number - 1].case.comparison != results[number - 2].case.comparison:
-            lines.append("")
-        lines.append("  ".join((*left, *right)).rstrip())
-    return "\n".join([*lines, "", f"ratio: time of {basis} / time; memory: peak beyond inputs and weights"])
+    text = _aligned(rows, [result.case.comparison for result in results], right=range(3, len(_HEADER)))
+    return f"{text}\n\nratio: time of {basis} / time; memory: peak beyond inputs and weights"
 
 
 def write_csv(results: Sequence[CaseResult], path: Path, load: float) -> None:
     """Write a row for each case, with every single measurement and the machine's load before the run."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(_COLUMNS)
-        for result in results:
-            case = result.case
-            times = (f"{result.median:.6g}", f"{min(result.seconds):.6g}") if result.seconds else ("", "")
-            writer.writerow(
-                (
-                    *(case.what, case.variant, case.height, case.width, case.batch_size, case.dtype, case.threads),
-                    *(case.device, *times, "" if result.ratio is None else f"{result.ratio:.4g}"),
-                    *("" if result.memory is None else result.memory, result.left_out, f"{load:.2f}"),
-                    " ".join(f"{seconds:.6g}" for seconds in result.seconds),
-                )
+    rows: list[Sequence[object]] = [_COLUMNS]
+    for result in results:
+        times = (f"{result.median:.6g}", f"{min(result.seconds):.6g}") if result.seconds else ("", "")
+        rows.append(
+            (
+                *(getattr(result.case, name) for name in _COLUMNS[:8]),
+                *(*times, "" if result.ratio is None else f"{result.ratio:.4g}"),
+                *("" if result.memory is None else result.memory, result.left_out, f"{load:.2f}"),
+                " ".join(f"{seconds:.6g}" for seconds in result.seconds),
             )
+        )
+    _write_rows(rows, path)
 
 
 def plot(results: Sequence[CaseResult], path: Path) -> None:
-    """Draw time and memory against the pixels of an image, both axes logarithmic, a line for each curve.
-
-    Raises:
-        ImportError: If matplotlib is not installed.
-    """
+    """Draw time and memory against the pixels of an image, both axes logarithmic, a line for each curve."""
     from matplotlib.figure import Figure as Canvas
 
     measured = [result for result in results if result.seconds]
@@ -137,23 +121,32 @@ def figure_table(figures: Sequence[Figure]) -> str:
     """Return the figures as aligned text, a blank line between parts."""
     rows = [("what", "figure", "unit", "goal", "")]
     rows += [(f.what, f"{f.value:,.4g}", f.unit, f.goal, f.verdict) for f in figures]
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    lines = []
-    for number, row in enumerate(rows):
-        if number > 1 and figures[number - 1].part != figures[number - 2].part:
-            lines.append("")
-        cells = (row[0].ljust(widths[0]), row[1].rjust(widths[1]), *map(str.ljust, row[2:], widths[2:]))
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return _aligned(rows, [figure.part for figure in figures], right=(1,))
 
 
 def write_figures(figures: Sequence[Figure], path: Path, load: float) -> None:
     """Write a row for each figure, with the machine's load before the run."""
+    rows = [("part", "what", "value", "unit", "goal", "verdict", "load_before")]
+    rows += [(f.part, f.what, f"{f.value:.6g}", f.unit, f.goal, f.verdict, f"{load:.2f}") for f in figures]
+    _write_rows(rows, path)
+
+
+def _aligned(rows: Sequence[Sequence[str]], groups: Sequence[object], right: Container[int]) -> str:
+    """Return a header and rows as aligned text, a blank line between the rows of different groups."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for number, row in enumerate(rows):
+        if number > 1 and groups[number - 1] != groups[number - 2]:
+            lines.append("")
+        sizes = enumerate(zip(row, widths, strict=True))
+        cells = (text.rjust(size) if column in right else text.ljust(size) for column, (text, size) in sizes)
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _write_rows(rows: Iterable[Sequence[object]], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("part", "what", "value", "unit", "goal", "verdict", "load_before"))
-        for f in figures:
-            writer.writerow((f.part, f.what, f"{f.value:.6g}", f.unit, f.goal, f.verdict, f"{load:.2f}"))
+        csv.writer(file).writerows(rows)
 
 
 def _layers(config: DictConfig) -> dict[str, Any]:
@@ -226,10 +219,6 @@ def _row(result: CaseResult) -> tuple[str, ...]:
     start = (case.what, case.variant, size, str(case.batch_size), case.dtype, str(case.threads))
     if not result.seconds:
         return (*start, "", "", "", result.left_out)
-    return (
-        *start,
-        f"{result.median:.4f}",
-        f"{min(result.seconds):.4f}",
-        "" if result.ratio is None else f"{result.ratio:.2f}",
-        "" if result.memory is None else f"{result.memory / 1e6:,.0f}",
-    )
+    ratio = "" if result.ratio is None else f"{result.ratio:.2f}"
+    memory = "" if result.memory is None else f"{result.memory / 1e6:,.0f}"
+    return (*start, f"{result.median:.4f}", f"{min(result.seconds):.4f}", ratio, memory)
