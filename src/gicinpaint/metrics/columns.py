@@ -4,11 +4,11 @@ from pathlib import Path
 
 from torchmetrics import Metric, MetricCollection
 
-from gicinpaint.metrics.patch_distance import PatchDistance
 from gicinpaint.metrics.perceptual import FID, LPIPS
 from gicinpaint.metrics.region import (
     SSIM,
     ImageTV,
+    PatchDistance,
     RegionL1,
     RegionL2,
     RegionPSNR,
@@ -20,11 +20,7 @@ from gicinpaint.metrics.region import (
 
 
 def hole_metrics(prefix: str = "") -> MetricCollection:
-    """Return the paper's columns `l1`, `l2`, `psnr` and `tv`, and `tv_ratio` and `patch_distance`.
-
-    Args:
-        prefix: Text before each name.
-    """
+    """Return the paper's columns `l1`, `l2`, `psnr` and `tv`, and `tv_ratio` and `patch_distance`."""
     columns: dict[str, Metric | MetricCollection] = {
         "l1": RegionL1(),
         "l2": RegionL2(),
@@ -63,8 +59,6 @@ def evaluation_metrics(lpips: str | Path | None = None, fid: str | Path | None =
         "relative/l1": RelativeL1(),
         "relative/l2": RelativeL2(),
     }
-    if lpips is not None:
-        columns["lpips"] = LPIPS(lpips)
-    if fid is not None:
-        columns["fid"] = FID(fid)
+    columns |= {} if lpips is None else {"lpips": LPIPS(lpips)}
+    columns |= {} if fid is None else {"fid": FID(fid)}
     return MetricCollection(columns, compute_groups=False)

@@ -161,8 +161,8 @@ class FID(FrechetInceptionDistance):
         """Add a batch of completed images and their ground truth, (B, 3, H, W) in [-1, 1]; the region has no effect."""
         check_like(prediction, image, "prediction", "image")
         check_image(image)
-        super().update(_to_levels(image), real=True)
-        super().update(_to_levels(prediction), real=False)
+        for images, real in ((image, True), (prediction, False)):
+            super().update(((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8), real=real)
 
     def compute(self) -> Tensor:
         """Return the distance; NaN for fewer than two images."""
@@ -202,10 +202,6 @@ class _Features(nn.Module):
         return self.network(levels, return_features=True)
 
 
-def _to_levels(image: Tensor) -> Tensor:
-    return ((image.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-
-
 def _read(path: str | Path, what: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} must hold {what}, but there is no such file; get it and name its path")
@@ -235,4 +231,4 @@ def _buffer_name(key: str) -> str:
 
 
 def _unit_length(features: Tensor) -> Tensor:
-    return features / (features.square().sum(dim=1, keepdim=True).sqrt() + _EPSILON)
+    return features / (features.norm(dim=1, keepdim=True) + _EPSILON)
