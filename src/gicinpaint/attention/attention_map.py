@@ -9,51 +9,39 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gicinpaint.attention.factorized import FactorizedAttention, propagated
 from gicinpaint.attention.layer import ContextualAttention
-from gicinpaint.attention.reference import key_norm, masked_softmax, widened, without_autocast
+from gicinpaint.attention.reference import cut_window, key_norm, masked_softmax, widened, without_autocast
 
 _SEGMENTS = (15, 6, 4, 11, 13, 6)  # red-yellow, yellow-green, green-cyan, cyan-blue, blue-magenta, magenta-red
 
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """What a backend was called with: enough to compute the attention of any one query again.
+    """What a backend was called with: enough to compute the attention of any one query again."""
 
-    Attributes:
-        foreground: Shrunk features to fill, (B, C, h, w).
-        background: Shrunk features to copy from, (B, C, hb, wb).
-        valid: Keys that may be copied from, bool (B or 1, hb, wb).
-        patch_size: Height and width of the patches that are matched.
-        propagation_size: Length of the diagonal over which scores are propagated; 1 for none.
-        softmax_scale: Factor on the scores before the softmax.
-    """
-
-    foreground: Tensor
-    background: Tensor
-    valid: Tensor
+    foreground: Tensor  # shrunk features to fill, (B, C, h, w)
+    background: Tensor  # shrunk features to copy from, (B, C, hb, wb)
+    valid: Tensor  # keys that may be copied from, bool (B or 1, hb, wb)
     patch_size: int
-    propagation_size: int
+    propagation_size: int  # 1 where scores are not propagated
     softmax_scale: float
 
     @torch.no_grad()
     def row(self, image: int, query: tuple[int, int]) -> Tensor:
         """Return how much a cell takes from every key of its image.
 
-        A query's propagated score needs those of at most propagation_size^2 queries, so the memory is that of a few
-        maps of the keys.
+        The memory is that of a few scores per key for each query around the cell, 7 x 7 of them by default.
 
         Args:
             image: Number of the image within the batch.
             query: Row and column of the cell on the shrunk grid.
 
-        Shape:
-            - returned: (hb, wb), [0, 1]; the sum is at most 1, see `masked_softmax`
+        Returns:
+            (hb, wb), [0, 1]; the sum is at most 1, see `masked_softmax`.
 
         Raises:
             ValueError: If there is no such image or cell.
-
-        Source:
-            Yu et al. 2018, section 4.1; semantics of the released code, as all backends'.
         """
         b, _, h, w = self.foreground.shape
         if not (0 <= image < b and 0 <= query[0] < h and 0 <= query[1] < w):
@@ -62,38 +50,19 @@ class AttentionCall:
                 f"cell {tuple(query)}; a cell is 8 pixels of the image wide in the paper's networks"
             )
         with without_autocast(self.foreground):
-            foreground, background = widened(self.foreground[image : image + 1], self.background[image : image + 1])
-            scores = self._spread(foreground, background, query)
+            queries, keys = widened(self.foreground[image : image + 1], self.background[image : image + 1])
+            rows, columns = (range(place, place + 1) for place in query)
+            queries, top, left = cut_window(queries, rows, columns, self.patch_size, self.propagation_size // 2)
+            scores = FactorizedAttention().match(queries, keys, self.patch_size) / key_norm(keys, self.patch_size)
+            scores = propagated(scores, self.propagation_size)[:, top, left].flatten(1)[:, None]  # (1, 1, keys)
             valid = self.valid[image if len(self.valid) > 1 else 0]
-            row = masked_softmax(scores.reshape(1, 1, -1), valid.reshape(1, -1), self.softmax_scale)
+            row = masked_softmax(scores, valid.reshape(1, -1), self.softmax_scale)
         return row.reshape(valid.shape)
-
-    def _spread(self, foreground: Tensor, background: Tensor, query: tuple[int, int]) -> Tensor:
-        """Sum along the diagonals of the grids flattened by columns, of those flattened by rows; (hb, wb)."""
-        (h, w), (hb, wb) = foreground.shape[-2:], background.shape[-2:]
-        size, reach = self.patch_size, self.propagation_size // 2
-        padded, norm = F.pad(foreground, [size // 2] * 4), key_norm(background, size)[0]
-        total = background.new_zeros(wb * hb)
-        for down in _steps(query[1] * h + query[0], h * w, reach):
-            column, row = divmod(query[1] * h + query[0] + down, h)
-            along = background.new_zeros(hb * wb)
-            for right in _steps(row * w + column, h * w, reach):
-                top, left = divmod(row * w + column + right, w)
-                patch = padded[..., top : top + size, left : left + size]
-                matched = F.conv2d(background, patch, padding=size // 2)[0, 0] / norm
-                along += _shifted(matched.flatten(), right)
-            total += _shifted(along.reshape(hb, wb).t().flatten(), down)
-        return total.reshape(wb, hb).t()
 
 
 @contextmanager
 def overhear(attention: ContextualAttention) -> Iterator[list[AttentionCall]]:
-    """Note what a layer's backend is called with, while the context lasts; the layer's results stay as they are.
-
-    Calls for a window are noted with the whole foreground.
-
-    Args:
-        attention: The layer.
+    """Record what a layer's backend is called with, for a window with the whole foreground, while the context lasts.
 
     Example:
         >>> import torch
@@ -120,15 +89,7 @@ def overhear(attention: ContextualAttention) -> Iterator[list[AttentionCall]]:
 
 
 def relative_offset(offset: Tensor) -> Tensor:
-    """Return offsets counted from each patch's own position.
-
-    Args:
-        offset: Absolute (row, column) of each patch's source.
-
-    Shape:
-        - offset: (B, 2, H, W), integer
-        - returned: (B, 2, H, W), int64
-    """
+    """Return offsets counted from each patch's own position, int64, from absolute ones, (B, 2, H, W)."""
     h, w = offset.shape[-2:]
     rows, columns = torch.arange(h, device=offset.device), torch.arange(w, device=offset.device)
     return offset.long() - torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
@@ -171,11 +132,7 @@ def colour_offset(relative: Tensor, largest: Tensor | None = None, rate: int = 1
 def colour_legend(size: int = 64) -> Tensor:
     """Return the wheel that explains the colours: each pixel shows an offset from the middle to itself.
 
-    Args:
-        size: Height and width in pixels.
-
-    Shape:
-        - returned: (3, size, size), [-1, 1], white outside the circle
+    It is (3, size, size), [-1, 1], white outside the circle.
     """
     axis = torch.linspace(-1, 1, size, dtype=torch.float64)
     relative = torch.stack(torch.meshgrid(axis, axis, indexing="ij"))[None]
@@ -188,14 +145,10 @@ def hole_arrows(offset: Tensor, mask: Tensor, every: int = 1) -> list[Tensor]:
 
     A cell of the offset's grid belongs to the hole where at least half of its pixels do.
 
-    Args:
-        offset: Absolute (row, column) of each patch's source.
-        mask: Hole mask; 1 = hole.
-        every: Take every n-th row and column of the grid.
-
     Shape:
-        - offset: (B, 2, h, w), integer
-        - mask: (B, 1, H, W), {0, 1}
+        - offset: (B, 2, h, w), absolute (row, column) of each patch's source
+        - mask: (B, 1, H, W), {0, 1}; 1 = hole
+        - every: take every n-th row and column of the grid
         - returned: for each image (arrows, 2, 2), float64: the middle of the patch, then that of its source, each
           as (row, column) in pixels, where whole numbers are middles of pixels; in row-major order of the patches
 
@@ -220,26 +173,13 @@ def hole_arrows(offset: Tensor, mask: Tensor, every: int = 1) -> list[Tensor]:
     return arrows
 
 
-def _steps(place: int, count: int, reach: int) -> range:
-    """Return the steps from a place that stay inside."""
-    return range(-min(reach, place), min(reach, count - 1 - place) + 1)
-
-
-def _shifted(values: Tensor, steps: int) -> Tensor:
-    """Return at every place the value some steps further; 0 outside."""
-    return F.pad(values, (-steps, steps))
-
-
 def _wheel() -> Tensor:
     """The 55 hues of the wheel, (55, 3), [0, 1]: one channel rises or falls along each segment."""
-    changing = (1, 0, 2, 1, 0, 2)
-    colour = torch.tensor([255.0, 0.0, 0.0], dtype=torch.float64)
-    hues = []
-    for length, channel in zip(_SEGMENTS, changing, strict=True):
-        start = colour[channel].item()
+    colour, hues = [255.0, 0.0, 0.0], []
+    for length, channel in zip(_SEGMENTS, (1, 0, 2, 1, 0, 2), strict=True):
+        start = colour[channel]
         for step in range(length):
-            change = float(255 * step // length)
-            colour[channel] = start + change if start == 0 else start - change
-            hues.append(colour.clone())
+            colour[channel] = abs(start - 255 * step // length)
+            hues.append(list(colour))
         colour[channel] = 255 - start
-    return torch.stack(hues) / 255
+    return torch.tensor(hues, dtype=torch.float64) / 255

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gicinpaint.attention.reference import with_halo
+from gicinpaint.attention.reference import cut_window
 from gicinpaint.checks import check_mask, check_multiple
 
 
@@ -120,11 +120,9 @@ class ContextualAttention(nn.Module):
         """
         queries, keys, valid = self.prepare(foreground, background, mask)
         if window is not None:
-            rows, columns = window
-            h, w = queries.shape[-2:]
-            places = with_halo(rows, self._halo(w), h), with_halo(columns, self._halo(h), w)
-            for dim, place in zip((-2, -1), places, strict=True):
-                queries = queries.index_select(dim, torch.tensor(place, device=queries.device))
+            spread = self.propagation_size // 2 if self.propagate else 0
+            # One more cell, because the neighbours' pasted patches reach into the window.
+            queries, top, left = cut_window(queries, *window, self.patch_size, spread, more=1)
         result = self.backend(
             queries,
             keys,
@@ -139,11 +137,10 @@ class ContextualAttention(nn.Module):
         )
         if window is None:
             return result
-        top, left = places[0].index(rows.start), places[1].index(columns.start)
+        bottom, right = top + len(window[0]), left + len(window[1])
 
         def cut(x: Tensor, rate: int) -> Tensor:
-            across = slice(rate * left, rate * (left + len(columns)))
-            return x[..., rate * top : rate * (top + len(rows)), across]
+            return x[..., rate * top : rate * bottom, rate * left : rate * right]
 
         return (cut(result[0], self.rate), cut(result[1], 1)) if isinstance(result, tuple) else cut(result, self.rate)
 
@@ -155,14 +152,16 @@ class ContextualAttention(nn.Module):
         self._check(foreground, values, mask)
         queries = self._shrink(foreground)
         keys = queries if background is None else self._shrink(values)
-        return queries, keys, self._valid_keys(keys, mask)
+        if mask is None:
+            return queries, keys, torch.ones((1, *keys.shape[-2:]), dtype=torch.bool, device=keys.device)
+        hole = self._shrink(mask).to(torch.float32)
+        touched = F.max_pool2d(hole, self.patch_size, stride=1, padding=self.patch_size // 2)  # borders are no holes
+        return queries, keys, touched[:, 0] == 0
 
     def extra_repr(self) -> str:
         """Return the settings for the printed module."""
-        return (
-            f"patch_size={self.patch_size}, rate={self.rate}, propagation_size={self.propagation_size}, "
-            f"softmax_scale={self.softmax_scale}, propagate={self.propagate}, backend={self.backend!r}"
-        )
+        names = "patch_size", "rate", "propagation_size", "softmax_scale", "propagate", "backend"
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
     def _check(self, foreground: Tensor, background: Tensor, mask: Tensor | None) -> None:
         for name, features in (("foreground", foreground), ("background", background)):
@@ -185,32 +184,12 @@ class ContextualAttention(nn.Module):
         if mask is not None:
             check_mask(mask, background)
 
-    def _halo(self, across: int) -> int:
-        """Return how many cells around a query its output depends on, along an axis of a grid that is `across` wide."""
-        spread = self.propagation_size // 2 if self.propagate else 0
-        return self.patch_size // 2 + spread + -(-spread // across) + 1  # and the neighbours' pasted patches
-
     def _shrink(self, x: Tensor) -> Tensor:
         return resize_nearest(x, (x.shape[-2] // self.rate, x.shape[-1] // self.rate))
 
-    def _valid_keys(self, keys: Tensor, mask: Tensor | None) -> Tensor:
-        if mask is None:
-            return torch.ones((1, *keys.shape[-2:]), dtype=torch.bool, device=keys.device)
-        hole = self._shrink(mask).to(torch.float32)
-        touched = F.max_pool2d(hole, self.patch_size, stride=1, padding=self.patch_size // 2)  # borders are no holes
-        return touched[:, 0] == 0
-
 
 def resize_nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize to the nearest pixel with the corners of both grids aligned.
-
-    Args:
-        x: Images, masks or features.
-        size: Height and width to resize to.
-
-    Shape:
-        - x: (B, C, H, W)
-        - returned: (B, C, *size)
+    """Resize images, masks or features, (B, C, H, W), to the nearest pixel with the corners of both grids aligned.
 
     Source:
         Released code, `resize` with `align_corners=True`. No mode of `torch.nn.functional.interpolate` does the same.
@@ -220,11 +199,9 @@ def resize_nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
         >>> resize_nearest(torch.arange(8.0).reshape(1, 1, 1, 8), (1, 4))
         tensor([[[[0., 2., 5., 7.]]]])
     """
-    height, width = size
-    if height != x.shape[-2]:
-        x = x.index_select(-2, _nearest_positions(x.shape[-2], height, x.device))
-    if width != x.shape[-1]:
-        x = x.index_select(-1, _nearest_positions(x.shape[-1], width, x.device))
+    for axis, wanted in zip((-2, -1), size, strict=True):
+        if wanted != x.shape[axis]:
+            x = x.index_select(axis, _nearest_positions(x.shape[axis], wanted, x.device))
     return x
 
 
@@ -234,10 +211,6 @@ def nearest_index(size_in: int, size_out: int) -> list[int]:
     Positions are rounded in float32, halves away from zero, because the released code does so and a few
     sizes come out differently in float64.
 
-    Args:
-        size_in: Length of the axis before.
-        size_out: Length of the axis after.
-
     Source:
         Released code, `tf.image.resize_nearest_neighbor(align_corners=True)`.
 
@@ -245,10 +218,7 @@ def nearest_index(size_in: int, size_out: int) -> list[int]:
         >>> nearest_index(18, 9)
         [0, 2, 4, 6, 9, 11, 13, 15, 17]
     """
-    if size_out > 1:
-        scale = np.float32(size_in - 1) / np.float32(size_out - 1)
-    else:
-        scale = np.float32(size_in) / np.float32(size_out)
+    scale = np.float32(size_in - 1) / np.float32(max(1, size_out - 1))  # of one cell the position is 0 in any case
     position = np.arange(size_out, dtype=np.float32) * scale
     whole = np.floor(position)
     index = (whole + (position - whole >= 0.5)).astype(np.int64)  # exact, unlike floor(position + 0.5) in float32

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gicinpaint.attention.tiled_blocks import Arena, Keys, Scratch, Settings, aligned, multiply, shaped
+from gicinpaint.attention.tiled_blocks import Arena, Keys, Settings, Walk, aligned, multiply, shaped
 from gicinpaint.attention.tiled_scores import compiled
 
 SHORTEST_GAP = 8  # corners: copying around a shorter gap costs more than multiplying it
@@ -30,19 +30,8 @@ def corner_grid(corners: Tensor, grid: Sequence[int]) -> Tensor:
     return corners[..., : (grid[0] + 1) * (grid[1] + 1)].unflatten(2, (grid[0] + 1, grid[1] + 1))
 
 
-def around_corners(features: Tensor, rate: int, out: Tensor, factor: float = 1.0) -> Tensor:
-    """Write the cells around every corner of the shrunk grid, times a factor, zero outside.
-
-    Features are (B, C, rate * h, rate * w), out is (B, C * rate^2, corner_count(h, w)).
-    """
-    out.zero_()
-    for cells, squares in _paired_cells(features, rate, out):
-        torch.mul(cells, factor, out=squares)
-    return out
-
-
 def from_corners(corners: Tensor, rate: int, out: Tensor, factor: float = 1.0) -> None:
-    """Write full-size features from the cells around every corner, times a factor: the inverse of `around_corners`."""
+    """Write full-size features from the cells around every corner, times a factor: the inverse of `Images.squares`."""
     for cells, squares in _paired_cells(out, rate, corners):
         cells.copy_(squares if factor == 1 else squares * factor)
 
@@ -123,11 +112,13 @@ class Images:
         self.values = self.used.compact(squares, arena.take(squares.numel()))  # (B, C * rate^2, used.count)
 
     def squares(self, features: Tensor, factor: float = 1.0) -> Tensor:
-        """Return `around_corners` of full-size features."""
+        """Return the cells around every corner of the shrunk grid, (B, C * rate^2, corner_count), times a factor."""
         batch, c, height, width = features.shape
         grid = height // self.rate, width // self.rate
-        out = self.arena.take(batch, c * self.rate**2, corner_count(grid))
-        return around_corners(features, self.rate, out, factor)
+        out = self.arena.take(batch, c * self.rate**2, corner_count(grid)).zero_()
+        for cells, squares in _paired_cells(features, self.rate, out):
+            torch.mul(cells, factor, out=squares)
+        return out
 
 
 class OverlapAdd:
@@ -137,29 +128,16 @@ class OverlapAdd:
     every corner, and a step along a row never meets the next row.
     """
 
-    def __init__(
-        self,
-        grid: tuple[int, int],
-        keys: Keys,
-        used: UsedCorners,
-        most: int,
-        arena: Arena,
-        scratch: Scratch,
-        compile: bool,
-        batch: int,
-    ) -> None:
-        self.height, self.step = grid[0], grid[1] + 1  # positions of the query axis per row
+    def __init__(self, batch: int, grid: tuple[int, int], walk: Walk, used: UsedCorners) -> None:
+        self.height, self.step, keys = grid[0], grid[1] + 1, walk.keys  # positions of the query axis per row
         self.key_grid, self.key_step, self.keep = (keys.height, keys.width), keys.width + 1, keys.keep
-        self.batch, self.used, self.scratch, self.compile = batch, used, scratch, compile
-        rows = min(most, self.height) + 2
-        self.window = arena.take(batch, rows, self.step, used.every).zero_()
+        self.batch, self.used, self.scratch, self.compile = batch, used, walk.scratch, walk.compile
+        rows = min(walk.rows, self.height) + 2
+        self.window = walk.arena.take(batch, rows, self.step, used.every).zero_()
         self.filled = 0
 
     def place(self, attention: Tensor, rows: range) -> Tensor:
-        """Put the attention of the next rows, (B, rows * w, keys), in the window, without that to invalid keys.
-
-        Returned is the window's part, (B, rows, w + 1, key corners), 0 outside the grids.
-        """
+        """Place the attention of the next rows to valid keys, (B, rows * w, keys), as (B, rows, w + 1, key corners)."""
         self.window[:, 0] = self.window[:, self.filled]
         self.filled = len(rows)
         inside = self.window[:, 1 : 1 + len(rows)]
@@ -170,9 +148,9 @@ class OverlapAdd:
         return inside
 
     def summed(self, rows: range) -> tuple[slice, Tensor]:
-        """Return the corners that the placed rows complete, and the sums there, (B, corners, used key corners).
+        """Return the corners that the placed rows complete, those above them, and the sums there.
 
-        They are the corners above the rows; the last rows complete those below them too.
+        The sums are (B, corners, used key corners); the last rows complete the corners below them too.
         """
         lines = len(rows) + (rows.stop == self.height)
         window = self.window[:, : 1 + lines].flatten(1, 2)
@@ -193,14 +171,12 @@ class OverlapAdd:
     def attention_gradient(self, grad: Tensor, values: Tensor, rows: range) -> Tensor:
         """Return the gradient of some rows' attention where `place` puts attention, in the buffer `grad`.
 
-        From the output's gradient around corners, (B, C * rate^2, corners), and the values around used key corners;
-        meaningless outside the grids.
+        From the output's gradient and the values around corners; meaningless outside the grids.
         """
         step, key_step, scratch = self.step, self.key_step, self.scratch
         count = (len(rows) + 1) * step
-        product = shaped(
-            scratch.first if self.used.runs is None else scratch.second, self.batch, count, self.used.count
-        )
+        product = scratch.first if self.used.runs is None else scratch.second
+        product = shaped(product, self.batch, count, self.used.count)
         multiply(grad[..., rows.start * step : (rows.stop + 1) * step].mT, values, product)
         corners = self.used.expand(product, scratch.first)
         out = shaped(scratch.grad, self.batch, len(rows) * step, self.used.every)

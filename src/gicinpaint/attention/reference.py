@@ -47,9 +47,7 @@ class ReferenceAttention:
                 attention = attend(scores, image_valid, softmax_scale)
                 outputs.append(paste(attention, values[i : i + 1], rate))
                 if return_offset:
-                    index = attention.detach().argmax(dim=1)  # (1, h, w)
-                    width = keys.shape[-1]
-                    offsets.append(torch.stack((index // width, index % width), dim=1))
+                    offsets.append(best_offset(attention.flatten(2).mT, attention.shape[-1], keys.shape[-1]))
         output = torch.cat(outputs).to(dtype)
         return (output, torch.cat(offsets)) if return_offset else output
 
@@ -57,14 +55,9 @@ class ReferenceAttention:
 def match(foreground: Tensor, background: Tensor, patch_size: int) -> Tensor:
     """Return the product of every query patch with every normalised key patch.
 
-    Args:
-        foreground: Shrunk features of one image to fill.
-        background: Shrunk features of one image to copy from.
-        patch_size: Height and width of a patch, odd.
-
     Shape:
-        - foreground: (1, C, h, w)
-        - background: (1, C, hb, wb)
+        - foreground: (1, C, h, w), shrunk features to fill
+        - background: (1, C, hb, wb), shrunk features to copy from
         - returned: (1, hb * wb, h, w)
 
     Source:
@@ -82,14 +75,7 @@ def spread(scores: Tensor, key_grid: tuple[int, ...], size: int) -> Tensor:
     """Add to every score those of the diagonal neighbours, along rows, then along columns.
 
     Both grids are flattened for it, so a neighbourhood wraps from the end of a row to the start of the next.
-
-    Args:
-        scores: Scores of one image.
-        key_grid: Height and width of the key grid.
-        size: Length of the diagonal that is summed, odd.
-
-    Shape:
-        - scores, returned: (1, keys, h, w)
+    `size` is the length of the diagonal that is summed, odd; scores are (1, keys, h, w).
 
     Source:
         Yu et al. 2018, section 4.1, attention propagation, as identity-kernel convolutions like the released code.
@@ -104,28 +90,13 @@ def spread(scores: Tensor, key_grid: tuple[int, ...], size: int) -> Tensor:
 
 
 def attend(scores: Tensor, valid: Tensor, softmax_scale: float) -> Tensor:
-    """Return the softmax over keys with invalid keys scored 0 before it and set to 0 after it.
-
-    Args:
-        scores: Scores of one image.
-        valid: Which keys of the image may be copied from.
-        softmax_scale: Factor on the scores.
-
-    Shape:
-        - scores, returned: (1, keys, h, w)
-        - valid: bool (hb, wb)
-    """
+    """Return the softmax over keys, (1, keys, h, w), with invalid keys scored 0 before it and set to 0 after it."""
     keep = valid.reshape(1, -1, 1, 1).to(scores.dtype)
     return torch.softmax(scores * keep * softmax_scale, dim=1) * keep
 
 
 def paste(attention: Tensor, full_background: Tensor, rate: int) -> Tensor:
     """Return the attention-weighted sum of full-size background patches, each at its query's place.
-
-    Args:
-        attention: Attention of one image.
-        full_background: Features of one image to copy from, before shrinking.
-        rate: Cells of the full-size grid per cell of the shrunk one.
 
     Shape:
         - attention: (1, keys, h, w)
@@ -146,21 +117,10 @@ def paste(attention: Tensor, full_background: Tensor, rate: int) -> Tensor:
 
 
 def key_norm(background: Tensor, patch_size: int) -> Tensor:
-    """Return the L2 norm of every key patch, at least 1e-4.
+    """Return the L2 norm, at least 1e-4, of every key patch of (B, C, h, w) features as (B, h, w).
 
     The squared norm of a patch is the box sum of the pixels' squared norms, so no patch is built. The floor is
     applied to the square: the root of a clamped square has a finite gradient where a patch is zero.
-
-    Args:
-        background: Shrunk background features.
-        patch_size: Height and width of a key patch, odd.
-
-    Shape:
-        - background: (B, C, h, w)
-        - returned: (B, h, w)
-
-    Source:
-        Released code, `contextual_attention`.
     """
     energy = background.square().sum(dim=1, keepdim=True)
     patch_energy = F.avg_pool2d(energy, patch_size, stride=1, padding=patch_size // 2) * patch_size**2
@@ -172,11 +132,6 @@ def masked_softmax(scores: Tensor, valid: Tensor, softmax_scale: float) -> Tenso
 
     An invalid key has score 0, so it takes exp(0) of the denominator: attention sums to at most 1 and is not
     renormalised.
-
-    Args:
-        scores: Scores of queries (second to last axis) and keys (last axis).
-        valid: Which keys may be copied from.
-        softmax_scale: Factor on the scores.
 
     Shape:
         - scores, returned: (B, queries, keys)
@@ -190,16 +145,9 @@ def masked_softmax(scores: Tensor, valid: Tensor, softmax_scale: float) -> Tenso
 
 
 def best_offset(attention: Tensor, query_width: int, key_width: int) -> Tensor:
-    """Return the position of the key with the most attention, the first one on exact ties.
+    """Return the (row, column) of the key with the most attention, the first one on exact ties.
 
-    Args:
-        attention: Attention of every query, row-major, to every key, row-major.
-        query_width: Columns of the query grid.
-        key_width: Columns of the key grid.
-
-    Shape:
-        - attention: (B, queries, keys)
-        - returned: int64 (B, 2, queries / query_width, query_width), (row, column)
+    Attention is (B, queries, keys), row-major on both grids; returned is int64 (B, 2, queries / width, width).
     """
     index = attention.detach().argmax(dim=-1).unflatten(-1, (-1, query_width))
     row = index // key_width
@@ -209,8 +157,8 @@ def best_offset(attention: Tensor, query_width: int, key_width: int) -> Tensor:
 def with_halo(part: range, halo: int, size: int) -> list[int]:
     """Return a part of an axis and some cells around it, in ascending order; beyond an end come those of the other.
 
-    Propagation goes on from the last cell of a row or column to the first of the next one. A grid of such rows and
-    columns continues in the same way, so that it has the whole grid's scores in the part, if the halo is wide enough.
+    Propagation wraps from the last cell of a row or column to the first of the next one, and does so too on a grid of
+    such rows and columns: with a wide enough halo the scores in the part are those of the whole grid.
 
     Example:
         >>> with_halo(range(1, 3), 2, 9)
@@ -219,12 +167,25 @@ def with_halo(part: range, halo: int, size: int) -> list[int]:
     return sorted({place % size for place in range(part.start - halo, part.stop + halo)})
 
 
+def cut_window(
+    queries: Tensor, rows: range, columns: range, patch_size: int, spread: int, more: int = 0
+) -> tuple[Tensor, int, int]:
+    """Return some queries with all those that their scores depend on and some more, and where they begin there.
+
+    `spread` is how many cells propagation reaches: half its diagonal, and 0 for none.
+    """
+    (h, w), starts = queries.shape[-2:], []
+    for axis, part, size, across in ((-2, rows, h, w), (-1, columns, w, h)):
+        places = with_halo(part, patch_size // 2 + spread + -(-spread // across) + more, size)
+        queries = queries.index_select(axis, torch.tensor(places, device=queries.device))
+        starts.append(places.index(part.start))
+    return queries, starts[0], starts[1]
+
+
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     """Return a context in which no product is lowered to half precision: scores need float32."""
-    device_type = tensor.device.type
-    if torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()
+    kind = tensor.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def widened(*tensors: Tensor) -> list[Tensor]:

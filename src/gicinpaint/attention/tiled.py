@@ -1,7 +1,7 @@
 """Contextual attention in bounded memory: blocks of query rows, recomputed for the gradient. The default backend."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,12 +14,12 @@ from gicinpaint.attention.tiled_blocks import (
     Kept,
     Settings,
     Tiles,
+    Walk,
     image_groups,
     lend_arena,
     multiply,
     scratch_for,
     shaped,
-    valid_of,
 )
 from gicinpaint.attention.tiled_scores import BlockScores, ScoresGradient
 
@@ -32,9 +32,8 @@ class TiledAttention:
 
     A block holds the scores of a few rows of queries, or of parts of rows, with all keys; so memory is linear in the
     pixels. The gradient recomputes the blocks, so only the inputs are kept for it (a batch whose scores take no more
-    than 64 MB keeps them); a second gradient is refused.
-    Scores, softmax and sums are in float32 (float64 for float64 inputs) whatever the inputs' type, also under
-    autocast. Compilers see one operator.
+    than 64 MB keeps them); a second gradient is refused. Scores, softmax and sums are in float32 (float64 for float64
+    inputs) whatever the inputs' type, also under autocast. Compilers see one operator.
 
     Args:
         block_rows: Rows of queries per block; None chooses them from the sizes so that a block fits the cache.
@@ -74,23 +73,10 @@ class TiledAttention:
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the filled features and, on request, the offsets; see `AttentionBackend`."""
         wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (foreground, background, full_background))
-        output, offset, *_ = _attend(
-            foreground,
-            background,
-            valid,
-            full_background,
-            Settings(
-                rate,
-                patch_size,
-                propagation_size if propagate else 1,
-                self.block_rows or 0,
-                self.block_columns or 0,
-                int(self.compile),
-            ),
-            softmax_scale,
-            return_offset,
-            wanted,
-        )
+        blocks = self.block_rows or 0, self.block_columns or 0, int(self.compile)
+        sizes = Settings(rate, patch_size, propagation_size if propagate else 1, *blocks)
+        inputs = foreground, background, valid, full_background
+        output, offset, *_ = _attend(*inputs, sizes, softmax_scale, return_offset, wanted)
         return (output, offset) if return_offset else output
 
 
@@ -109,9 +95,9 @@ class Strip:
             first = self.sources.index(columns.start)
             foreground, inner = foreground[..., self.sources], slice(first, first + len(columns))
         self.scratch = scratch_for(arena, foreground, len(columns), keys, tiles.rows, images.used.every, backward)
-        self.adder = OverlapAdd(self.grid, keys, images.used, tiles.rows, arena, self.scratch, images.compile, batch)
-        matched = kept.matched if kept else None
-        self.scores = BlockScores(foreground, keys, inner, tiles.rows, arena, self.scratch, images.compile, matched)
+        walk = Walk(keys, arena, self.scratch, tiles.rows, images.compile)
+        self.adder = OverlapAdd(batch, self.grid, walk, images.used)
+        self.scores = BlockScores(foreground, walk, inner, kept.matched if kept else None)
 
     def blocks(self) -> Iterator[range]:
         """Yield the blocks of rows, from the first to the last."""
@@ -162,7 +148,7 @@ def _attend(
     with without_autocast(foreground), lend_arena(widened(foreground[:0])[0]) as arena:
         for part in image_groups(foreground, background, settings):
             f, b, values = widened(foreground[part], background[part], full_background[part])
-            images = Images(f, b, valid_of(valid, part), values, settings, softmax_scale, arena)
+            images = Images(f, b, valid if len(valid) == 1 else valid[part], values, settings, softmax_scale, arena)
             sums = arena.take(*images.values.shape[:2], corner_count(f.shape[-2:])).zero_()
             mark, recalled, keys = arena.used, kept.of(part), images.keys
             tiles = Tiles.of(f, b, settings, len(f))
@@ -218,9 +204,11 @@ def _attend_gradient(
     with without_autocast(foreground), lend_arena(widened(foreground[:0])[0]) as arena:
         for part in image_groups(foreground, background, settings):
             f, b, values, g = widened(foreground[part], background[part], full_background[part], grad[part])
-            images = Images(f, b, valid_of(valid, part), values, settings, softmax_scale, arena)
+            images = Images(f, b, valid if len(valid) == 1 else valid[part], values, settings, softmax_scale, arena)
             sums, value_sums = images.squares(g, 1 / OVERLAP), arena.take(*images.values.shape).zero_()
-            totals = FeatureGradients.zeros(f, images.keys)
+            totals = FeatureGradients(
+                *(torch.zeros_like(x) for x in (f, images.keys.features, images.keys.norm.flatten(1)))
+            )
             mark, recalled = arena.used, kept.of(part)
             tiles = Tiles.of(f, b, settings, len(f))
             for columns in tiles.columns:
@@ -228,7 +216,7 @@ def _attend_gradient(
                 strip = Strip(images, tiles, columns, recalled, backward=True)
                 corners = strip.corners(sums, copy=True)
                 queries = totals.queries if strip.whole else torch.zeros_like(strip.scores.foreground)
-                gradient = ScoresGradient(strip.scores, replace(totals, queries=queries))
+                gradient = ScoresGradient(strip.scores, totals._replace(queries=queries))
                 for rows in strip.blocks():
                     attention = strip.adder.place(strip.recall(rows), rows)
                     completed, weights = strip.adder.summed(rows)

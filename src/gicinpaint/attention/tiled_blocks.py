@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -55,14 +54,10 @@ class Kept(NamedTuple):
     """What the forward pass of a small batch keeps for the gradient; both empty for a large one.
 
     Two tensors, because the C library returns a single large one to the system and then pays for fresh pages.
-
-    Attributes:
-        attention: Attention before it is placed, (B, h * w, keys).
-        matched: Matched scores, (B, h, w, keys).
     """
 
-    attention: Tensor
-    matched: Tensor
+    attention: Tensor  # before it is placed, (B, h * w, keys)
+    matched: Tensor  # matched scores, (B, h, w, keys)
 
     @classmethod
     def like(cls, foreground: Tensor, background: Tensor, tiles: Tiles, keep: bool) -> "Kept":
@@ -88,24 +83,12 @@ def image_groups(foreground: Tensor, background: Tensor, settings: Settings) -> 
     return [slice(i, min(batch, i + group)) for i in range(0, batch, group)]
 
 
-def valid_of(valid: Tensor, part: slice) -> Tensor:
-    """Return the valid keys of some images; one map may serve all."""
-    return valid if len(valid) == 1 else valid[part]
-
-
-@dataclass(frozen=True)
-class FeatureGradients:
+class FeatureGradients(NamedTuple):
     """Where the gradients of what blocks are matched with are collected."""
 
     queries: Tensor  # of the foreground, (B, C, h, w)
     keys: Tensor  # of the background with its empty columns, (B, C, padded_count)
     log_norm: Tensor  # of the logarithm of the norms, (B, keys)
-
-    @classmethod
-    def zeros(cls, foreground: Tensor, keys: "Keys") -> "FeatureGradients":
-        """Return zeros for some images."""
-        zeros = torch.zeros_like
-        return cls(zeros(foreground), zeros(keys.features), zeros(keys.norm.flatten(1)))
 
 
 class Keys:
@@ -162,7 +145,7 @@ def lend_arena(like: Tensor) -> Iterator[Arena]:
     """Lend memory for the buffers of one call, with the device and type of a tensor.
 
     On a CPU a small one is kept for the next call, because touching fresh pages takes a fifth of the time of a small
-    image; accelerators keep freed memory themselves. No number is read from an earlier call.
+    image; accelerators keep freed memory themselves.
     """
     on_cpu = like.device.type == "cpu"
     memory = _spare.pop(like.dtype, None) if on_cpu else None  # taken out: a nested call or a thread makes its own
@@ -184,14 +167,23 @@ def shaped(buffer: Tensor, *shape: int) -> Tensor:
     return buffer[: math.prod(shape)].view(shape)
 
 
-@dataclass(frozen=True)
-class Scratch:
+class Scratch(NamedTuple):
     """Flat buffers that every step of a block overwrites; the last two are empty without gradients."""
 
     first: Tensor  # sums along one axis, attention before it is placed, gradients of products
     second: Tensor  # sums along both axes, scores
     third: Tensor  # products of attention, or of scores, with their gradients
     grad: Tensor  # gradients of attention and scores
+
+
+class Walk(NamedTuple):
+    """What all steps of a walk over blocks of rows share."""
+
+    keys: Keys
+    arena: Arena
+    scratch: Scratch
+    rows: int  # of a block at most
+    compile: bool
 
 
 class RowWindow:

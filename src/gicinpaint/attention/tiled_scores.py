@@ -10,11 +10,9 @@ from torch.nn import functional as F
 
 from gicinpaint.attention.factorized import diagonal_sum
 from gicinpaint.attention.tiled_blocks import (
-    Arena,
     FeatureGradients,
-    Keys,
     RowWindow,
-    Scratch,
+    Walk,
     add_diagonal,
     multiply,
     shaped,
@@ -25,8 +23,7 @@ from gicinpaint.attention.tiled_blocks import (
 def wrapped(position: int, height: int, width: int) -> tuple[int, slice, slice]:
     """Return where row `position`, off a grid, continues: propagation goes from the end of a column to the next one.
 
-    Returns:
-        The row of the grid, the columns that have a cell there, and the columns in which these cells lie.
+    Returned are the row of the grid, the columns that have a cell there, and the columns in which these cells lie.
 
     Example:
         >>> wrapped(-1, 3, 4)  # above the first row: the last row, one column before
@@ -38,36 +35,25 @@ def wrapped(position: int, height: int, width: int) -> tuple[int, slice, slice]:
 
 
 class BlockScores:
-    """Scores for blocks of at most `most` rows of a query grid, from the first to the last.
+    """Scores for blocks of rows of a query grid, from the first to the last.
 
     The foreground, (B, C, h, w), has the `inner` columns, whose scores are wanted, and those that they need besides.
     Matched scores go to memory for all rows, (B, h, w, keys), where it is given.
     """
 
-    def __init__(
-        self,
-        foreground: Tensor,
-        keys: Keys,
-        inner: slice,
-        most: int,
-        arena: Arena,
-        scratch: Scratch,
-        compile: bool,
-        matched: Tensor | None = None,
-    ) -> None:
+    def __init__(self, foreground: Tensor, walk: Walk, inner: slice, matched: Tensor | None = None) -> None:
         batch, _, self.height, self.width = foreground.shape
-        self.foreground, self.keys, self.inner, self.most = foreground, keys, inner, most
-        self.arena, self.scratch, self.compile = arena, scratch, compile
-        self.mark = arena.used
+        self.foreground, self.walk, self.inner, self.mark = foreground, walk, inner, walk.arena.used
+        self.keys = keys = walk.keys
         self.slack = -(-keys.spread // self.width)  # rows that `spread` steps along row-major positions lead to
         self.padded_width = self.width + keys.reach
-        rows = min(self.height, most + 2 * (keys.spread + self.slack))
+        rows = min(self.height, walk.rows + 2 * (keys.spread + self.slack))
         if matched is None:
-            matched = arena.take(batch, rows, self.width, keys.count)
+            matched = walk.arena.take(batch, rows, self.width, keys.count)
         self.matched = RowWindow(matched)
         rows = min(self.height, rows + 2 * keys.reach)
-        self.products = RowWindow(arena.take(batch, rows, self.padded_width, keys.padded_count))
-        self.whole = most >= self.height
+        self.products = RowWindow(walk.arena.take(batch, rows, self.padded_width, keys.padded_count))
+        self.whole = walk.rows >= self.height
         self.ends: dict[int, Tensor] = {} if self.whole else self._far_ends()
 
     def scores(self, rows: range) -> Tensor:
@@ -75,7 +61,7 @@ class BlockScores:
         keys, (batch, spread) = self.keys, (len(self.foreground), self.keys.spread)
         self.match(widened_rows(rows, spread + self.slack, self.height))
         outer = range(rows.start - spread, rows.stop + spread)
-        along = shaped(self.scratch.first, batch, len(outer), self.width, keys.tall_count)
+        along = shaped(self.walk.scratch.first, batch, len(outer), self.width, keys.tall_count)
         inside = widened_rows(rows, spread, self.height)
         self.along(inside, along[:, inside.start - outer.start : inside.stop - outer.start])
         for y in off_grid(outer, self.height):
@@ -89,7 +75,7 @@ class BlockScores:
             target = tall[..., y + spread, :].zero_()
             target[..., here] = tall[..., row + spread, there]
         columns = len(range(self.width)[self.inner])
-        out = shaped(self.scratch.second, batch, len(rows), columns, keys.count)
+        out = shaped(self.walk.scratch.second, batch, len(rows), columns, keys.count)
         self._spread_columns(along[:, :, self.inner], out)
         return out.flatten(1, 2).mul_(keys.keep[:, None])
 
@@ -105,11 +91,11 @@ class BlockScores:
             multiply(self.queries(new).mT, keys.features, self.products.part(new).flatten(1, 2))
         out = self.matched.part(missing).unflatten(3, (keys.height, keys.width))
         skipped = missing.start - have.start
-        if self.compile:
+        if self.walk.compile:
             compiled(match_sums)(keys.bare(self.products.held, self.width), keys.factor, out, keys.reach, skipped)
             return
         shape = batch, len(missing) * self.padded_width, keys.padded_count
-        down, both = shaped(self.scratch.first, *shape), shaped(self.scratch.second, *shape)
+        down, both = shaped(self.walk.scratch.first, *shape), shaped(self.walk.scratch.second, *shape)
         products = self.products.held.flatten(1, 2)
         add_diagonal(products, down, keys.reach, self.padded_width, keys.padded_width, skipped * self.padded_width)
         add_diagonal(down, both, keys.reach, 1, 1)
@@ -132,20 +118,20 @@ class BlockScores:
         count = min(self.height, keys.spread)
         rows = min(self.height, count + self.slack + keys.reach)
         part = self.foreground[:, :, self.height - rows :] if at_bottom else self.foreground[:, :, :rows]
-        block = BlockScores(part, keys, self.inner, rows, self.arena, self.scratch, self.compile)
+        block = BlockScores(part, self.walk._replace(rows=rows), self.inner)
         block.match(range(rows))
         return block, range(rows - count, rows) if at_bottom else range(count)
 
     def _far_ends(self) -> dict[int, Tensor]:
         """Return sums along the rows that propagation wraps to from the other end of the grid."""
-        keys, ends, used = self.keys, {}, self.arena.used
+        keys, ends, used = self.keys, {}, self.walk.arena.used
         for at_bottom in (True, False) if keys.spread else ():
             block, rows = self.end(at_bottom)
             out = self.foreground.new_empty(len(self.foreground), len(rows), self.width, keys.tall_count)
             block.along(rows, out)
             first = self.height - len(rows) if at_bottom else 0
             ends.update({first + i: out[:, i] for i in range(len(rows))})
-        self.arena.used = used
+        self.walk.arena.used = used
         return ends
 
     def _spread_columns(self, along: Tensor, out: Tensor) -> None:
@@ -164,17 +150,14 @@ class ScoresGradient:
     """Collect the gradient of scores, for blocks of rows from the first to the last; then call `finish`.
 
     Every sum of the scores has the same sum along the same diagonals as its transpose. A row is taken back to the
-    features once all blocks that it serves have been there, so no product is made twice.
-
-    Args:
-        block: What made the scores; it holds the matched scores of the same block.
-        totals: Where to collect.
+    features once all blocks that it serves have been there, so no product is made twice. `block` made the scores and
+    holds the matched scores of the same rows; `totals` is where to collect.
     """
 
     def __init__(self, block: BlockScores, totals: FeatureGradients) -> None:
-        keys, batch, take = block.keys, len(block.foreground), block.arena.take
+        keys, batch, take = block.keys, len(block.foreground), block.walk.arena.take
         self.block, self.totals = block, totals
-        rows = block.most + keys.spread + block.slack
+        rows = block.walk.rows + keys.spread + block.slack
         self.along = RowWindow(take(batch, rows + keys.spread + block.slack, block.width, keys.tall_count))
         # Rows that are summed over the patch need those below and above; rows that are pulled before wait here.
         rows = min(block.height, rows + 2 * keys.reach)
@@ -185,10 +168,7 @@ class ScoresGradient:
         self.ends = {row: block.foreground.new_zeros(shape) for row in block.ends}
 
     def add(self, rows: range, grad: Tensor) -> None:
-        """Add what the gradient of the next rows' scaled scores, (B, rows, inner columns, keys), gives.
-
-        The buffers `first`, `second` and `third` are overwritten.
-        """
+        """Add what the gradient of the next rows' scaled scores, (B, rows, inner columns, keys), gives."""
         block, keys, window = self.block, self.block.keys, self.along
         spread, height = keys.spread, block.height
         start = max(-spread, rows.start - spread - 2 * block.slack)
@@ -216,7 +196,7 @@ class ScoresGradient:
         """Add what is left: the gradient of sums along rows at the other end of the grid."""
         block, totals = self.block, self.totals
         for at_bottom in (True, False) if self.ends else ():
-            block.arena.used = block.mark  # the buffers of the walk have served
+            block.walk.arena.used = block.mark  # the buffers of the walk have served
             end, rows = block.end(at_bottom)
             first = block.height - end.height if at_bottom else 0
             queries = totals.queries[:, :, first : first + end.height]
@@ -232,12 +212,12 @@ class ScoresGradient:
         block, keys = self.block, self.block.keys
         inside = widened_rows(self.along.rows, 0, block.height)
         source = self.along.part(inside).flatten(1, 2)[..., keys.spread * keys.width :][..., : keys.count]
-        out = shaped(block.scratch.second, len(source), len(rows) * block.width, keys.count)
+        out = shaped(block.walk.scratch.second, len(source), len(rows) * block.width, keys.count)
         self._pull(rows, add_diagonal(source, out, keys.spread, 1, 1, (rows.start - inside.start) * block.width))
 
     def _pull(self, rows: range, grad: Tensor) -> None:
         """Take the gradient of matched scores of the next rows, (B, rows * w, keys), back to the features."""
-        block, keys, totals, scratch = self.block, self.block.keys, self.totals, self.block.scratch
+        block, keys, totals, scratch = self.block, self.block.keys, self.totals, self.block.walk.scratch
         batch, reach, height, pitch = len(grad), keys.reach, block.height, block.padded_width
         weighted = torch.mul(grad, block.matched.part(rows).flatten(1, 2), out=shaped(scratch.third, *grad.shape))
         totals.log_norm.sub_(weighted.sum(dim=1))  # d(m / n) = -(m / n) d(log n)

@@ -31,13 +31,9 @@ def draw_attention(generator: nn.Module, image: Tensor, mask: Tensor, every: int
 
     Args:
         generator: Maps (masked, mask) to a `Completion`; it must have an attention layer.
-        image: Ground truth.
-        mask: Hole mask; 1 = hole.
+        image: Ground truth, (B, 3, H, W), [-1, 1].
+        mask: Hole mask, (B, 1, H, W), {0, 1}; 1 = hole.
         every: Draw every n-th row and column of arrows. Default: at most 16 rows and columns.
-
-    Shape:
-        - image: (B, 3, H, W), [-1, 1]
-        - mask: (B, 1, H, W), {0, 1}
 
     Raises:
         ValueError: If the generator has no attention.
@@ -74,13 +70,9 @@ def draw_completions(generator: nn.Module, image: Tensor, mask: Tensor, smallest
 
     Args:
         generator: Maps (masked, mask) to a `Completion`; the offsets' column is left out where it has no attention.
-        image: Ground truth.
-        mask: Hole mask; 1 = hole.
+        image: Ground truth, (B, 3, H, W), [-1, 1].
+        mask: Hole mask, (B, 1, H, W), {0, 1}; 1 = hole.
         smallest_width: As for `draw_sheet`.
-
-    Shape:
-        - image: (B, 3, H, W), [-1, 1]
-        - mask: (B, 1, H, W), {0, 1}
     """
     completion = generator(image.masked_fill(mask > 0, 0), mask, return_offset=attention_of(generator) is not None)
     columns = {"input": torch.where(mask > 0, torch.ones_like(image), image)}
@@ -102,20 +94,15 @@ def draw_arrows(image: Tensor, mask: Tensor, offset: Tensor, every: int | None =
     """Draw arrows from patches of the hole to where they were copied from, in the colours of the wheel.
 
     Args:
-        image: What lies under the arrows, usually the completed image.
-        mask: Hole mask; 1 = hole. Its outline is drawn in white.
-        offset: Absolute (row, column) of each patch's source.
+        image: What lies under the arrows, usually the completed image, (3, H, W), [-1, 1].
+        mask: Hole mask, (1, H, W), {0, 1}; 1 = hole. Its outline is drawn in white.
+        offset: Absolute (row, column) of each patch's source, (2, h, w).
         every: Take every n-th row and column of patches. Default: at most 16 rows and columns.
         zoom: Factor by which the picture is larger than the image.
-
-    Shape:
-        - image: (3, H, W), [-1, 1]
-        - mask: (1, H, W), {0, 1}
-        - offset: (2, h, w)
     """
     every = every or -(-max(offset.shape[-2:]) // _ROWS_OF_ARROWS)
     (arrows,) = hole_arrows(offset[None], mask[None], every)
-    picture, draw, scale = _enlarged(to_image(image), zoom)
+    picture, draw, scale = _enlarged(image, zoom)
     outline = (F.max_pool2d(mask[None].float(), 3, 1, 1)[0] - mask.float())[0].cpu()
     for row, column in outline.nonzero().tolist():
         draw.rectangle((column * scale, row * scale, (column + 1) * scale - 1, (row + 1) * scale - 1), fill="white")
@@ -123,7 +110,7 @@ def draw_arrows(image: Tensor, mask: Tensor, offset: Tensor, every: int | None =
     for ends, colour in zip(arrows, colour_offset(relative)[0, :, :, 0].t() if len(arrows) else (), strict=True):
         levels = tuple(int(level) for level in ((colour + 1) * 127.5).round())
         _arrow(draw, ((ends + 0.5) * scale).flip(-1).tolist(), levels, scale)
-    return _reduced(picture, image, zoom)
+    return _reduced(picture)
 
 
 def draw_heat(image: Tensor, row: Tensor, query: tuple[int, int], zoom: int = 1) -> Image.Image:
@@ -132,24 +119,20 @@ def draw_heat(image: Tensor, row: Tensor, query: tuple[int, int], zoom: int = 1)
     White, in which holes are drawn, is no colour of the scale.
 
     Args:
-        image: What lies under the heat, dimmed and grey.
-        row: Attention of the patch, see `AttentionCall.row`.
+        image: What lies under the heat, dimmed and grey, (3, H, W), [-1, 1].
+        row: Attention of the patch, (h, w), see `AttentionCall.row`.
         query: Row and column of the patch on the grid of patches; it is boxed in cyan.
         zoom: Factor by which the picture is larger than the image.
-
-    Shape:
-        - image: (3, H, W), [-1, 1]
-        - row: (h, w)
     """
     heat = F.interpolate((row / row.amax().clamp_min(1e-30)).float()[None, None], size=image.shape[-2:])[0]
     grey = (image.float().mean(dim=0, keepdim=True) + 1) / 2 * _FAINT
     shown = torch.maximum(grey.expand(3, -1, -1) * (1 - heat), colour_heat(heat))
-    picture, draw, scale = _enlarged(to_image(2 * shown - 1), zoom)
+    picture, draw, scale = _enlarged(2 * shown - 1, zoom)
     h, w = row.shape
     height, width = picture.height / h, picture.width / w
     box = (query[1] * width, query[0] * height, (query[1] + 1) * width - 1, (query[0] + 1) * height - 1)
     draw.rectangle(box, outline="cyan", width=scale)
-    return _reduced(picture, image, zoom)
+    return _reduced(picture)
 
 
 def colour_heat(heat: Tensor) -> Tensor:
@@ -163,13 +146,10 @@ def draw_sheet(
     """Draw batches of images side by side, each under its title.
 
     Args:
-        columns: Images by title, from left to right, all of one shape; titles are broken into lines of their width.
+        columns: Batches, (B, 3, H, W), [-1, 1], by title, from left to right; titles are broken into lines.
         with_wheel: Whether the legend of the offsets' colours stands below.
         smallest_width: Narrower images are enlarged by repeating pixels until they are at least so wide.
         with_scale: Whether the scale of the heat maps' colours stands below the last column.
-
-    Shape:
-        - each column: (B, 3, H, W), [-1, 1]
     """
     b, _, h, w = next(iter(columns.values())).shape
     times = -(-smallest_width // w)
@@ -210,11 +190,9 @@ def to_tensor(picture: Image.Image) -> Tensor:
 
 
 def middle_of_hole(mask: Tensor, grid: tuple[int, int]) -> tuple[int, int]:
-    """Return the row and column of the hole's patch that is nearest to the middle of the hole.
+    """Return the row and column of the patch in the hole, on a grid of patches, that is nearest to the hole's middle.
 
-    Args:
-        mask: Hole mask, (1, H, W); 1 = hole. Without a hole, all of the image counts.
-        grid: Height and width of the grid of patches.
+    Without a hole in the mask, (1, H, W), all of the image counts.
 
     Example:
         >>> import torch
@@ -231,7 +209,7 @@ def middle_of_hole(mask: Tensor, grid: tuple[int, int]) -> tuple[int, int]:
 
 
 def _broken(title: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> list[str]:
-    """Return the lines of a title, broken between words; a word that is too wide has a line of its own."""
+    """Break a title between words; a word that is too wide has a line of its own."""
     lines: list[str] = []
     for word in title.split():
         joined = f"{lines[-1]} {word}" if lines else word
@@ -242,15 +220,14 @@ def _broken(title: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTy
     return lines
 
 
-def _enlarged(picture: Image.Image, zoom: int) -> tuple[Image.Image, ImageDraw.ImageDraw, int]:
-    scale = _SMOOTH * zoom
+def _enlarged(image: Tensor, zoom: int) -> tuple[Image.Image, ImageDraw.ImageDraw, int]:
+    picture, scale = to_image(image), _SMOOTH * zoom
     large = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
     return large, ImageDraw.Draw(large), scale
 
 
-def _reduced(picture: Image.Image, image: Tensor, zoom: int) -> Image.Image:
-    h, w = image.shape[-2:]
-    return picture.resize((zoom * w, zoom * h), Image.Resampling.BOX)
+def _reduced(picture: Image.Image) -> Image.Image:
+    return picture.resize((picture.width // _SMOOTH, picture.height // _SMOOTH), Image.Resampling.BOX)
 
 
 def _arrow(draw: ImageDraw.ImageDraw, ends: list[list[float]], colour: tuple[int, ...], scale: int) -> None:
