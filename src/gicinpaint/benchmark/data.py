@@ -5,6 +5,7 @@ import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,47 +26,34 @@ _QUALITY = 92  # with the spectrum below a file has about 58 KB, the average of 
 _ROUGHNESS = 1.48  # amplitudes fall with this power of the frequency; those of photographs with about 1
 
 
+@dataclass
 class DataBenchmark:
     """Measure what training data costs, with files of its own in a temporary folder.
 
-    Args:
-        mask: Draws the holes.
-        parts: "speed": images/s of one worker from a folder of JPEGs of 500 x 375 and from shards, and what holes and
-            batches add; "memory": growth of a worker. Processor time where one process works alone, which other
-            programs disturb least.
-        images: Number of JPEGs.
-        image_size: Height and width of the crops.
-        batch_size: Images per batch.
-        items: Images that a worker reads while its memory is watched, from a tenth of them on; at least two batches.
-        scratch: Folder for the files; they are deleted at the end. None: where the system keeps temporary files.
+    The part "speed" has the images/s of one worker from a folder of JPEGs of 500 x 375 and from shards, and what holes
+    and batches add; "memory" has the growth of a worker. Processor time counts where one process works alone: other
+    programs disturb it least.
 
     Raises:
         ValueError: If a part is none of those, or a number is too small.
     """
 
-    def __init__(
-        self,
-        mask: MaskSampler,
-        parts: Sequence[str] = PARTS,
-        images: int = 256,
-        image_size: int = 256,
-        batch_size: int = 16,
-        items: int = 10_000,
-        scratch: str | None = None,
-    ) -> None:
-        check_parts(parts, PARTS)
-        if min(image_size, batch_size) < 1 or images < batch_size or items < 2 * batch_size:
+    mask: MaskSampler  # draws the holes
+    parts: Sequence[str] = PARTS
+    images: int = 256  # number of JPEGs
+    image_size: int = 256  # height and width of the crops
+    batch_size: int = 16
+    items: int = 10_000  # images that a worker reads while its memory is watched, from a tenth of them on
+    scratch: str | None = None  # folder for the files, deleted at the end; None: the system's for temporary files
+
+    def __post_init__(self) -> None:
+        check_parts(self.parts, PARTS)
+        images, batch_size, items = self.images, self.batch_size, self.items
+        if min(self.image_size, batch_size) < 1 or images < batch_size or items < 2 * batch_size:
             raise ValueError(
                 "numbers must be at least 1, images at least batch_size and items at least twice that, got "
                 f"images={images}, batch_size={batch_size} and items={items}; choose larger ones"
             )
-        self.mask = mask
-        self.parts = parts
-        self.images = images
-        self.image_size = image_size
-        self.batch_size = batch_size
-        self.items = items
-        self.scratch = scratch
 
     def figures(self, rounds: int) -> Iterator[Figure]:
         """Return the figures one after the other, the best of several rounds where something is repeated."""

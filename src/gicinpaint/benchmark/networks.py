@@ -46,28 +46,15 @@ def attention_step(case: Case, layer: ContextualAttention, channels: int, backwa
 
 @dataclass
 class AttentionBenchmark:
-    """Compare attention backends with each other.
+    """Compare attention backends with each other; a wrong part raises a ValueError."""
 
-    Args:
-        layers: Attention layers by backend.
-        basis: The backend that the others are compared with.
-        parts: "forward", "forward_backward" or both.
-        sizes: Feature cells, as numbers or pairs (height, width); the image has four times as many along each axis.
-        batch_sizes: Images per step.
-        dtypes: Types of the features.
-        channels: Channels of the features; the paper's network has 128.
-
-    Raises:
-        ValueError: If a part is none of the two.
-    """
-
-    layers: Mapping[str, ContextualAttention]
-    basis: str = "reference"
+    layers: Mapping[str, ContextualAttention]  # by backend
+    basis: str = "reference"  # the backend that the others are compared with
     parts: Sequence[str] = ("forward", "forward_backward")
-    sizes: Sequence[int | Sequence[int]] = (64, 128)
+    sizes: Sequence[int | Sequence[int]] = (64, 128)  # feature cells: the image has four times as many along each axis
     batch_sizes: Sequence[int] = (1,)
     dtypes: Sequence[str] = ("float32",)
-    channels: int = 128
+    channels: int = 128  # the paper's
     variants: Sequence[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -96,31 +83,16 @@ def generator_step(
 
 @dataclass
 class GeneratorBenchmark:
-    """Compare generators by their attention backend and their layout in memory.
+    """Compare generators by attention backend and layout in memory; a wrong part or layout raises a ValueError."""
 
-    Args:
-        layers: Attention layers by backend; None for the generator without attention.
-        basis: The variant that the others are compared with.
-        layouts: "contiguous", "channels_last" or both.
-        parts: "forward", the only part.
-        sizes: Pixels, multiples of 8, as numbers or pairs (height, width).
-        batch_sizes: Images per step.
-        dtypes: Types of weights and images.
-        width: Channels at full size, or of the second paper's first kernel.
-        network: Class of the generator.
-
-    Raises:
-        ValueError: If a part, a layout or a size is none of those.
-    """
-
-    layers: Mapping[str, ContextualAttention | None]
-    basis: str = "reference contiguous"
+    layers: Mapping[str, ContextualAttention | None]  # by backend; None is the generator without attention
+    basis: str = "reference contiguous"  # the variant that the others are compared with
     layouts: Sequence[str] = ("contiguous", "channels_last")
     parts: Sequence[str] = ("forward",)
-    sizes: Sequence[int | Sequence[int]] = (256, 512)
+    sizes: Sequence[int | Sequence[int]] = (256, 512)  # pixels, multiples of 8
     batch_sizes: Sequence[int] = (1,)
-    dtypes: Sequence[str] = ("float32",)
-    width: int = 32
+    dtypes: Sequence[str] = ("float32",)  # of weights and images
+    width: int = 32  # channels at full size, or of the second paper's first kernel
     network: type[nn.Module] = Generator
     variants: Sequence[str] = field(init=False)
 
@@ -174,30 +146,18 @@ def second_paper(layer: ContextualAttention | None, width: int, size: Size) -> I
 class TrainingStepBenchmark:
     """Measure critic updates and generator updates; compare attention backends and layouts in memory.
 
-    Args:
-        layers: Attention layers by backend; None for the baseline without attention.
-        basis: The variant that the others are compared with.
-        layouts: "contiguous", "channels_last" or both.
-        parts: "critic_update" (all critics), "pair" (all critics and the generator) or both.
-        sizes: Pixels, multiples of 32, as numbers or pairs (height, width).
-        batch_sizes: Images per step.
-        dtypes: "float32", or "bfloat16" and "float16" for mixed precision.
-        width: Channels of the generator, as for `first_paper` or `second_paper`.
-        paper: Makes the module: one of the two.
-
-    Raises:
-        ValueError: If a part, a layout or a type is none of those.
+    A wrong part, layout or type raises a ValueError.
     """
 
-    layers: Mapping[str, ContextualAttention | None]
-    basis: str = "tiled contiguous"
+    layers: Mapping[str, ContextualAttention | None]  # by backend; None is the baseline without attention
+    basis: str = "tiled contiguous"  # the variant that the others are compared with
     layouts: Sequence[str] = ("contiguous", "channels_last")
-    parts: Sequence[str] = PARTS
-    sizes: Sequence[int | Sequence[int]] = (256,)
+    parts: Sequence[str] = PARTS  # "critic_update": all critics; "pair": all critics and the generator
+    sizes: Sequence[int | Sequence[int]] = (256,)  # pixels, multiples of 32
     batch_sizes: Sequence[int] = (1, 4)
-    dtypes: Sequence[str] = ("float32",)
-    width: int = 32
-    paper: Paper = first_paper
+    dtypes: Sequence[str] = ("float32",)  # bfloat16 and float16 are mixed precision
+    width: int = 32  # channels of the generator, as for `first_paper` or `second_paper`
+    paper: Paper = first_paper  # makes the module
     variants: Sequence[str] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -27,26 +27,17 @@ class RooflineBenchmark:
     bytes (the roofline). Peaks are measured first: a matrix product and a copy. Operations are counted by PyTorch from
     the shapes, two for each multiplication with its addition; bytes are those of inputs, weights and outputs, once.
 
-    Args:
-        parts: "forward", "backward" (to input and weights) or both.
-        size: Height and width of the image in pixels, a multiple of 8.
-        batch_size: Images per step.
-        dtype: Type of weights and features, by torch's name.
-        width: Channels of the generator at full size.
-        threads: Processor threads.
-        device: "cpu" or "cuda".
-
     Raises:
-        ValueError: If a part, the size or the type is none.
+        ValueError: If a part, the size or the type is wrong.
     """
 
-    parts: Sequence[str] = PARTS
-    size: int = 256
+    parts: Sequence[str] = PARTS  # backward: to input and weights
+    size: int = 256  # height and width of the image in pixels, a multiple of 8
     batch_size: int = 1
-    dtype: str = "float32"
-    width: int = 32
-    threads: int = 2
-    device: str = "cpu"
+    dtype: str = "float32"  # of weights and features, by torch's name
+    width: int = 32  # channels of the generator at full size
+    threads: int = 2  # of the processor
+    device: str = "cpu"  # or "cuda"
 
     def __post_init__(self) -> None:
         check_parts(self.parts, PARTS)

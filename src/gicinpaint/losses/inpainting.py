@@ -1,6 +1,7 @@
 """All losses of the training algorithm, joined by their weights."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from gicinpaint.losses.adversarial import Adversary, Wasserstein, penalty
 from gicinpaint.losses.reconstruction import BoxReconstruction, known_l1
 from gicinpaint.models.compositing import Box
 
+Reconstruction = Callable[[Tensor, Tensor, Tensor, Box], Tensor]
 Terms = dict[str, Tensor]  # scalars by the names that the log gives them; "total" is what is minimised
 
 
@@ -21,50 +23,28 @@ class CriticLoss(NamedTuple):
     penalty_weight: float = 0.0  # of the gradient penalty in the critic's loss; 0 leaves it out
 
 
+@dataclass(eq=False)
 class InpaintingLoss:
     """All losses of the training algorithm and the weights that join them.
-
-    Args:
-        adversary: Adversarial loss of critics and generator, or None to train on reconstruction alone.
-        reconstruction: Error of the hole.
-        coarse_weight: Weight of the first stage within each reconstruction term, against 1 for the second.
-        reconstruction_weight: Weight of the hole's error.
-        known_weight: Weight of the known pixels' error.
-        adversarial_weight: Weight of the adversary in the generator's loss.
-        global_weight: Weight of the global critic within the adversary, against 1 for the local one.
-        penalty_weight: Weight of the gradient penalties in the critics' loss; 0 leaves them out.
-        critics: Losses of critics that differ from the above, by the critic's name.
 
     Source:
         Yu et al. 2018, sections 3.2 and 4.2; the weights are the released configuration's.
     """
 
-    def __init__(
-        self,
-        adversary: Adversary | None = Wasserstein(),  # noqa: B008  (no state: safe to share)
-        reconstruction: Callable[[Tensor, Tensor, Tensor, Box], Tensor] = BoxReconstruction(),  # noqa: B008
-        coarse_weight: float = 1.2,
-        reconstruction_weight: float = 1.2,
-        known_weight: float = 1.2,
-        adversarial_weight: float = 0.001,
-        global_weight: float = 1.0,
-        penalty_weight: float = 10.0,
-        critics: Mapping[str, CriticLoss | None] | None = None,
-    ) -> None:
-        self.adversary = adversary
-        self.reconstruction = reconstruction
-        self.coarse_weight = coarse_weight
-        self.reconstruction_weight = reconstruction_weight
-        self.known_weight = known_weight
-        self.adversarial_weight = adversarial_weight
-        self.global_weight = global_weight
-        self.penalty_weight = penalty_weight
-        self.critics = {name: loss for name, loss in (critics or {}).items() if loss is not None}
+    adversary: Adversary | None = field(default_factory=Wasserstein)  # None: train on reconstruction alone
+    reconstruction: Reconstruction = field(default_factory=BoxReconstruction)  # error of the hole
+    coarse_weight: float = 1.2  # of the first stage within each reconstruction term, against 1 for the second
+    reconstruction_weight: float = 1.2
+    known_weight: float = 1.2  # of the known pixels' error
+    adversarial_weight: float = 0.001  # of the adversary in the generator's loss
+    global_weight: float = 1.0  # of the global critic within the adversary, against 1 for the local one
+    penalty_weight: float = 10.0  # of the gradient penalties in the critics' loss; 0 leaves them out
+    critics: Mapping[str, CriticLoss | None] | None = field(default_factory=dict)  # that differ from the above, by name
 
     def of_critic(self, name: str) -> CriticLoss | None:
         """Return the adversarial loss of a critic with its weights; None on reconstruction alone."""
-        if name in self.critics:
-            return self.critics[name]
+        if self.critics and (own := self.critics.get(name)):
+            return own
         weight = self.adversarial_weight * (self.global_weight if name == "global" else 1.0)
         return None if self.adversary is None else CriticLoss(self.adversary, weight, self.penalty_weight)
 
