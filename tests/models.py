@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from gicinpaint.cli import main
 from gicinpaint.training.train import build_module
 
+ALEX = {"0": (3, 4, 11), "3": (4, 6, 5), "6": (6, 5, 3), "8": (5, 4, 3), "10": (4, 4, 3)}
+
 
 def outputs(generator: nn.Module) -> torch.Tensor:
     """Return the prediction for one fixed picture with a hole."""
@@ -52,3 +54,16 @@ class TinyInception(nn.Module):
 def save_inception(folder: Path) -> Path:
     torch.jit.script(TinyInception()).save(str(folder / "inception.pt"))
     return folder / "inception.pt"
+
+
+def save_alex(folder: Path) -> tuple[Path, Path]:
+    """Write a narrow AlexNet and heads for it."""
+    random = torch.Generator().manual_seed(0)
+    state, heads = {}, {}
+    for number, (name, (before, after, size)) in enumerate(ALEX.items()):
+        state[f"features.{name}.weight"] = torch.randn(after, before, size, size, generator=random) / size
+        state[f"features.{name}.bias"] = 0.1 * torch.randn(after, generator=random)
+        heads[f"lin{number}.model.1.weight"] = torch.rand(1, after, 1, 1, generator=random)
+    torch.save(state, folder / "alex.pth")
+    torch.save(heads, folder / "heads.pth")
+    return folder / "alex.pth", folder / "heads.pth"

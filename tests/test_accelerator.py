@@ -8,6 +8,7 @@ stream.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Adam
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torchmetrics import Metric
 
 from gicinpaint import (
     ContextualAttention,
@@ -29,7 +31,9 @@ from gicinpaint import (
 from gicinpaint.attention import FactorizedAttention, ReferenceAttention, TiledAttention, UnfoldAttention
 from gicinpaint.data import Batch
 from gicinpaint.losses import Hinge, InpaintingLoss
+from gicinpaint.metrics import FID, LPIPS, PatchDistance, evaluation_metrics
 from gicinpaint.models import Box
+from models import TinyInception, save_alex, save_inception
 
 DEVICE = torch.device("lazy", 0)
 BACKENDS = [ReferenceAttention(), UnfoldAttention(), FactorizedAttention(), TiledAttention()]
@@ -105,6 +109,32 @@ def test_a_generator_and_its_gradient_stay_on_the_device(kind: type) -> None:
         (completion.coarse.mean() + completion.refined.mean()).backward()
         assert _on_device(completion.coarse, completion.refined)
         assert _on_device(*(p.grad for p in generator.parameters() if p.grad is not None))
+
+
+@pytest.mark.parametrize("metric", evaluation_metrics().values(), ids=lambda metric: type(metric).__name__)
+def test_a_metric_holds_no_float64_on_the_device_and_all_of_it_back_on_the_cpu(metric: Metric) -> None:
+    metric = metric.clone()
+    with only_fake_tensors():
+        metric.to(DEVICE)
+        metric.reset()
+        if not isinstance(metric, PatchDistance):  # its bounding boxes are read on the host
+            metric.update(_image(), _image(), _mask())
+        assert _on_device(metric.compute(), *metric.metric_state.values())
+        assert {x.dtype for x in metric.metric_state.values()} <= {torch.float32, torch.int64}
+        metric.to("cpu")
+        assert {x.dtype for x in metric.metric_state.values()} <= {torch.float64, torch.int64}
+
+
+def test_perceptual_metrics_hold_no_float64_on_the_device(tmp_path: Path) -> None:
+    lpips, fid = LPIPS(*save_alex(tmp_path)), FID(save_inception(tmp_path))
+    with only_fake_tensors():
+        lpips.to(DEVICE).update(_image(), _image(), _mask())
+        assert _on_device(lpips.compute(), *lpips.metric_state.values())
+        fid.inception.network = TinyInception()  # TorchScript takes no fake tensors
+        fid.to(DEVICE).update(_image(), _image(), _mask())
+        assert fid.device == DEVICE
+        assert {x.device.type for x in fid.metric_state.values()} == {"cpu"}  # in float64, as covariances need
+        fid.merge_state({name: x.to("cpu") for name, x in fid.metric_state.items()})
 
 
 @pytest.mark.parametrize(

@@ -11,24 +11,10 @@ from scipy.signal import correlate2d
 from torch import Tensor
 
 from gicinpaint.metrics import FID, LPIPS, evaluation_metrics
-from models import save_inception
+from models import save_alex, save_inception
 
 Array = NDArray[np.float64]
-ALEX = {"0": (3, 4, 11), "3": (4, 6, 5), "6": (6, 5, 3), "8": (5, 4, 3), "10": (4, 4, 3)}
 VGG_CHANNELS = dict(zip((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), (2, 2, 3, 3, *(4,) * 9), strict=True))
-
-
-def save_alex(folder: Path) -> tuple[Path, Path]:
-    """Write a narrow AlexNet and heads for it."""
-    random = torch.Generator().manual_seed(0)
-    state, heads = {}, {}
-    for number, (name, (before, after, size)) in enumerate(ALEX.items()):
-        state[f"features.{name}.weight"] = torch.randn(after, before, size, size, generator=random) / size
-        state[f"features.{name}.bias"] = 0.1 * torch.randn(after, generator=random)
-        heads[f"lin{number}.model.1.weight"] = torch.rand(1, after, 1, 1, generator=random)
-    torch.save(state, folder / "alex.pth")
-    torch.save(heads, folder / "heads.pth")
-    return folder / "alex.pth", folder / "heads.pth"
 
 
 def slow_conv(x: Array, weight: Array, bias: Array, stride: int, padding: int) -> Array:

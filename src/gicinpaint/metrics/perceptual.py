@@ -1,10 +1,11 @@
 """LPIPS and FID: distances in the features of networks that learned to classify images."""
 
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -98,10 +99,10 @@ class LPIPS(RegionMetric):
     def measure(self, prediction: Tensor, image: Tensor, region: Tensor) -> Tensor:
         """Return the distance of each pair."""
         pairs = zip(self._features(prediction), self._features(image), self.head_names, strict=True)
-        distance = torch.zeros(image.shape[0], dtype=torch.float64, device=image.device)
+        distance = image.new_zeros(image.shape[0])
         for left, right, head in pairs:
             weighted = F.conv2d((_unit_length(left) - _unit_length(right)).square(), getattr(self, head))
-            distance = distance + weighted.mean(dim=(1, 2, 3)).double()
+            distance = distance + weighted.mean(dim=(1, 2, 3))
         return distance
 
     def _features(self, unit: Tensor) -> list[Tensor]:
@@ -139,8 +140,8 @@ class FID(FrechetInceptionDistance):
 
     Nothing is downloaded. `network` is a TorchScript file that takes 8-bit images of any size and, with
     `return_features=True`, returns their features, (B, F): the published `inception-2015-12-05.pt` of StyleGAN2-ADA.
-    The mean and covariance are sums, exact under any batch size. Numbers from a few hundred images are far from those
-    of many thousands and cannot be compared with them.
+    The mean and covariance are sums in float64 on the CPU, wherever the network runs: in float32 they would be too
+    coarse. Numbers from a few hundred images are far from those of many thousands and cannot be compared with them.
 
     Args:
         network: The TorchScript file.
@@ -154,8 +155,15 @@ class FID(FrechetInceptionDistance):
     """
 
     def __init__(self, network: str | Path) -> None:
-        super().__init__(feature=_Features(network))
+        super().__init__(feature=_Features(network), dist_sync_fn=_gather)
         self.orig_dtype = torch.float64  # of the result; the parent knows it only after an update
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
+        self._computed = self._forward_cache = None  # in float64
+        return super()._apply(fn, exclude_state=tuple(self._defaults))
+
+    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
+        super()._reduce_states({name: state.cpu() for name, state in incoming_state.items()})
 
     def update(self, prediction: Tensor, image: Tensor, region: Tensor) -> None:  # type: ignore[override]
         """Add a batch of completed images and their ground truth, (B, 3, H, W) in [-1, 1]; the region has no effect."""
@@ -199,7 +207,14 @@ class _Features(nn.Module):
 
     @torch.no_grad()
     def forward(self, levels: Tensor) -> Tensor:
-        return self.network(levels, return_features=True)
+        return self.network(levels, return_features=True).cpu()
+
+
+def _gather(state: Tensor, group: Any = None) -> list[Tensor]:
+    """Return every process's state; as objects, because NCCL has no tensors on the CPU."""
+    states: list[Any] = [None] * torch.distributed.get_world_size(group)
+    torch.distributed.all_gather_object(states, state, group)
+    return states
 
 
 def _read(path: str | Path, what: str) -> dict[str, Tensor]:

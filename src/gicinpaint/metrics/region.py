@@ -1,10 +1,11 @@
 """Errors, PSNR, total variation, SSIM of each image, in a region or everywhere, averaged; distance of their patches.
 
-Values are measured in [0, 1]. Each metric holds a sum and a count in float64, so the result does not depend on
-batch sizes, on a short last batch or on the number of processes.
+Values are measured in [0, 1]. Each metric holds a sum and a count, so the result does not depend on batch sizes, on a
+short last batch or on the number of processes.
 """
 
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +19,27 @@ _WINDOW = 11  # pixels per side of SSIM's Gaussian
 _BINS = 4096  # of the patch distance's projections, over the whole range of values: a thousandth of it or less
 
 
-class RegionMetric(Metric):
+class SumMetric(Metric):
+    """A metric that sums in float64 on the CPU and in float32 elsewhere, because Apple's GPUs have no float64."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Metric:
+        on_cpu = fn(torch.zeros(0)).device.type == "cpu"
+        if not on_cpu:
+            self._sum_in(torch.float32)
+        super()._apply(fn, exclude_state)
+        if on_cpu:
+            self._sum_in(torch.float64)
+        return self
+
+    def _sum_in(self, dtype: torch.dtype) -> None:
+        self._computed = self._forward_cache = None  # of the earlier type
+        for name, default in self._defaults.items():
+            if isinstance(default, Tensor) and default.is_floating_point():
+                self._defaults[name] = default.to(dtype)
+                setattr(self, name, getattr(self, name).to(dtype))
+
+
+class RegionMetric(SumMetric):
     """Average of one number per image over all images that have the region.
 
     Subclasses say in `measure` what the number is.
@@ -27,13 +48,12 @@ class RegionMetric(Metric):
         everywhere: Measure all of each image instead, whatever region is given.
 
     Attributes:
-        latest: The last batch's images one by one, (B, 2), float64: the number, and 1; or 0 and 0 where an image has
-            none.
+        latest: The last batch's images one by one, (B, 2): the number, and 1; or 0 and 0 where an image has none.
 
     Shape:
         - prediction, image: (B, C, H, W), [-1, 1]
         - region: (B or 1, 1, H, W), {0, 1}; 1 = counts
-        - returned by compute: scalar, float64; NaN before the first image
+        - returned by compute: scalar, in float64 on the CPU and float32 elsewhere; NaN before the first image
 
     Raises:
         ValueError: If shapes, types or values differ from that.
@@ -57,9 +77,9 @@ class RegionMetric(Metric):
         """Add a batch."""
         _check(prediction, image, region)
         region = torch.ones_like(region) if self.everywhere else region
-        region = region.to(torch.float64).expand(image.shape[0], -1, -1, -1)
-        target = _to_unit(image)
-        values = self.measure(_to_unit(prediction), target, region)
+        region = region.to(self.total.dtype).expand(image.shape[0], -1, -1, -1)
+        prediction, target = ((x.to(self.total.dtype) + 1) / 2 for x in (prediction, image))
+        values = self.measure(prediction, target, region)
         weights = self.weights(target, region).to(values)
         values = torch.where(weights > 0, values, 0.0)
         self.latest = torch.stack([values, (weights > 0).to(values)], dim=1)
@@ -76,23 +96,23 @@ class RegionMetric(Metric):
 
     @abstractmethod
     def measure(self, prediction: Tensor, image: Tensor, region: Tensor) -> Tensor:
-        """Return one number per image, (B,), from float64 tensors with values in [0, 1]."""
+        """Return one number per image, (B,), from tensors with values in [0, 1], in float64 on the CPU."""
 
 
 class RegionL1(RegionMetric):
     """Mean absolute error in percent: 100 * mean of |prediction - image| over the region's pixels and channels."""
 
+    power = 1
+
     def measure(self, prediction: Tensor, image: Tensor, region: Tensor) -> Tensor:
         """Return the error of each image."""
-        return 100 * _mean_inside((prediction - image).abs(), region)
+        return 100 * _mean_inside((prediction - image).abs() ** self.power, region)
 
 
-class RegionL2(RegionMetric):
+class RegionL2(RegionL1):
     """Mean squared error in percent: 100 * mean of (prediction - image)^2 over the region's pixels and channels."""
 
-    def measure(self, prediction: Tensor, image: Tensor, region: Tensor) -> Tensor:
-        """Return the error of each image."""
-        return 100 * _mean_inside((prediction - image).square(), region)
+    power = 2
 
 
 class RegionPSNR(RegionMetric):
@@ -126,7 +146,7 @@ class RegionTV(RegionMetric):
 class RelativeTV(RegionTV):
     """Total variation of the prediction in the region over the ground truth's: 1 is as much texture, less is blur.
 
-    Over several images it is the ratio of the averages, because the ratios of nearly flat images mean nothing.
+    Over several images it is the ratio of the averages: those of nearly flat images mean nothing.
     """
 
     def weights(self, image: Tensor, region: Tensor) -> Tensor:
@@ -149,10 +169,7 @@ class ImageTV(RegionTV):
 class SSIM(RegionMetric):
     """Structural similarity of the whole image, Gaussian window of 11x11 with sigma 1.5, averaged over images.
 
-    Windows that reach over the border see the image mirrored.
-
-    Raises:
-        ValueError: Also if an image is smaller than the window.
+    Windows that reach over the border see the image mirrored; a smaller image raises a ValueError.
 
     Source:
         Wang et al. 2004, computed by torchmetrics in float32: ten times as fast as in float64, and within 1e-4 of it.
@@ -168,7 +185,7 @@ class SSIM(RegionMetric):
             raise ValueError(f"SSIM needs images of at least {_WINDOW}x{_WINDOW}, got {h}x{w}; measure larger images")
         pair = prediction.float(), image.float()
         similarity = torch.as_tensor(structural_similarity_index_measure(*pair, data_range=1.0, reduction="none"))
-        return similarity.double().reshape(-1)  # a batch of one comes without its dimension
+        return similarity.to(image.dtype).reshape(-1)  # a batch of one comes without its dimension
 
 
 class RelativeL1(RegionMetric):
@@ -198,27 +215,21 @@ class RelativeL2(RelativeL1):
     power = 2
 
 
-class PatchDistance(Metric):
+class PatchDistance(SumMetric):
     """Sliced Wasserstein distance between patches of completed and of true images; 0 where they look alike.
 
     Every patch in the image whose centre lies in the hole is projected onto fixed random directions of length 1.
     For each direction the Wasserstein-1 distance between the projections of all completed and all true patches is
-    taken; the result is their mean. Blur narrows the distributions, so it counts, whether or not the details are
-    where they were: unlike PSNR the distance does not reward a mean of all possible fillings. The projections are
-    counted in bins, which sum up over batches and processes.
+    taken; the result is their mean. Blur narrows the distributions and so counts, wherever the details are: unlike
+    PSNR the distance does not reward a mean of all possible fillings. Projections are counted in bins.
 
     Args:
         patch_size: Height and width of a patch in pixels.
         projections: Number of directions.
         seed: Of the directions.
 
-    Shape:
-        - prediction, image: (B, 3, H, W), [-1, 1]
-        - region: (B or 1, 1, H, W), {0, 1}; 1 = hole
-        - returned by compute: scalar in units of a pixel value in [0, 1]; NaN before the first patch
-
-    Raises:
-        ValueError: If a setting is out of range, or shapes, types or values differ.
+    Inputs and errors are those of `RegionMetric`, with three channels; the result, a scalar, is in units of a pixel
+    value in [0, 1], and NaN before the first patch.
 
     Source:
         Karras et al. 2018 (progressive growing), section 5, uses such distances of patches; the settings are ours.
@@ -251,11 +262,10 @@ class PatchDistance(Metric):
     def compute(self) -> Tensor:
         """Return the distance."""
         apart = self.difference.cumsum(dim=1).abs().sum(dim=1)  # patches that must move on, summed over the bins
-        return (apart * self.bin_width.to(apart.device)).mean() / self.count
+        return (apart * self.bin_width.to(self.count)).mean() / self.count
 
     def _add_image(self, prediction: Tensor, image: Tensor, hole: Tensor) -> None:
-        size = self.patch_size
-        before, after = size // 2, (size - 1) // 2
+        size, before, after = self.patch_size, self.patch_size // 2, (self.patch_size - 1) // 2
         h, w = hole.shape
         centres = hole[before : max(before, h - after), before : max(before, w - after)]
         rows, columns = centres.any(1).nonzero(), centres.any(0).nonzero()
@@ -284,10 +294,6 @@ def _check(prediction: Tensor, image: Tensor, region: Tensor, channels: int | No
     check_like(prediction, image, "prediction", "image")
     check_image(image, channels=channels)
     check_mask(region, image, "region")
-
-
-def _to_unit(image: Tensor) -> Tensor:
-    return (image.to(torch.float64) + 1) / 2
 
 
 def _mean_inside(values: Tensor, region: Tensor) -> Tensor:
