@@ -227,7 +227,7 @@ def photo(path: Path) -> None:
 
 
 BAD_FILES = {
-    "photo": (photo, "must be black and white, got 50% of grey pixels, as in a photo; threshold it"),
+    "photo": (photo, "must be black and white, got 50% grey pixels, as in a photo; threshold it first"),
     "empty": (lambda path: save(path, 0 * corner()), "must show a hole and a known part, got no hole; remove it"),
     "full": (
         lambda path: save(path, 0 * corner() + 1),

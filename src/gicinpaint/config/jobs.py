@@ -57,12 +57,12 @@ JOBS = {
         "gicinpaint.weights.conversion:convert",
     ),
     "export": Job("Write a generator as ONNX and for torch.export.", "gicinpaint.weights.export:export"),
-    "demo": Job("Serve a web page on which holes are painted and filled.", "gicinpaint.demo.server:demo"),
+    "demo": Job("Serve a web page to paint and fill holes.", "gicinpaint.demo.server:demo"),
 }
 COMMANDS = {
     "models": Command("models", "List the models: size, licence, scores.", "gicinpaint.weights.hub:print_models"),
     "download": Command(
-        "download NAME... [folder=FOLDER]", "Download models by their names.", "gicinpaint.weights.hub:download_models"
+        "download NAME... [folder=FOLDER]", "Download models by name.", "gicinpaint.weights.hub:download_models"
     ),
     "schema": Command(
         "schema [folder=FOLDER]",

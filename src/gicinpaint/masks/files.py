@@ -112,7 +112,7 @@ def hole_of_levels(levels: np.ndarray) -> np.ndarray:
         return levels > low
     grey = ((levels > low + 0.25 * (high - low)) & (levels < high - 0.25 * (high - low))).mean()
     if grey > _LARGEST_GREY_RATIO:
-        raise ValueError(f"must be black and white, got {grey:.0%} of grey pixels, as in a photo; threshold it")
+        raise ValueError(f"must be black and white, got {grey:.0%} grey pixels, as in a photo; threshold it first")
     return levels > (0.5 if low <= 0.5 < high else (low + high) / 2)
 
 
