@@ -16,8 +16,26 @@ def test_a_random_crop_keeps_the_scale_and_reaches_every_corner():
     assert windows == {pixels[y : y + 3, x : x + 3].tobytes() for y in range(2) for x in range(3)}
 
 
+@pytest.mark.parametrize("size", [(8, 8), (21, 8), (8, 13), (31, 17)])
+def test_kornia_cuts_the_pixels_that_pillow_cuts(size):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    for seed in range(20):
+        one, other = (
+            np.asarray(RandomCrop(cut=cut)(Image.fromarray(pixels), 8, 5, torch.Generator().manual_seed(seed)))
+            for cut in ("pillow", "kornia")
+        )
+        assert other.shape == (8, 5, 3)
+        assert np.array_equal(one, other)
+
+
+def test_an_unknown_way_to_cut_is_refused():
+    with pytest.raises(ValueError, match="cut must be pillow or kornia, got opencv"):
+        RandomCrop(cut="opencv")
+
+
 CROPS = [
     RandomCrop(True),
+    RandomCrop(True, cut="kornia"),
     RandomScaleCrop(0.4, True),
     RepeatedCrop(RandomCrop(True), 1.0),
     ResizeThenCrop(),

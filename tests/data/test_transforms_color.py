@@ -48,6 +48,18 @@ def test_contrast_scales_all_channels_alike_moves_each_and_stays_in_range():
     assert 0.9 < max(scales) <= 1.0
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_kornia_changes_colours_to_the_bit_as_the_arithmetic_says(seed):
+    generator = torch.Generator().manual_seed(seed)
+    share, order = torch.rand(4, generator=generator)[2].item(), torch.randperm(3, generator=generator).tolist()
+    centre = torch.rand(3, 1, 1, generator=generator) * 2 - 1
+    kept = 1 - 0.5 * share
+    grey, shuffled = IMAGE.mean(0, keepdim=True).expand_as(IMAGE), torch.stack([IMAGE[channel] for channel in order])
+    everything = vary(seed, grey=1.0, shuffle=1.0, contrast=0.5, negative=1.0)
+    assert_close(everything, -(kept * grey + (1 - kept) * centre), rtol=0, atol=0)
+    assert_close(vary(seed, shuffle=1.0, contrast=0.5), kept * shuffled + (1 - kept) * centre, rtol=0, atol=0)
+
+
 def test_probabilities_are_met():
     grey = sum((v := vary(seed, grey=0.3))[0].equal(v[1]) for seed in range(1000))
     assert 250 < grey < 350  # 300 expected, 14.5 one standard deviation

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
-from PIL import Image
+from kornia.geometry.transform import hflip
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
 from gicinpaint.checks import check_mask
-from gicinpaint.data.image_io import ImageError, to_float, to_levels, to_tensor
+from gicinpaint.data.image_io import ImageError, to_float, to_levels
 from gicinpaint.data.order import Item, derive_seed
 from gicinpaint.data.sources import DatasetError, ImageSource
 from gicinpaint.data.transforms import ColorAugment, Crop
@@ -233,15 +233,14 @@ class InpaintingDataset(Dataset[Batch | None]):
     def read(self, epoch: int, index: int) -> Tensor:
         """Return the cropped and flipped image of an item, float32 (3, H, W), [-1, 1], or raise an ImageError."""
         image = self._read(epoch, index, index)
-        return image if isinstance(image, Tensor) else to_tensor(image)
+        return image if image.is_floating_point() else to_float(image)
 
     def _make(self, epoch: int, index: int) -> Sample | None:
         image = self._find_usable(epoch, index)
         if image is None:
             return None
         mask, box = self._draw_hole(epoch, index)
-        pixels = image if isinstance(image, Tensor) else to_levels(image)
-        return Sample(pixels, mask[0].to(torch.uint8), box)
+        return Sample(image, mask[0].to(torch.uint8), box)
 
     def _draw_hole(self, epoch: int, index: int) -> tuple[Tensor, Box]:
         if self._is_numbered:
@@ -249,7 +248,7 @@ class InpaintingDataset(Dataset[Batch | None]):
         generator = self._generator(epoch, index, "mask")
         return cast(MaskSampler, self.mask)(1, self.height, self.width, generator=generator)
 
-    def _find_usable(self, epoch: int, index: int) -> Image.Image | Tensor | None:
+    def _find_usable(self, epoch: int, index: int) -> Tensor | None:
         self.bad_images.add_read()
         chosen = index
         for attempt in range(1, _TRIES + 1):
@@ -264,7 +263,7 @@ class InpaintingDataset(Dataset[Batch | None]):
                 chosen = derive_seed(self.seed, epoch, index, "replacement", attempt) % len(self.source)
         raise ImageError(f"{_TRIES} images drawn to replace {self.source.name(index)} cannot be used either")
 
-    def _read(self, epoch: int, index: int, chosen: int) -> Image.Image | Tensor:
+    def _read(self, epoch: int, index: int, chosen: int) -> Tensor:
         """Return image `chosen` as item (epoch, index) crops and flips it; float32 if colors are augmented."""
         generator = self._generator(epoch, index, "crop")
         image = self.source.read(chosen)
@@ -272,11 +271,12 @@ class InpaintingDataset(Dataset[Batch | None]):
             image = self.crop(image, self.height, self.width, generator)
         except ImageError as error:
             raise ImageError(f"cannot use image {self.source.name(chosen)}: {error}") from None
+        levels = to_levels(image)
         if self.flip and torch.rand((), generator=generator).item() < self.flip:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            levels = hflip(levels)
         if self.color_augment is None:
-            return image
-        return self.color_augment(to_tensor(image), self._generator(epoch, index, "colours"))
+            return levels
+        return self.color_augment(to_float(levels), self._generator(epoch, index, "colours"))
 
     def _generator(self, epoch: int, index: int, use: str) -> torch.Generator:
         return torch.Generator().manual_seed(derive_seed(self.seed, epoch, index, use))
