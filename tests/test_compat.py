@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import operator
 import os
+import tomllib
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
+import hydra
 import pytest
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from omegaconf import OmegaConf
 
 import runs
 from gicinpaint.compat import (
@@ -25,6 +30,8 @@ from gicinpaint.compat import (
     lost_worker,
     run_validation,
 )
+from gicinpaint.config.command_line import register_resolvers
+from gicinpaint.config.validation import JobError, build
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers", "ignore:.*have no `val_dataloader`", "ignore:`isinstance"
@@ -45,6 +52,21 @@ def test_hydra_still_says_in_the_same_words_where_building_failed() -> None:
     with pytest.raises(InstantiationException) as raised:
         instantiate(node["inner"])
     assert failing_key(raised.value) == ""
+
+
+def test_hydra_and_omegaconf_are_bounded_where_later_versions_break_what_users_see() -> None:
+    """The bounds of pyproject.toml: with hydra-core 1.4.0rc3 and omegaconf 2.4.1rc1 this fails."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    for bounded in (project["dependencies"], extras["launchers"], extras["sweepers"]):
+        assert {"hydra-core>=1.3.7,<1.4", "omegaconf<2.4"} <= set(bounded)
+    node = OmegaConf.create({"_target_": "gicinpaint.masks.RectangleMask", "box": 4, "inset": 3})
+    with pytest.raises(JobError, match="inset must be less than half the box"):  # 1.4 lets the ValueError through:
+        build(node)  # a wrong setting would end in a traceback instead of a line
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # 2.4 deprecates how resolvers are registered, 1.4 how jobs are declared
+        register_resolvers()
+        hydra.main(config_path="pkg://gicinpaint.conf", config_name="train", version_base="1.3")(print)
 
 
 @pytest.fixture
