@@ -52,6 +52,7 @@ _TRAIN = {
     "ckpt_path": "resume",
     "clip": "model.grad_clip_norm",
     "devices": "trainer.devices",
+    "enable_progress_bar": "trainer.enable_progress_bar",
     "epochs": "updates",
     "gpus": "trainer.devices",
     "image_size": "dataset.image_size",
