@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from gicinpaint.attention import ContextualAttention
-from gicinpaint.config.atomic_files import atomic_file, write_text
+from gicinpaint.config.atomic_files import atomic_file, sha256, write_text
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -208,8 +208,7 @@ def _check_digest(folder: Path) -> None:
         return  # of another tool
     with (folder / DIGEST_FILE).open("rb") as file:
         recorded = file.read(64).decode(errors="replace").lower()
-    with (folder / WEIGHTS_FILE).open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256(folder / WEIGHTS_FILE)
     if found != recorded:
         raise ValueError(
             f"{folder / WEIGHTS_FILE} must have the SHA-256 that {DIGEST_FILE} records, {recorded[:12]}..., got "

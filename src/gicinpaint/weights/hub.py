@@ -1,6 +1,5 @@
 """Models by name: in the repository, inside the installed package, or downloaded from the hub and verified."""
 
-import hashlib
 import http.client
 import os
 import shutil
@@ -15,7 +14,7 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from gicinpaint.config.atomic_files import atomic_file
+from gicinpaint.config.atomic_files import atomic_file, sha256
 from gicinpaint.config.validation import JobError, closest
 from gicinpaint.models.stored import CONFIG_FILE, DIGEST_FILE, WEIGHTS_FILE
 
@@ -131,7 +130,7 @@ def download_model(name: str, folder: str | os.PathLike[str] | None = None) -> P
         return here
     entry = published[name]
     target = (download_folder() if folder is None else Path(folder).expanduser()) / name
-    if not (target / WEIGHTS_FILE).is_file() or _sha256(target / WEIGHTS_FILE) != entry.sha256:
+    if not (target / WEIGHTS_FILE).is_file() or sha256(target / WEIGHTS_FILE) != entry.sha256:
         endpoint = os.environ.get(_ENDPOINT, "https://huggingface.co").rstrip("/")
         fetch_file(f"{endpoint}/{entry.hub}/resolve/main/{WEIGHTS_FILE}", target / WEIGHTS_FILE, entry)
     source = next(path / name for path in (REPOSITORY_FOLDER, PACKAGED_FOLDER) if (path / name).is_dir())
@@ -174,7 +173,7 @@ def fetch_file(url: str, target: Path, entry: HubEntry) -> None:
             raise JobError(f"{url}: {reason}; the same command goes on where it stopped")
     if not partial.exists() or partial.stat().st_size < entry.bytes:
         raise JobError(f"{url}: {reason}; is the model published there? {_ENDPOINT} names another address of the hub")
-    if (found := _sha256(partial)) != entry.sha256:
+    if (found := sha256(partial)) != entry.sha256:
         partial.unlink()
         raise JobError(f"{url}: expected the SHA-256 {entry.sha256[:12]}..., got {found[:12]}...; it was deleted")
     with atomic_file(target) as whole:
@@ -196,8 +195,3 @@ def _append(url: str, partial: Path, size: int, bar: "tqdm[None]") -> None:
                 file.write(chunk)
                 have += len(chunk)
                 bar.update(len(chunk))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
