@@ -203,15 +203,15 @@ def list_folder(folder: str | os.PathLike[str], *, cache_dir: str | os.PathLike[
         DatasetError: If the folder or one of its sub-folders is missing or cannot be read.
     """
     root = os.fsencode(folder)
-    cache = None if cache_dir is None else _Cache(Path(cache_dir), root)
-    kept = cache.load() if cache is not None else None
-    if kept is not None:
+    identity = hashlib.blake2b(b"\0".join((b"1", os.path.abspath(root), *_ENDINGS)), digest_size=12).hexdigest()
+    cache = None if cache_dir is None else Path(cache_dir) / f"listing-{identity}.npz"
+    if cache is not None and (kept := _load_listing(cache, root)) is not None:
         return kept
     started = time.time()
     folders: list[tuple[bytes, int]] = []
     names = Names.of(_walk(root, folders))
     if cache is not None and all(changed < (started - _SETTLE_SECONDS) * 1e9 for _, changed in folders):
-        cache.save(names, folders)
+        _save_listing(cache, names, folders)
     return names
 
 
@@ -256,40 +256,33 @@ def _is_image(name: bytes) -> bool:
     return name.lower().endswith(_ENDINGS)
 
 
-class _Cache:
-    """A listing kept on disk, with the time stamp of every folder in it."""
+def _load_listing(path: Path, root: bytes) -> Names | None:
+    """Return a kept listing, or None if a folder of it has another time stamp now."""
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            folders = Names(_tensor(kept["folders"]), _tensor(kept["folder_offsets"]))
+            for index, changed in enumerate(kept["changed"].tolist()):
+                if os.stat(os.path.join(root, folders[index])).st_mtime_ns != changed:
+                    return None
+            return Names(_tensor(kept["names"]), _tensor(kept["offsets"]))
+    except Exception:  # absent, cut off, of an older kind, or a folder has gone: list again
+        return None
 
-    def __init__(self, folder: Path, root: bytes) -> None:
-        root = os.path.abspath(root)
-        identity = hashlib.blake2b(b"\0".join((b"1", root, *_ENDINGS)), digest_size=12).hexdigest()
-        self.root = root
-        self.path = folder / f"listing-{identity}.npz"
 
-    def load(self) -> Names | None:
-        try:
-            with np.load(self.path, allow_pickle=False) as kept:
-                folders = Names(_tensor(kept["folders"]), _tensor(kept["folder_offsets"]))
-                for index, changed in enumerate(kept["changed"].tolist()):
-                    if os.stat(os.path.join(self.root, folders[index])).st_mtime_ns != changed:
-                        return None
-                return Names(_tensor(kept["names"]), _tensor(kept["offsets"]))
-        except Exception:  # absent, cut off, of an older kind, or a folder has gone: list again
-            return None
-
-    def save(self, names: Names, folders: list[tuple[bytes, int]]) -> None:
-        folder_names = Names.of(name for name, _ in folders)
-        arrays: dict[str, Any] = {
-            "names": names.data.numpy(),
-            "offsets": names.offsets.numpy(),
-            "folders": folder_names.data.numpy(),
-            "folder_offsets": folder_names.offsets.numpy(),
-            "changed": np.array([changed for _, changed in folders], np.int64),
-        }
-        try:
-            with atomic_file(self.path) as partial, partial.open("wb") as file:
-                np.savez(file, **arrays)
-        except OSError as error:
-            warnings.warn(f"the listing was not kept in {self.path.parent}: {error.strerror}", stacklevel=2)
+def _save_listing(path: Path, names: Names, folders: list[tuple[bytes, int]]) -> None:
+    folder_names = Names.of(name for name, _ in folders)
+    arrays: dict[str, Any] = {
+        "names": names.data.numpy(),
+        "offsets": names.offsets.numpy(),
+        "folders": folder_names.data.numpy(),
+        "folder_offsets": folder_names.offsets.numpy(),
+        "changed": np.array([changed for _, changed in folders], np.int64),
+    }
+    try:
+        with atomic_file(path) as partial, partial.open("wb") as file:
+            np.savez(file, **arrays)
+    except OSError as error:
+        warnings.warn(f"the listing was not kept in {path.parent}: {error.strerror}", stacklevel=2)
 
 
 def _tensor(array: np.ndarray) -> Tensor:
