@@ -147,7 +147,7 @@ RESUMING: dict[str, tuple[Callable[[Path], Path], str]] = {
         "its pytorch-lightning_version cannot be a run's",
     ),
     "words for weights": (lambda f: checkpoint(f, state_dict={"generator.a": "none"}), "its state_dict cannot be"),
-    "code": (lambda f: checkpoint(f, hyper=Generator), "cannot be read as plain data"),
+    "code": (lambda f: checkpoint(f, hyper=Generator), "was refused and nothing in it was run"),
 }
 WAYS = {
     **{f"fill: {name}": (load_generator, ValueError, *case) for name, case in FILLING.items()},

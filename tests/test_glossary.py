@@ -15,7 +15,7 @@ GLOSSARY = {
     "critic": "models/critics.py",
     "dilated convolution": "models/layers.py",
     "discriminator": "models/critics.py",
-    "early stopping": "training/callbacks/stopping.py",
+    "early stopping": "training/callbacks/save_and_stop.py",
     "EMA": "training/callbacks/ema.py",
     "FID": "metrics/perceptual.py",
     "fine-tuning": "weights/fine_tuning.py",

@@ -81,8 +81,8 @@ def test_code_in_a_checkpoint_is_refused_and_does_not_run(tmp_path: Path) -> Non
     trace = tmp_path / "trace"
     torch.save({**checkpoint(), "evil": Evil(trace)}, tmp_path / "zip.ckpt")
     (tmp_path / "pickle.ckpt").write_bytes(pickle.dumps(Evil(trace)))
-    for name, message in {"zip": "cannot be read as plain data", "pickle": "not a whole checkpoint"}.items():
-        with pytest.raises(CheckpointError, match=rf"{name}.ckpt: {message}"):
+    for name, message in {"zip": "was refused and nothing in it was run", "pickle": "not a whole checkpoint"}.items():
+        with pytest.raises(CheckpointError, match=rf"{name}.ckpt:? {message}"):
             read_checkpoint(tmp_path / f"{name}.ckpt")
     with pytest.raises(pickle.UnpicklingError):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "zip.ckpt", weights_only=False)

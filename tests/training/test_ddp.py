@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from faults import digest, fault, log_of, run, start
-from gicinpaint.training.callbacks.save_checkpoints import SaveByUpdates
+from gicinpaint.training.callbacks.save_and_stop import SaveByUpdates
 
 DOUBLE = ("trainer.precision=64-true",)
 # Adam divides a gradient by its own size: where a gradient is zero but for rounding, which depends on the order of

@@ -20,7 +20,7 @@ import golden
 from gicinpaint import GatedGenerator, PatchCritic
 from gicinpaint.data import Batch
 from gicinpaint.models.compositing import Box
-from gicinpaint.training.joint_clock import set_clock
+from gicinpaint.training.gradients import set_clock
 from gicinpaint.training.module import InpaintingModule
 from gicinpaint.weights import convert
 from gicinpaint.weights.tf_write import revert
@@ -154,5 +154,5 @@ def test_each_network_has_batches_of_its_own_after_the_warm_up() -> None:
 
 def test_another_optimizer_than_adam_is_named() -> None:
     module = small_module(joint_clock=True, critic_optimizer=partial(SGD, lr=0.1))
-    with pytest.raises(TypeError, match="joint_clock needs Adam for generator and critics, got SGD"):
+    with pytest.raises(TypeError, match="joint_clock needs Adam for both networks, got SGD"):
         module.configure_optimizers()

@@ -15,7 +15,7 @@ from torch.optim import SGD, Adam
 from gicinpaint.config.validation import ConfigurationError
 from gicinpaint.losses import gradient_norm
 from gicinpaint.training.module import InpaintingModule
-from gicinpaint.training.precision import hasten, settle_precision
+from gicinpaint.training.train import hasten, settle_precision
 from runs import ROOT, batches, fit, loader, small_module
 
 pytestmark = pytest.mark.filterwarnings(

@@ -16,8 +16,8 @@ from lightning.pytorch.profilers import SimpleProfiler
 
 from gicinpaint.config.validation import JobError
 from gicinpaint.training.callbacks import StopAtUpdates
-from gicinpaint.training.callbacks.stopping import InterruptionError, SignalNote
-from gicinpaint.training.outcome import check_validation, profile, time_over
+from gicinpaint.training.callbacks.progress import best_value, profile, time_over
+from gicinpaint.training.callbacks.save_and_stop import InterruptionError, SignalNote
 from runs import fit, small_module
 
 pytestmark = pytest.mark.filterwarnings(
@@ -97,13 +97,14 @@ def test_a_validation_without_a_number_fails_the_run() -> None:
     def trainer(*values: float) -> Any:
         return SimpleNamespace(
             callback_metrics={f"validation/{i}": torch.tensor(value) for i, value in enumerate(values)}
-            | {"train/x": torch.tensor(1.0)}
+            | {"train/x": torch.tensor(1.0)},
+            callbacks=[],
         )
 
     with pytest.raises(JobError, match="no value of the validation is a number"):
-        check_validation(trainer(math.nan, math.inf))
-    check_validation(trainer(math.nan, 3.0))  # a measure that cannot be taken here
-    check_validation(trainer())
+        best_value(trainer(math.nan, math.inf))
+    assert best_value(trainer(math.nan, 3.0)) is None  # a measure that cannot be taken here; none is monitored
+    assert best_value(trainer()) is None
 
 
 def test_a_profiler_tells_what_it_measured() -> None:

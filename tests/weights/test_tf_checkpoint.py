@@ -166,11 +166,11 @@ ONE = checkpoints.entry(1, (1,), bytes(4))
         ([(b"", checkpoints.header()), (b"a", checkpoints.entry(1, (2,), bytes(4)))], r"shape \(2,\) .* 4 bytes"),
         ([(b"", checkpoints.header()), (b"a", checkpoints.entry(1, (1,), bytes(4), shard=1))], "shard 1 of 1"),
         ([(b"", checkpoints.header()), (b"\xff", ONE)], "utf-8"),
-        ([(b"", checkpoints.header()), (b"a", checkpoints.number(2, 5))], "a number stands where a message"),
-        ([(b"", checkpoints.header()), (b"a", checkpoints.nested(1, b"x"))], "field 1 of a message is no number"),
-        ([(b"", checkpoints.header()), (b"a", ONE[:-2])], "it ends early"),
-        ([(b"", checkpoints.header()), (b"a", b"\x0b")], "wire type 3"),
-        ([(b"", checkpoints.header()), (b"a", b"\x08" + b"\xff" * 11)], "longer than 64 bits"),
+        ([(b"", checkpoints.header()), (b"a", checkpoints.number(1, 1) + checkpoints.number(2, 5))], "cannot have 0"),
+        ([(b"", checkpoints.header()), (b"a", ONE + checkpoints.number(4, 2**64 - 1))], "begins at -1"),
+        ([(b"", checkpoints.header()), (b"a", ONE[:-2])], "Error parsing message"),
+        ([(b"", checkpoints.header()), (b"a", b"\x0b")], "Error parsing message"),  # a group that does not end
+        ([(b"", checkpoints.header()), (b"a", b"\x08" + b"\xff" * 11)], "Error parsing message"),  # over 64 bits
     ],
 )
 def test_an_index_of_another_kind_is_named_with_the_reason(
@@ -186,6 +186,7 @@ def test_an_index_of_another_kind_is_named_with_the_reason(
         ([(b"", checkpoints.header()), (b"a", ONE)], 1, "blocks are compressed; save .* with TensorFlow 1.2 or newer"),
         ([(b"", checkpoints.header(endianness=1)), (b"a", ONE)], 0, "big-endian machine; save it again on a little"),
         ([(b"", checkpoints.header()), (b"a", checkpoints.entry(14, (2,), bytes(4)))], 0, "number 14; .* as float32"),
+        ([(b"", checkpoints.header()), (b"a", checkpoints.nested(1, b"x"))], 0, "number 0; .* as float32"),
         ([(b"", checkpoints.header()), (b"a", ONE + checkpoints.nested(7, b""))], 0, "in slices; .* without a part"),
     ],
 )

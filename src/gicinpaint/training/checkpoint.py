@@ -3,7 +3,6 @@
 import errno
 import logging
 import os
-import pickle
 import re
 import shutil
 import zipfile
@@ -16,11 +15,10 @@ from torch import Tensor
 
 from gicinpaint.config.atomic_files import atomic_file, partial_path
 from gicinpaint.config.validation import JobError
-from gicinpaint.weights.pretrained import check_archive, check_settings, refusal
+from gicinpaint.weights.pretrained import check_settings, read_plain
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
-VERSION = "pytorch-lightning_version"
-_COUNTERS = ("batches_seen", "generator_updates")
+_VERSION = "pytorch-lightning_version"
 _NEEDED = ("state_dict", "optimizer_states", "counters", "global_step")
 
 _log = logging.getLogger(__name__)
@@ -34,15 +32,9 @@ class AtomicCheckpointIO(CheckpointIO):
     """Write beside the target, flush to disk, then rename: a kill at any moment leaves the old file or the new one."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write a checkpoint.
+        """Write plain data; storage_options {"previous": path} keeps the file that is replaced under that name.
 
-        Args:
-            checkpoint: Plain data.
-            path: Where to; the folder is made.
-            storage_options: {"previous": path}: keep the file that is replaced under that name.
-
-        Raises:
-            CheckpointError: If the disk is full; files that were there before are left as they were.
+        If the disk is full, a CheckpointError is raised and the older files are as they were.
         """
         path = Path(path)
         try:
@@ -55,7 +47,11 @@ class AtomicCheckpointIO(CheckpointIO):
                     _keep(path, Path(storage_options["previous"]))
         except Exception as error:
             if _means_full(error):
-                raise CheckpointError(_describe_full(checkpoint, path)) from error
+                needed, free = _bytes(checkpoint) / 1e6, shutil.disk_usage(path.parent).free / 1e6
+                raise CheckpointError(
+                    f"cannot save {path}: the disk is full, {needed:.0f} MB needed and {free:.0f} MB free; older "
+                    "checkpoints are as they were; free some space and continue with resume=auto"
+                ) from error
             raise
 
     def load_checkpoint(
@@ -70,60 +66,41 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Return a training checkpoint, on the CPU, after checking that every byte is as it was written.
-
-    Raises:
-        CheckpointError: If it is absent, truncated, altered, holds code, or is no training checkpoint.
-    """
+    """Return a whole training checkpoint, on the CPU, or raise a CheckpointError if it is anything else."""
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a checkpoint, found no such file")
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path}: not a whole checkpoint: its end is missing, or it is something else")
     try:
-        if not zipfile.is_zipfile(path):
-            raise zipfile.BadZipFile("its end is missing, or it is something else")
-        check_archive(path)  # checksums too, which torch.load does not look at
-    except Exception as error:  # what altered bytes make the reader raise is not documented
-        raise CheckpointError(f"{path}: not a whole checkpoint ({_first_words(error)})") from error
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        words = refusal(error) if isinstance(error, pickle.UnpicklingError) else _first_words(error)
-        raise CheckpointError(f"{path}: cannot be read as plain data ({words})") from None
-    missing = [key for key in _NEEDED if not isinstance(checkpoint, dict) or key not in checkpoint]
-    if missing:
-        raise CheckpointError(f"{path}: no checkpoint to resume from, it lacks {', '.join(missing)}")
-    _check_contents(checkpoint, path)
-    return checkpoint
-
-
-def _check_contents(checkpoint: dict[str, Any], path: Path) -> None:
-    """Raise if a part is none that a run could have written."""
-    counters, optimizers = checkpoint["counters"], checkpoint["optimizer_states"]
-    counts = [counters.get(name) for name in _COUNTERS] if isinstance(counters, dict) else [None]
-    wrong = {
-        "state_dict": not isinstance(checkpoint["state_dict"], dict)
-        or not all(isinstance(value, Tensor) for value in checkpoint["state_dict"].values()),
-        "counters": not all(type(count) is int and count >= 0 for count in (*counts, checkpoint["global_step"])),
-        "optimizer_states": not isinstance(optimizers, list)
-        or not optimizers
-        or not all(isinstance(state, dict) for state in optimizers),
-        VERSION: re.fullmatch(r"\d+\.\d+[\w.+-]*", str(checkpoint.get(VERSION))) is None,
-    }
-    if names := [name for name, is_wrong in wrong.items() if is_wrong]:
-        raise CheckpointError(f"{path}: no checkpoint to resume from, its {names[0]} cannot be a run's; copy it again")
-    try:
+        checkpoint = read_plain(path)
         check_settings(checkpoint, path)
     except ValueError as error:
         raise CheckpointError(str(error)) from None
+    missing = [key for key in _NEEDED if not isinstance(checkpoint, dict) or key not in checkpoint]
+    if missing:
+        raise CheckpointError(f"{path}: no checkpoint to resume from, it lacks {', '.join(missing)}")
+    state, optimizers, counters = (checkpoint[key] for key in _NEEDED[:3])
+    names = ("batches_seen", "generator_updates")
+    counts = [counters.get(name) for name in names] if isinstance(counters, dict) else [None]
+    right = {
+        "state_dict": isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values()),
+        "counters": all(type(count) is int and count >= 0 for count in (*counts, checkpoint["global_step"])),
+        "optimizer_states": isinstance(optimizers, list)
+        and optimizers
+        and all(isinstance(s, dict) for s in optimizers),
+        _VERSION: re.fullmatch(r"\d+\.\d+[\w.+-]*", str(checkpoint.get(_VERSION))),
+    }
+    for name, is_right in right.items():
+        if not is_right:
+            raise CheckpointError(f"{path}: no checkpoint to resume from, its {name} cannot be a run's; copy it again")
+    return checkpoint
 
 
 def find_newest(folder: str | Path) -> Path | None:
-    """Return the newest checkpoint of a folder that can be read, or None if there is no checkpoint at all.
+    """Return the newest checkpoint of a folder that can be read, warning of newer ones, or None if the folder has none.
 
-    Each newer one that cannot is logged as a warning.
-
-    Raises:
-        CheckpointError: If there are checkpoints but none can be read: starting over would hide the loss.
+    If there are some but none can be read, a CheckpointError is raised: starting over would hide the loss.
     """
     found = sorted(Path(folder).glob("*.ckpt"), key=lambda path: (path.name != LAST, -path.stat().st_mtime_ns))
     for path in found:
@@ -161,21 +138,9 @@ def _means_full(error: BaseException | None) -> bool:
     return False
 
 
-def _describe_full(checkpoint: dict[str, Any], path: Path) -> str:
-    needed, free = _bytes(checkpoint), shutil.disk_usage(path.parent).free
-    return (
-        f"cannot save {path}: the disk is full, {needed / 1e6:.0f} MB needed and {free / 1e6:.0f} MB free; older "
-        "checkpoints are as they were; free some space and continue with resume=auto"
-    )
-
-
 def _bytes(value: Any) -> int:
     """Return the size of all tensors in nested plain data."""
     if isinstance(value, Tensor):
         return value.nbytes
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
     return sum(map(_bytes, items))
-
-
-def _first_words(error: Exception) -> str:
-    return (str(error).strip().partition("\n")[0] or type(error).__name__)[:160]

@@ -1,9 +1,9 @@
-"""Gradients: which weights get them, gradient accumulation over micro-batches, gradient clipping, skipped steps."""
+"""Gradients: frozen parts, gradient accumulation over micro-batches, gradient clipping, skipped steps, Adam clock."""
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +19,9 @@ _log = logging.getLogger(__name__)
 
 
 class MicroBatch(NamedTuple):
-    """Consecutive images of a batch.
+    """Consecutive images of a batch, where they lie in it, and their share of it.
 
-    Attributes:
-        batch: The images.
-        images: Where they lie in the batch.
-        share: Their share of the batch; losses are means over images, so the weighted losses of the micro-batches add
-            up to the batch's loss.
+    Losses are means over images, so the weighted losses of the micro-batches add up to the batch's loss.
     """
 
     batch: Batch
@@ -34,12 +30,7 @@ class MicroBatch(NamedTuple):
 
 
 def split(batch: Batch, count: int) -> list[MicroBatch]:
-    """Split a batch into micro-batches of as equal size as possible.
-
-    Args:
-        batch: At least one image.
-        count: Number of micro-batches; no more than there are images.
-    """
+    """Split a batch into `count` micro-batches of as equal size as possible, but no more than it has images."""
     b = len(batch.image)
     edges = [b * part // min(count, b) for part in range(min(count, b) + 1)]
     micro_batches = []
@@ -67,12 +58,7 @@ def average(micro_batches: Sequence[MicroBatch], terms: Sequence[dict[str, Tenso
 
 
 def freeze_parts(generator: nn.Module, parts: Sequence[str]) -> None:
-    """Let parts of a generator keep their weights.
-
-    Raises:
-        TypeError: If there is no list of parts.
-        ValueError: If a part is absent, or nothing is left to train.
-    """
+    """Let parts of a generator keep their weights; one that is absent, or nothing left to train, is an error."""
     if isinstance(parts, str):
         raise TypeError(f"freeze must be a list of parts, got {parts!r}; write [{parts}]")
     names = [name for name, part in generator.named_modules() if name and any(True for _ in part.parameters())]
@@ -93,12 +79,7 @@ class GradientGuard:
     """Look at a network's gradients between the backward pass and the step.
 
     Under DDP the gradients are averages over all processes by then, so all of them see the same norm and skip alike.
-
-    Args:
-        grad_clip_norm: Largest norm of a network's whole gradient; a larger one is scaled down to it. None: no limit.
-
-    Raises:
-        ValueError: If the limit is not positive.
+    A norm of the whole gradient above `grad_clip_norm` is scaled down to it.
     """
 
     def __init__(self, grad_clip_norm: float | None = None) -> None:
@@ -116,16 +97,9 @@ class GradientGuard:
     ) -> Tensor | None:
         """Clip the gradients and return their norm before that, or return None if the step must be skipped.
 
-        Args:
-            name: What the network is called in messages.
-            network: Holds the gradients; without them its optimizer's step changes nothing.
-            terms: The losses by name, to find the one that caused it.
-            where: The batch, for messages.
-            scale: Float16's loss scale, which is still in the gradients. Scaled gradients overflow on purpose while the
-                scale is looked for, so without a loss that is not finite they neither count nor are worth a message.
-
-        Raises:
-            NonFiniteError: If this is the third time in a row.
+        The losses by name, and where they arose, are for messages. The scale is float16's, still in the gradients: they
+        overflow on purpose while it is looked for, so with finite losses they neither count nor are worth a message.
+        The third step of a network in a row that must be skipped is a NonFiniteError.
         """
         parameters = [weight for weight in network.parameters() if weight.grad is not None]
         gradients = [weight.grad for weight in parameters if weight.grad is not None]
@@ -165,7 +139,34 @@ def _not_finite_gradients(network: nn.Module) -> list[str]:
     return [f"gradient of {name}" for name, grad in gradients.items() if grad is not None and not grad.isfinite().all()]
 
 
-def _list(names: Iterable[str]) -> str:
-    names = list(names)
+def _list(names: Sequence[str]) -> str:
     shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     return shown and f"{shown} {'is' if len(names) == 1 else 'are'}"
+
+
+def set_clock(optimizer: Any, optimizers: Sequence[Any]) -> None:
+    """Let the next step of an optimizer count as the update after all that were made by any of several.
+
+    Adam's bias correction depends on that count, which the optimizers' states keep. Epsilon becomes TensorFlow's, which
+    is added before the correction, not after it.
+
+    Args:
+        optimizer: Is about to step; Adam, or Lightning's wrapper of it.
+        optimizers: All that share the clock, itself among them.
+
+    Source:
+        Released code of Yu et al. 2019: both networks have one Adam object, whose powers of beta advance with each
+        update of either.
+    """
+    done = max((float(state["step"]) for one in optimizers for state in one.state.values()), default=0.0)
+    for group in optimizer.param_groups:
+        group.setdefault("released_eps", group["eps"])
+        group["eps"] = group["released_eps"] / (1 - group["betas"][1] ** (done + 1)) ** 0.5
+        for weight in (weight for weight in group["params"] if weight.grad is not None):
+            state = optimizer.state[weight]
+            if not state:
+                device = weight.device if group["fused"] or group["capturable"] else "cpu"  # where Adam keeps its count
+                state["step"] = torch.zeros((), device=device)
+                for moment in ("exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])):
+                    state[moment] = torch.zeros_like(weight, memory_format=torch.preserve_format)
+            state["step"].fill_(done)

@@ -32,16 +32,9 @@ def record_run(
     environment: Mapping[str, Any],
     resumed: bool = False,
 ) -> None:
-    """Give every logger what a run is made of, before it starts; W&B goes on with the run of `resumed` ones.
+    """Give every logger what a run is made of before it starts; W&B continues the run of resumed ones.
 
     CSV keeps it in `hparams.yaml`, TensorBoard under HPARAMS, W&B in the run's configuration.
-
-    Args:
-        loggers: The run's loggers.
-        module: What is trained; its layers are listed with shapes left out and parameters counted.
-        config: The resolved configuration.
-        environment: What else the result depends on: the code's commit, versions.
-        resumed: Whether a run goes on.
     """
     summary = ModelSummary(module, max_depth=_SUMMARY_DEPTH)
     facts = {**config, **environment, "parameters": summary.total_parameters, "model_summary": str(summary)}
@@ -53,14 +46,7 @@ def record_run(
 
 
 def show_picture(loggers: Sequence[Logger], name: str, picture: Image.Image, updates: int) -> None:
-    """Give a picture to every logger that shows pictures; CSV does not.
-
-    Args:
-        loggers: The run's loggers.
-        name: What the picture shows, e.g. "pictures/completions"; pictures of one name follow each other.
-        picture: The picture.
-        updates: Generator updates so far.
-    """
+    """Give a picture, in a series of its name such as "pictures/completions", to TensorBoard and W&B."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(name, [picture], step=updates)
@@ -69,16 +55,11 @@ def show_picture(loggers: Sequence[Logger], name: str, picture: Image.Image, upd
 
 
 def close_dashboards(loggers: Sequence[Logger], best: Path | None = None) -> None:
-    """End the runs; one of W&B gets the best checkpoint as an artifact.
-
-    Args:
-        loggers: The run's loggers.
-        best: The best checkpoint, if there is one.
-    """
+    """End the runs; one of W&B gets the best checkpoint as an artifact, if there is one."""
     for logger in loggers:
         if isinstance(logger, UpdatesWandbLogger):
             if best is not None and best.is_file():
-                logger.log_file(best, kind="model", name="best", alias="best")
+                logger.log_best(best)
             logger.finish()
 
 
@@ -87,9 +68,9 @@ class UpdatesWandbLogger(WandbLogger):
 
     An offline run needs no account and no network: it is written below `save_dir`, and `finish` prints the line that
     sends it. Unlike Lightning's logger it leaves the environment alone and never continues a run that the process made
-    before, so that jobs of a multirun stay apart; `finish` ends a run. A run that is killed and resumed stays one:
-    its identifier lies in `save_dir` before the first step. The variables WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY,
-    WANDB_NAME, WANDB_RUN_GROUP, WANDB_JOB_TYPE, WANDB_TAGS and WANDB_RUN_ID count more than the arguments.
+    before, so that jobs of a multirun stay apart. A run that is killed and resumed stays one: its identifier lies in
+    `save_dir` before the first step. The variables WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY, WANDB_NAME,
+    WANDB_RUN_GROUP, WANDB_JOB_TYPE, WANDB_TAGS and WANDB_RUN_ID count more than the arguments.
 
     Args:
         save_dir: Folder in which `wandb/` is made.
@@ -117,19 +98,20 @@ class UpdatesWandbLogger(WandbLogger):
         from wandb import Settings  # imported where used: it takes a second
 
         mode = os.environ.get("WANDB_MODE") or ("offline" if offline else "online")
-        name = name or _short_name(seed)
+        chosen, changes = _job()
+        name = name or (_short_name(chosen, changes, seed) if chosen else None)
         super().__init__(save_dir=save_dir, project=project, name=name, id=id)
         self.offline = mode == "offline"
         self._run: Any = None
-        given = {
+        tags = {str(chosen[key]) for key in ("dataset", "mask", "model", "loss") if chosen.get(key)}
+        given: dict[str, Any] = {
             "project": project,
             "name": name,
             "run_group": group or multirun(),
             "run_id": id,
             "job_type": "train",
-            "tags": _tags(),
-            **settings,
         }
+        given |= {"tags": sorted(tags) if chosen else None, **settings}
         given = {key: value for key, value in given.items() if not os.environ.get(f"WANDB_{key.upper()}")}
         arguments = {key.removeprefix("run_"): value for key, value in given.items()}
         how = {"dir": save_dir, "mode": mode, "settings": Settings(silent=mode != "online"), "resume": "allow"}
@@ -137,11 +119,7 @@ class UpdatesWandbLogger(WandbLogger):
 
     @rank_zero_only
     def keep_run(self, resumed: bool) -> None:
-        """Take the run's identifier from `save_dir`, or write a new one there for whoever continues the run.
-
-        Args:
-            resumed: Whether a run goes on; else the identifier of an earlier run in the folder is replaced.
-        """
+        """Take the identifier of a resumed run from `save_dir`, or write a new one there for whoever continues."""
         path = Path(str(self.save_dir)) / _ID_FILE
         if "id" in self._settings and self._settings["id"] is None:
             known = path.read_text(encoding="utf-8").strip() if resumed and path.is_file() else ""
@@ -173,20 +151,13 @@ class UpdatesWandbLogger(WandbLogger):
         self.experiment.log(dict(metrics) if step is None else {**metrics, AXIS: int(step)})
 
     @rank_zero_only
-    def log_file(self, path: Path, kind: str, name: str, alias: str) -> None:
-        """Log a file as an artifact; it stays where it is and is not copied.
-
-        Args:
-            path: The file.
-            kind: Kind of the artifact, e.g. "model".
-            name: What the artifact is called; the run's identifier is added.
-            alias: What this version is called.
-        """
+    def log_best(self, checkpoint: Path) -> None:
+        """Log the best checkpoint as an artifact; it stays where it is and is not copied."""
         from wandb import Artifact
 
-        artifact = Artifact(f"{name}-{self.experiment.id}", type=kind)
-        artifact.add_file(str(path), policy="immutable")
-        self.experiment.log_artifact(artifact, aliases=[alias])
+        artifact = Artifact(f"best-{self.experiment.id}", type="model")
+        artifact.add_file(str(checkpoint), policy="immutable")
+        self.experiment.log_artifact(artifact, aliases=["best"])
 
     @rank_zero_only
     def finish(self) -> None:
@@ -216,27 +187,21 @@ def label_of_run() -> str:
     return f"[{HydraConfig.get().job.num} {HydraConfig.get().job.override_dirname}] "
 
 
-def _short_name(seed: int | None) -> str | None:
-    """Return a run's name: its variant or experiment or model, what else was changed, and its seed."""
+def _job() -> tuple[Mapping[str, Any], Sequence[str]]:
+    """Return what was chosen of each group, and all overrides; nothing outside of a job."""
     from hydra.core.hydra_config import HydraConfig
 
     if not HydraConfig.initialized():
-        return None
-    chosen = HydraConfig.get().runtime.choices
+        return {}, []
+    return HydraConfig.get().runtime.choices, HydraConfig.get().overrides.task
+
+
+def _short_name(chosen: Mapping[str, Any], overrides: Sequence[str], seed: int | None) -> str:
+    """Return a run's name: its variant or experiment or model, what else was changed, and its seed."""
     kind = next((str(chosen[key]) for key in ("variant", "experiment", "model") if chosen.get(key)), "run")
-    changes = [change.partition("=") for change in HydraConfig.get().overrides.task]
     left_out = {*chosen, "seed", "output", "resume", "data_dir", "threads"}
+    changes = [change.partition("=") for change in overrides]
     more = [f"{key.rpartition('.')[2]}={value}" for key, _, value in changes if key.lstrip("+~") not in left_out]
     end = [] if seed is None else [f"s{seed}"]
     room = _LONGEST_NAME - len(",".join([kind, *end])) - 1
     return ",".join([kind, *filter(None, [",".join(more)[: max(0, room)].rstrip(",")]), *end])
-
-
-def _tags() -> list[str] | None:
-    """Return what data, mask, model and loss were chosen."""
-    from hydra.core.hydra_config import HydraConfig
-
-    if not HydraConfig.initialized():
-        return None
-    chosen = HydraConfig.get().runtime.choices
-    return sorted({str(chosen[key]) for key in ("dataset", "mask", "model", "loss") if chosen.get(key)})

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
+from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
@@ -18,8 +19,7 @@ from gicinpaint.metrics import hole_metrics
 from gicinpaint.models.compositing import composite, fill_with_mean, mask_out
 from gicinpaint.models.critics import LocalCritic
 from gicinpaint.models.generator import Completion
-from gicinpaint.training.gradients import GradientGuard, MicroBatch, average, detached, freeze_parts, split
-from gicinpaint.training.joint_clock import check_clock, set_clock
+from gicinpaint.training.gradients import GradientGuard, MicroBatch, average, freeze_parts, set_clock, split
 from gicinpaint.training.rebuild import StoredModule, describe_parts
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -59,8 +59,7 @@ class InpaintingModule(StoredModule):
         seed: The run's seed; the places of the gradient penalty depend on it and on the batch's number alone.
 
     Attributes:
-        batches_seen: Training batches so far.
-        generator_updates: Generator updates so far.
+        batches_seen, generator_updates: Training batches and generator updates so far.
         config, run_settings: Plain data that this module is built from and its batches depend on; in every checkpoint.
 
     Raises:
@@ -125,7 +124,8 @@ class InpaintingModule(StoredModule):
         if self.critics:
             optimizers.append(self.critic_optimizer(self.critics.parameters()))
         if self.joint_clock:
-            check_clock(optimizers)
+            for name in (type(optimizer).__name__ for optimizer in optimizers if not isinstance(optimizer, Adam)):
+                raise TypeError(f"joint_clock needs Adam for both networks, got {name}; set model.joint_clock=false")
         return optimizers, [] if self.generator_schedule is None else [self.generator_schedule(optimizers[0])]
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
@@ -225,7 +225,7 @@ class InpaintingModule(StoredModule):
                 _, completed = completion or self._complete(micro_batch.batch)
             found = self.critic_terms(micro_batch.batch, completed.detach(), places[:, micro_batch.images])
             self.manual_backward(self.guard.mark(micro_batch.share * found["total"]))
-            terms.append(detached(found))
+            terms.append({name: term.detach() for name, term in found.items()})
         self._step("critics", optimizer, average(micro_batches, terms))
 
     def _update_generator(self, micro_batches: list[MicroBatch], completion: Completed | None) -> None:
@@ -235,7 +235,7 @@ class InpaintingModule(StoredModule):
         for micro_batch in micro_batches:
             found = self.generator_terms(micro_batch.batch, *(completion or self._complete(micro_batch.batch)))
             self.manual_backward(self.guard.mark(micro_batch.share * found["total"]))
-            terms.append(detached(found))
+            terms.append({name: term.detach() for name, term in found.items()})
         self.critics.requires_grad_(True)
         if self._step("generator", optimizer, average(micro_batches, terms)):
             if self.generator_schedule is not None:
@@ -278,6 +278,13 @@ class InpaintingModule(StoredModule):
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self.batches_seen, "penalty"))
         places = torch.rand(len(self.critics), self.trainer.world_size * b, 1, 1, 1, generator=generator)
         return places[:, self.global_rank * b :][:, :b].to(images.device)
+
+
+def inpainting(module: LightningModule) -> InpaintingModule:
+    """Return a module that is an InpaintingModule, or raise a TypeError."""
+    if not isinstance(module, InpaintingModule):
+        raise TypeError(f"expected an InpaintingModule, got {type(module).__name__}; these callbacks count its updates")
+    return module
 
 
 def _check_counts(critic_steps: int, warmup_steps: int, micro_batches: int) -> None:

@@ -3,6 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -10,6 +11,7 @@ from typing import Any, Self
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from lightning import LightningModule
+from omegaconf.errors import OmegaConfBaseException
 
 from gicinpaint.compat import continue_counting
 from gicinpaint.config.aliases import modernize
@@ -24,32 +26,19 @@ class _UnknownError(Exception):
 
 
 def describe_parts(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a constructor's arguments as plain data, nodes for `rebuild`; what cannot be described is left out.
+    """Return a constructor's variables but self as plain data for Hydra; what cannot be described is left out.
 
     A part of this package is described by its attributes, which have the names of its constructor's arguments.
-
-    Args:
-        parts: A constructor's variables; `self` is left aside.
     """
-    described = {}
+    described: dict[str, Any] = {}
     for name, part in parts.items():
-        if name in ("self", "__class__"):
-            continue
-        try:
-            described[name] = _describe(part)
-        except _UnknownError:
-            continue
+        with suppress(_UnknownError):
+            described |= {} if name in ("self", "__class__") else {name: _describe(part)}
     return described
 
 
 class StoredModule(LightningModule):
-    """A module whose checkpoints say how it was built and how far its training is.
-
-    Attributes:
-        config: The constructor's arguments as plain data, see `describe_parts`.
-        batches_seen: Training batches so far.
-        generator_updates: Generator updates so far.
-    """
+    """A module whose checkpoints say how it was built and how far its training is; see `InpaintingModule`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,14 +98,15 @@ class StoredModule(LightningModule):
         settings = {name: node for name, node in modernize(config).items() if name not in {*_CALL_KEYS, *parts}}
         needed = [name for name in ("generator", "critics", "loss") if name not in settings and name not in parts]
         if needed:
+            arguments = ", ".join(f"{name}=..." for name in needed)
             raise ValueError(
                 f"{path} does not say how {' and '.join(needed)} came about; pass what was trained: "
-                f"load_from_checkpoint(path, {', '.join(f'{name}=...' for name in needed)})"
+                f"load_from_checkpoint(path, {arguments})"
             )
         _check_targets(settings, path)
         try:
-            module = cls(**{name: _build(node) for name, node in settings.items()}, **parts)
-        except (InstantiationException, TypeError) as error:
+            module = cls(**instantiate(settings, _convert_="all"), **parts)
+        except (InstantiationException, OmegaConfBaseException, TypeError) as error:
             raise ValueError(f"{path}: its settings describe no {cls.__name__}: {error}; train it again") from error
         module.load_state_dict(checkpoint["state_dict"], strict=strict)
         for name, count in checkpoint["counters"].items():
@@ -128,7 +118,11 @@ def _describe(part: Any) -> Any:
     if part is None or isinstance(part, bool | int | float | str):
         return part
     if isinstance(part, partial) and isinstance(part.func, type) and not part.args:
-        return {"_target_": _name(part.func), "_partial_": True, **_describe(part.keywords)}
+        return {
+            "_target_": f"{part.func.__module__}.{part.func.__qualname__}",
+            "_partial_": True,
+            **_describe(part.keywords),
+        }
     if isinstance(part, Mapping):
         return {str(name): _describe(value) for name, value in part.items()}
     if type(part) in (list, tuple):
@@ -137,16 +131,11 @@ def _describe(part: Any) -> Any:
         arguments = getattr(part, "arguments", None) or {
             name: getattr(part, name, _UnknownError) for name in inspect.signature(type(part)).parameters
         }
-        return {"_target_": _name(type(part)), **_describe(arguments)}
+        return {"_target_": f"{type(part).__module__}.{type(part).__qualname__}", **_describe(arguments)}
     raise _UnknownError
 
 
-def _name(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
 def _check_targets(node: Any, path: Path) -> None:
-    """Raise unless all that settings name are classes of this package's networks and losses, or torch.optim's."""
     if isinstance(node, str) and "${" in node:
         raise ValueError(f"{path}: its settings hold an interpolation, {node}, which was not followed")
     if isinstance(node, Mapping):
@@ -175,12 +164,3 @@ def _allowed(target: str) -> bool:
     home = getattr(found, "__module__", "")
     of_metrics = home.startswith("gicinpaint.metrics")  # whose sets are made by functions
     return home.startswith((*_OWN, "torch.optim.")) and (isinstance(found, type) or of_metrics)
-
-
-def _build(node: Any) -> Any:
-    """Build a node and what is in it."""
-    if isinstance(node, Mapping) and "_target_" in node:
-        return instantiate(node, _convert_="all")
-    if isinstance(node, Mapping):
-        return {name: _build(value) for name, value in node.items()}
-    return list(map(_build, node)) if isinstance(node, list) else node

@@ -35,7 +35,7 @@ def find_checkpoint(resume: str | None, output: Path, overrides: Sequence[str]) 
             time, the latest run or job of a multirun beside it that was started with the same overrides. Otherwise a
             checkpoint, a folder of checkpoints or the folder of a run.
         output: Where this run writes.
-        overrides: The overrides of this run, as they were given.
+        overrides: Of this run, as they were given.
 
     Raises:
         CheckpointError: If a path holds no checkpoint, or there are some but none can be read.
@@ -57,21 +57,9 @@ def find_checkpoint(resume: str | None, output: Path, overrides: Sequence[str]) 
 
 
 def check_fit(path: Path, module: nn.Module, config: dict[str, Any]) -> int:
-    """Return a checkpoint's generator updates if its weights fit a module; warn of settings that have changed.
-
-    Args:
-        path: A checkpoint that can be read.
-        module: What shall take its weights.
-        config: The plain data from which the module was built.
-
-    Raises:
-        CheckpointError: If weights are missing, left over or of another shape.
-    """
+    """Return a checkpoint's generator updates; other weights are a CheckpointError, other settings a warning."""
     checkpoint = read_checkpoint(path)
-    before, now = (_flatten(modernize(given)) for given in (checkpoint.get("config", {}), config))
-    changed = [
-        f"{key}: {before.get(key)} -> {now.get(key)}" for key in (before | now) if before.get(key) != now.get(key)
-    ]
+    changed = _differences(*(_flatten(modernize(given)) for given in (checkpoint.get("config", {}), config)))
     shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     saved = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
     wrong = sorted(name for name in shapes.keys() | saved.keys() if shapes.get(name) != saved.get(name))
@@ -86,11 +74,7 @@ def check_fit(path: Path, module: nn.Module, config: dict[str, Any]) -> int:
 
 
 def run_settings(config: Any) -> dict[str, Any]:
-    """Return the settings, resolved and flat, on which batches and rounding depend, from a train job's configuration.
-
-    Where a dataset lies belongs to them, the number of its readers does not; nor do the model's settings, which
-    `check_fit` compares.
-    """
+    """Return the settings of data, seed and precision on which batches and rounding depend, resolved and flat."""
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     kept = {"seed": plain["seed"], "dataset": plain["dataset"], "precision": plain["trainer"]["precision"]}
@@ -99,23 +83,17 @@ def run_settings(config: Any) -> dict[str, Any]:
 
 
 def changes(path: Path, settings: dict[str, Any]) -> list[str]:
-    """Return which settings of a run differ from those in a checkpoint, as "key: before -> now".
-
-    Checkpoints of version 0.1.0 do not hold them.
-    """
+    """Return which settings of a run differ from those in a checkpoint, which version 0.1.0 did not write."""
     before = read_checkpoint(path).get("run_settings")
-    if not isinstance(before, dict) or not before:
-        return []
-    return [f"{k}: {before.get(k)} -> {settings.get(k)}" for k in before | settings if before.get(k) != settings.get(k)]
+    return _differences(before, settings) if isinstance(before, dict) and before else []
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    return [f"{k}: {before.get(k)} -> {now.get(k)}" for k in before | now if before.get(k) != now.get(k)]
 
 
 def continue_metrics(loggers: Sequence[Logger], updates: int) -> None:
-    """Keep the rows of metrics.csv up to the resumed update; the logger would start an empty file.
-
-    Args:
-        loggers: The run's loggers, not used yet.
-        updates: Generator updates that the resumed run has made.
-    """
+    """Keep the rows of metrics.csv up to the resumed update; the loggers, not used yet, would start an empty file."""
     for logger in loggers:
         if not isinstance(logger, CSVLogger) or not (path := Path(logger.log_dir) / "metrics.csv").is_file():
             continue
@@ -134,10 +112,7 @@ def continue_metrics(loggers: Sequence[Logger], updates: int) -> None:
 
 
 def _earlier_runs(output: Path, overrides: Sequence[str]) -> list[Path]:
-    """Return the runs with the same overrides beside one that is named by date and time, latest first.
-
-    A job of a multirun lies one folder deeper, DATE/TIME/NUMBER.
-    """
+    """Return the runs with the same overrides beside one named by date and time, latest first; multiruns lie deeper."""
     for time, pattern in ((output, "*/*"), (output.parent, "*/*/*")):
         if _TIME.fullmatch(time.name) and _DATE.fullmatch(time.parent.name):
             runs = sorted(time.parent.parent.glob(f"{pattern}/.hydra/overrides.yaml"), reverse=True)

@@ -23,32 +23,14 @@ from gicinpaint.config.validation import JobError
 from gicinpaint.data.sources import ImageSource
 
 OUTPUT_LOG, STARTS = "output.log", "starts.jsonl"
-_PACKAGES = (
-    "gicinpaint",
-    "torch",
-    "lightning",
-    "torchmetrics",
-    "numpy",
-    "pillow",
-    "scikit-image",
-    "scipy",
-    "opencv-python-headless",
-    "PyPatchMatch",
-)
+_PACKAGES = ["gicinpaint", "torch", "lightning", "torchmetrics", "numpy", "pillow", "scikit-image", "scipy"]
+_PACKAGES += ["opencv-python-headless", "PyPatchMatch"]
 
 
 def write_record(
     folder: Path, config: DictConfig, overrides: Sequence[str], sources: Mapping[str, ImageSource], **facts: Any
 ) -> None:
-    """Write `config.yaml`, `overrides.yaml`, `git.diff` and a line in `starts.jsonl`, of which a resumed run has more.
-
-    Args:
-        folder: The run's folder.
-        config: The composed configuration; it is written with all values filled in.
-        overrides: What was given on the command line.
-        sources: Where images come from, by use; the names of all images are hashed, in order.
-        facts: What else the run depends on, as plain data.
-    """
+    """Write `config.yaml`, `overrides.yaml`, `git.diff` and a line of `starts.jsonl`, with digests of the data."""
     write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
     write_text(folder / "overrides.yaml", OmegaConf.to_yaml(list(overrides)))
     with atomic_file(folder / "git.diff") as partial:
@@ -57,7 +39,7 @@ def write_record(
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "data": {use: {"images": len(source), "sha256": hash_names(source)} for use, source in sources.items()},
-        "devices": _devices(),
+        "devices": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] or ["cpu"],
         **facts,
     }
     with (folder / STARTS).open("a") as file:
@@ -98,10 +80,8 @@ def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that can change a number."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 
@@ -114,10 +94,7 @@ def processor_name() -> str:
 
 
 def resident_memory(process: int | str = "self", field: str = "VmRSS") -> int:
-    """Return the bytes that a process has in memory now (VmRSS) or had at most (VmHWM).
-
-    Where the system does not tell, the peak of this process; 0 on Windows.
-    """
+    """Return the bytes that a process has in memory now or, with VmHWM, had at most; elsewhere this process's peak."""
     with suppress(OSError):
         for line in Path(f"/proc/{process}/status").read_text().splitlines():
             if line.startswith(f"{field}:"):
@@ -130,10 +107,7 @@ def resident_memory(process: int | str = "self", field: str = "VmRSS") -> int:
 
 
 def uncommitted_changes(folder: Path = Path(__file__).parents[1]) -> str:
-    """Return how the package's tracked files differ from its last commit; empty without a repository.
-
-    Bytes that are no UTF-8 are kept as surrogates.
-    """
+    """Return how tracked files differ from the last commit, bytes that are no UTF-8 as surrogates; empty without."""
     try:
         return _git("diff", "HEAD", "--", str(folder), str(folder.parents[1] / "conf"), folder=folder)
     except (OSError, subprocess.SubprocessError):
@@ -150,12 +124,8 @@ def _git(*arguments: str, folder: Path) -> str:
 def recorded_output(folder: Path, label: str = "") -> Iterator[None]:
     """Copy what is printed and logged, and the error that ends it, to `output.log`; progress bars are left out.
 
-    Args:
-        folder: Of the run.
-        label: What stands before each line on the screen, for runs side by side; their bars become lines.
-
-    Raises:
-        JobError: If another process does the same in this folder.
+    A label, for runs side by side, stands before each line on the screen; bars become lines then. Another process that
+    does the same in this folder is a JobError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     before = sys.stdout, sys.stderr
@@ -180,8 +150,7 @@ def recorded_output(folder: Path, label: str = "") -> Iterator[None]:
             sys.stdout, sys.stderr = before
 
 
-def _claim(file: TextIO, folder: Path) -> None:
-    """Lock a file for this process alone, not for those that it starts, until it ends."""
+def _claim(file: TextIO, folder: Path) -> None:  # for this process alone, not for those that it starts
     try:
         lock_file(file, inherited=False)
     except (BlockingIOError, PermissionError) as error:
@@ -213,7 +182,3 @@ class _Copy:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
-
-
-def _devices() -> list[str]:
-    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] or ["cpu"]

@@ -23,19 +23,12 @@ from omegaconf import DictConfig, OmegaConf
 from gicinpaint.compat import lack_of_shared_memory, lost_peer, lost_worker
 from gicinpaint.config.validation import ConfigurationError, JobError, build, check_configuration
 from gicinpaint.data import DatasetError, InpaintingDataModule
-from gicinpaint.training.callbacks.stopping import InterruptionError
+from gicinpaint.training.callbacks import SaveByUpdates
+from gicinpaint.training.callbacks.progress import best_value, opening, profile, report, time_over
+from gicinpaint.training.callbacks.save_and_stop import InterruptionError
+from gicinpaint.training.checkpoint import BEST
 from gicinpaint.training.loggers import close_dashboards, label_of_run, record_run
 from gicinpaint.training.module import InpaintingModule
-from gicinpaint.training.outcome import (
-    best_checkpoint,
-    best_value,
-    check_validation,
-    opening,
-    profile,
-    report,
-    time_over,
-)
-from gicinpaint.training.precision import hasten, settle_precision
 from gicinpaint.training.resume import AUTO, changes, check_fit, continue_metrics, find_checkpoint, run_settings
 from gicinpaint.training.run_record import git_commit, given_overrides, recorded_output, versions, write_record
 from gicinpaint.weights.fine_tuning import take_weights
@@ -54,13 +47,11 @@ READS = {
 }
 
 _log = logging.getLogger(__name__)
+_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")  # for products of bfloat16: Intel's and AMD's, and ARM's
 
 
 def train(config: DictConfig) -> float | None:
-    """Train what a configuration describes; return the best monitored value, for sweepers that search.
-
-    Args:
-        config: `conf/train.yaml`, composed.
+    """Train what `conf/train.yaml` describes; return the best monitored value, for sweepers that search.
 
     Raises:
         ConfigurationError: If a value is missing, wrong or unused; nothing is built then.
@@ -76,11 +67,8 @@ def train(config: DictConfig) -> float | None:
     except ValueError as error:
         raise JobError(f"seed: {error}") from error
     checkpoint = resume(config)
-    with (
-        recorded_output(Path(config.output), label_of_run())
-        if getattr(rank_zero_only, "rank", 0) == 0
-        else nullcontext()
-    ):
+    first = getattr(rank_zero_only, "rank", 0) == 0
+    with recorded_output(Path(config.output), label_of_run()) if first else nullcontext():
         return _train(config, checkpoint, precision)
 
 
@@ -128,10 +116,10 @@ def _train(config: DictConfig, checkpoint: Path | None, precision: str) -> float
             _say(trainer, summary)
         if ended := time_over(trainer, module, config.updates):
             _say(trainer, ended)
-        check_validation(trainer)
         return best_value(trainer)
     finally:
-        close_dashboards(trainer.loggers, best_checkpoint(trainer))
+        best = [callback.folder / BEST for callback in trainer.callbacks if isinstance(callback, SaveByUpdates)]  # type: ignore[attr-defined]
+        close_dashboards(trainer.loggers, best[0] if best else None)
 
 
 def build_module(config: DictConfig) -> InpaintingModule:
@@ -164,16 +152,10 @@ def build_each(nodes: Mapping[str, Any] | None) -> list[Any]:
 
 
 def choose_strategy(strategy: str, devices: object, num_nodes: int) -> str:
-    """Return the strategy for a number of devices.
+    """Return the strategy that was named, or for "auto" one that suits a number of devices.
 
-    Args:
-        strategy: A strategy's name, which is kept, or "auto".
-        devices: A count, a list of indices, or text such as "auto", "2" or "0,1".
-        num_nodes: Number of machines.
-
-    Source:
-        A critic update leaves the generator unused, where plain DDP stops; with unused parameters allowed the weights
-        equal those of one process.
+    A critic update leaves the generator unused, where plain DDP stops; with unused parameters allowed the weights equal
+    those of one process.
     """
     alone = num_nodes == 1 and (devices in (1, "1") or (not isinstance(devices, int | str) and len(list(devices)) == 1))  # type: ignore[call-overload]
     return "ddp_find_unused_parameters_true" if strategy == "auto" and not alone else strategy
@@ -190,17 +172,9 @@ def resume(config: DictConfig) -> Path | None:
 
 
 def fit(trainer: Trainer, module: InpaintingModule, data: InpaintingDataModule, checkpoint: Path | None = None) -> None:
-    """Train and validate; say in one line what the user can mend.
+    """Train and validate, and say in one line, as a JobError, what the user can mend.
 
-    Args:
-        trainer: Trains.
-        module: What is trained.
-        data: What it is trained on.
-        checkpoint: Where to continue from.
-
-    Raises:
-        JobError: If the run cannot go on for a reason outside the program.
-        SystemExit: With 128 plus the signal's number, if a signal asked the run to end; its state is saved.
+    After a signal the state is saved and the exit code is 128 plus the signal's number.
     """
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -235,6 +209,50 @@ def fit(trainer: Trainer, module: InpaintingModule, data: InpaintingDataModule, 
                 "continue with resume=auto"
             ) from error
         raise
+
+
+def settle_precision(config: DictConfig) -> str:
+    """Replace `trainer.precision=auto` by what is fastest on the device; return a line that says so, else nothing.
+
+    Weights of 16 bits are a ConfigurationError: updates would be lost in their rounding.
+    """
+    settings = config.trainer
+    if settings.precision in ("bf16-true", "16-true"):
+        mixed = settings.precision.replace("true", "mixed")
+        raise ConfigurationError(
+            f"trainer.precision: expected 32-true, 64-true, bf16-mixed, 16-mixed or auto, got {settings.precision}; "
+            f"use {mixed}, which keeps the weights in float32"
+        )
+    if settings.precision != "auto":
+        return ""
+    fast, reason = _fast_bfloat16(settings.accelerator)
+    settings.precision = "bf16-mixed" if fast else "32-true"
+    return f"precision: {settings.precision}, because {reason}"
+
+
+def _fast_bfloat16(accelerator: str) -> tuple[bool, str]:
+    """Tell whether a device multiplies bfloat16 by instructions of its own, and how that is known."""
+    if accelerator != "cpu" and torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        return fast, f"{torch.cuda.get_device_name()} {'computes' if fast else 'does not compute'} in bfloat16"
+    if accelerator == "mps" or (accelerator != "cpu" and torch.backends.mps.is_available()):
+        return False, "bfloat16 is not tested on mps"
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 does not have it
+    found = [name for name in _INSTRUCTIONS if capabilities.get(name)]
+    return bool(found), f"the processor has {' and '.join(found) or 'no bfloat16 instructions'}"
+
+
+def hasten(module: InpaintingModule, *, channels_last: bool, compiled: bool, backend: str = "inductor") -> None:
+    """Store weights with the channels of a pixel side by side, compile the generator, or both, in place.
+
+    Names and shapes in checkpoints stay. Critics are not compiled: one without `input_gradient` is differentiated
+    twice, which compiled code cannot be.
+    """
+    if channels_last:
+        module.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module.critics.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if compiled:
+        module.generator.compile(backend=backend)
 
 
 def raised_by_us(error: Exception) -> bool:

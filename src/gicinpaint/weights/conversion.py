@@ -18,12 +18,7 @@ from gicinpaint.weights.pretrained import configuration_node, load_generator, sa
 from gicinpaint.weights.tf_checkpoint import read_checkpoint
 from gicinpaint.weights.tf_convert import swap_image_channels
 from gicinpaint.weights.tf_write import write_checkpoint
-from gicinpaint.weights.training_state import (
-    TrainingState,
-    from_checkpoint,
-    from_variables,
-    write_training_checkpoint,
-)
+from gicinpaint.weights.training_state import TrainingState, from_checkpoint, from_variables, write_training_checkpoint
 
 READS = {
     "source": str,
@@ -35,17 +30,12 @@ READS = {
     "check": str | None,
     "tolerance": float,
 }
-_SUFFIX = ".ckpt"
-_STAGES = ("coarse", "refined")
 _MOST_ROUNDING = 1 / 255  # of an output in [-1, 1] on average: half a level of an 8-bit picture
 _GOLDEN = {"coarse": "x_stage1", "refined": "x_stage2"}  # names of the stages in files of golden outputs
 
 
 def convert(config: DictConfig) -> None:
-    """Convert what a configuration names.
-
-    Args:
-        config: `conf/convert.yaml`, composed.
+    """Convert what `conf/convert.yaml` names.
 
     Raises:
         ConfigurationError: If a value is missing, wrong or unused.
@@ -62,9 +52,7 @@ def convert(config: DictConfig) -> None:
         original, state = load_generator(config.source, raw=True), None
         if config.slots:
             state = from_variables(read_checkpoint(config.source)) if official else from_checkpoint(config.source)
-            original = _with_weights(
-                original, state.networks["generator"]
-            )  # those that were trained, not their average
+            original = _with_weights(original, state.networks["generator"])  # the trained weights, not their average
         exact = run(original, given, mask)
         expected = run(rounded(original, dtype).float(), given, mask)
         changed = _rounding(expected, exact, config.dtype)
@@ -72,8 +60,7 @@ def convert(config: DictConfig) -> None:
         generator = rounded(_with_weights(original, weights), dtype)
         if to_tensorflow:
             state = state or TrainingState({"generator": generator.state_dict()}, {})
-            _check_released(original)
-            _write_tensorflow(state if official or config.raw else state.swapped(), config.output)
+            _write_tensorflow(state if official or config.raw else state.swapped(), original, config.output)
         elif state is not None:
             write_training_checkpoint(state.swapped() if swapped else state, generator, config.output)
         else:
@@ -105,53 +92,32 @@ def _with_weights(generator: StoredNetwork, weights: Mapping[str, Tensor]) -> St
     return type(generator).build(generator.settings, weights, type(generator).__name__)
 
 
-def _check_released(generator: StoredNetwork) -> None:
-    """Raise a ValueError if the authors' code cannot build a network with the same settings."""
+def _write_tensorflow(state: TrainingState, generator: StoredNetwork, output: str) -> None:
     for name, expected in (("residual", (False,)), ("padding", ("zeros", "mirror"))):
         if (value := generator.settings.get(name, expected[0])) not in expected:
             raise ValueError(
                 f"the authors' code has no generator with {name}={value}; keep it as safetensors, or export it"
             )
-
-
-def _write_tensorflow(state: TrainingState, output: str) -> None:
-    """Write networks for the authors' code, whose settings are its own.
-
-    Raises:
-        ValueError: If the output is named as a checkpoint file.
-    """
-    if output.endswith(_SUFFIX):
-        raise ValueError(f"output must be a folder for a TensorFlow checkpoint, got {output}; leave out {_SUFFIX}")
+    if output.endswith(".ckpt"):
+        raise ValueError(f"output must be a folder for a TensorFlow checkpoint, got {output}; leave out .ckpt")
     write_checkpoint(state.variables(), output, f"snap-{state.generator_updates}")
 
 
-def save(generator: nn.Module, output: str) -> None:
-    """Write a generator as a checkpoint where the name ends in .ckpt, else as a folder of safetensors and settings.
-
-    A checkpoint has the generator's weights and configuration as training checkpoints have them, and nothing else.
-
-    Raises:
-        ValueError: If it is no network of this package.
-    """
-    if not output.endswith(_SUFFIX):
+def save(generator: StoredNetwork, output: str) -> None:
+    """Write weights and settings as a checkpoint if the name ends in .ckpt, else as a folder of safetensors."""
+    if not output.endswith(".ckpt"):
         save_generator(generator, output)
         return
-    if not isinstance(generator, StoredNetwork):
-        raise ValueError(f"generator must be one of this package, got {type(generator).__name__}")
     weights = {f"generator.{name}": value for name, value in generator.state_dict().items()}
     with atomic_file(output) as partial:
         torch.save({"state_dict": weights, "config": {"generator": configuration_node(generator)}}, partial)
 
 
 def rounded(generator: StoredNetwork, dtype: torch.dtype) -> StoredNetwork:
-    """Return a generator, changed in place, with its weights in another type.
-
-    Raises:
-        ValueError: If a weight is not finite in that type.
-    """
+    """Return a generator, changed in place, with its weights in another type, or raise if one is not finite there."""
     generator = generator.to(dtype)
     for name, value in generator.state_dict().items():
-        if not bool(torch.isfinite(value).all()):
+        if not value.isfinite().all():
             kind, most = str(dtype).removeprefix("torch."), torch.finfo(dtype).max
             raise ValueError(
                 f"weights must be finite and at most {most:.5g} to be stored as {kind}, got others in {name}; use "
@@ -164,7 +130,7 @@ def rounded(generator: StoredNetwork, dtype: torch.dtype) -> StoredNetwork:
 def run(generator: nn.Module, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """Return the stages' outputs by name, (B, 3, H, W), for images and masks as networks take them."""
     completion: Completion = generator(image * (1 - mask), mask)
-    return {name: value for name in _STAGES if (value := getattr(completion, name)) is not None}
+    return {name: value for name in _GOLDEN if (value := getattr(completion, name)) is not None}
 
 
 def compare(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
@@ -187,15 +153,9 @@ def _rounding(actual: dict[str, Tensor], exact: dict[str, Tensor], dtype: str) -
 
 
 def check_golden(generator: nn.Module, path: str | os.PathLike[str], swapped: bool) -> float:
-    """Return the largest difference from outputs that the authors' code computed.
+    """Return the largest difference from the authors' outputs, `x_stage1` and `x_stage2` for `x` and `mask` in a file.
 
-    Args:
-        generator: The converted network.
-        path: A file of arrays `x`, `mask`, `x_stage1` and `x_stage2`, for blue, green, red.
-        swapped: Whether the network takes red, green, blue.
-
-    Raises:
-        JobError: If the file cannot be read or lacks one of them.
+    The file's images are blue, green, red; swapped tells that the network takes red, green, blue.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -210,10 +170,8 @@ def check_golden(generator: nn.Module, path: str | os.PathLike[str], swapped: bo
 
 def _judge(difference: float, tolerance: float, what: str) -> None:
     if not difference <= tolerance:
-        raise JobError(
-            f"the result's outputs differ from those of {what} by {difference:.3g}, more than {tolerance:g}; "
-            "do not use it"
-        )
+        found = f"differ from those of {what} by {difference:.3g}, more than {tolerance:g}"
+        raise JobError(f"the result's outputs {found}; do not use it")
 
 
 def _example() -> tuple[Tensor, Tensor]:

@@ -40,15 +40,7 @@ _LEAST_SIZE = 2 * SIZE_MULTIPLE  # torch.export takes a count of 1, here of atte
 
 
 class Check(NamedTuple):
-    """How an exported file compares with the network at one size.
-
-    Attributes:
-        size: Batch, height and width.
-        difference: Largest absolute difference of any output, in the network's range [-1, 1]; of offsets, the share of
-            cells that differ.
-        network_seconds: What the network took, on the CPU.
-        file_seconds: What the exported file took.
-    """
+    """How a file compares with the network at one size: in [-1, 1], for offsets the share of cells that differ."""
 
     size: Size
     difference: float
@@ -59,8 +51,8 @@ class Check(NamedTuple):
 class Completer(nn.Module):
     """What is exported: from an image and its hole to the completed image.
 
-    The generator is copied, and its attention computed by `FactorizedAttention`, whose steps are plain tensor
-    operations for any size; the numbers are the same. It takes memory for the whole score matrix.
+    The generator is copied, with the attention of `FactorizedAttention`: plain tensor operations for any size, the same
+    numbers, and memory for the whole score matrix.
 
     Args:
         generator: Maps (masked, mask) to a `Completion`.
@@ -84,8 +76,7 @@ class Completer(nn.Module):
         for layer in layers:
             layer.backend = FactorizedAttention()
         absent = {"offset"} if not layers else set()
-        if not hasattr(generator, "refinement_network"):
-            absent.add("refined")
+        absent |= {"refined"} if not hasattr(generator, "refinement_network") else set()
         if not outputs or absent & set(outputs):
             offered = [name for name in get_args(Output) if name not in absent]
             raise ValueError(f"outputs must be some of {', '.join(offered)} for this generator, got {list(outputs)}")
@@ -104,10 +95,7 @@ class Completer(nn.Module):
 
 
 def export(config: DictConfig) -> None:
-    """Write a generator in the formats that a configuration names, and compare each with the network.
-
-    Args:
-        config: `conf/export.yaml`, composed.
+    """Write a generator in the formats that `conf/export.yaml` names, and compare each with the network.
 
     Raises:
         ConfigurationError: If a value is missing, wrong or unused.
@@ -131,16 +119,19 @@ def export(config: DictConfig) -> None:
         for name in lists["formats"]:
             path = Path(config.output) / FILES[name]
             bar.set_description(f"writing {path.name}")
-            checks = _write_and_check(name, program, completer, path, sizes, bar, config.uint8)
+            written = _write(name, program, completer.outputs, path, config.uint8)
+            bar.update()
+            checks = []
+            for size in sizes:
+                bar.set_description(f"checking {path.name} at {size[1]}x{size[2]}")
+                checks.append(compare(written, completer, size, config.uint8))
+                bar.update()
             bar.write(_report(path, checks))
             _judge(path, checks, config.tolerance + (_LEVEL if config.uint8 else 0))
 
 
 def trace(completer: Completer) -> ExportedProgram:
-    """Return a completer as a program for any batch, height and width (multiples of 8, from 16 on).
-
-    ONNX Runtime takes 8 too.
-    """
+    """Return a completer as a program for any batch, height and width: multiples of 8, from 16 on (ONNX: from 8)."""
     image, mask = example((2, 6 * SIZE_MULTIPLE, 4 * SIZE_MULTIPLE))
     axes = {0: Dim("batch"), 2: SIZE_MULTIPLE * Dim("rows"), 3: SIZE_MULTIPLE * Dim("columns")}
     with quiet():
@@ -185,39 +176,21 @@ def example(size: Size) -> tuple[Tensor, Tensor]:
     return image, mask
 
 
-def _write_and_check(
-    name: Format,
-    program: ExportedProgram,
-    completer: Completer,
-    path: Path,
-    sizes: Sequence[Size],
-    bar: Bar,
-    uint8: bool,
-) -> list[Check]:
+def _write(name: Format, program: ExportedProgram, outputs: Sequence[str], path: Path, uint8: bool) -> Run:
+    """Return a function that runs the file that was written."""
     try:
         if name == "onnx":
-            write_onnx(program, completer.outputs, path, uint8=uint8)
-            run = open_onnx(path)
+            write_onnx(program, outputs, path, uint8=uint8)
         else:
             write_torch(program, path)
-            run = open_torch(path)
+        return open_onnx(path) if name == "onnx" else open_torch(path)
     except (ImportError, OSError) as error:
         raise JobError(f"{path}: {error}") from error
-    bar.update()
-    checks = []
-    for size in sizes:
-        bar.set_description(f"checking {path.name} at {size[1]}x{size[2]}")
-        checks.append(compare(run, completer, size, uint8))
-        bar.update()
-    return checks
 
 
 def _report(path: Path, checks: Sequence[Check]) -> str:
-    """Return a table of how a file compares with the network."""
-    lines = [
-        f"{path}  {path.stat().st_size / 1e6:.1f} MB",
-        f"  {'images':>14}{'difference':>12}{'network s':>11}{'file s':>9}",
-    ]
+    lines = [f"{path}  {path.stat().st_size / 1e6:.1f} MB"]
+    lines.append(f"  {'images':>14}{'difference':>12}{'network s':>11}{'file s':>9}")
     for (batch, height, width), difference, network, file in checks:
         lines.append(f"  {f'{batch} x {height}x{width}':>14}{difference:12.1e}{network:11.2f}{file:9.2f}")
     return "\n".join(lines)

@@ -15,15 +15,9 @@ _SHOWN = 4  # parts that a message names
 
 
 class Taken(NamedTuple):
-    """What a generator has taken over from a model's file.
+    """What a generator has taken over from a model's file, in tensors, and a digest of it.
 
-    Attributes:
-        path: The file or folder.
-        tensors: Number of tensors taken; a later file may replace them.
-        of: Number of tensors that the generator has.
-        unused: Number of tensors of the file that fit nothing.
-        fresh: Parts of the generator without any tensor taken from any file, the largest that are.
-        sha256: Of the names, shapes and values taken.
+    `unused` tensors of the file fit nothing; `fresh` are the largest parts of the generator that no file has.
     """
 
     path: str
@@ -44,16 +38,13 @@ def take_weights(generator: nn.Module, paths: str | Sequence[str]) -> list[Taken
     """Give a generator those layers of models whose names and shapes are those of its own.
 
     So a coarse network starts the first stage of a generator. A layer of which one tensor does not fit stays as it is:
-    a bias alone, such as that of the three colours, means nothing. The last layer of a stage that makes images in one
-    of the two and adds to its input in the other stays as it is too.
+    a bias alone, such as that of the three colours, means nothing. So does the last layer of a stage that makes images
+    in one of the two and adds to its input in the other.
 
     Args:
         generator: Is changed.
-        paths: What `load_generator` can read; a checkpoint's averaged generator is preferred. Of several, a later one
-            replaces what it has too: a trained first stage that of a whole generator, for instance.
-
-    Returns:
-        What was taken from each.
+        paths: What `load_generator` can read. Of several, a later one replaces what it has too: a trained first stage
+            that of a whole generator, for instance.
 
     Raises:
         JobError: If a file cannot be read, nothing of it fits, or a weight is not finite; then nothing is changed.
@@ -73,11 +64,7 @@ def take_weights(generator: nn.Module, paths: str | Sequence[str]) -> list[Taken
 
 
 def fresh_parts(names: Collection[str], taken: Collection[str]) -> list[str]:
-    """Return the largest parts of a network of which nothing was taken.
-
-    Args:
-        names: All tensors' dotted names.
-        taken: Those that were taken.
+    """Return the largest parts of a network, given by its tensors' dotted names, of which nothing was taken.
 
     Example:
         >>> fresh_parts(["a.b.weight", "a.b.bias", "a.c.weight", "d.weight"], ["a.c.weight"])
@@ -85,8 +72,7 @@ def fresh_parts(names: Collection[str], taken: Collection[str]) -> list[str]:
     """
     touched = {".".join(parts[:n]) for parts in (name.split(".") for name in taken) for n in range(1, len(parts) + 1)}
     parts: dict[str, None] = {}
-    for name in names:
-        words = name.split(".")
+    for words in (name.split(".") for name in names):
         prefixes = (".".join(words[:n]) for n in range(1, len(words) + 1))
         if part := next((prefix for prefix in prefixes if prefix not in touched), None):
             parts[part] = None

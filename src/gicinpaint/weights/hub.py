@@ -31,15 +31,7 @@ _CHUNK = 2**18  # bytes
 
 
 class HubEntry(NamedTuple):
-    """What the table knows of a model.
-
-    Attributes:
-        hub: Its repository, `owner/name`.
-        bytes: Size of its weights file.
-        sha256: SHA-256 of its weights file in hexadecimal.
-        licence: What it may be used for, in a few words.
-        scores: What its card reports, in a line.
-    """
+    """What the table knows of a model: its repository, size and digest of its weights, licence and scores in words."""
 
     hub: str
     bytes: int
@@ -48,27 +40,26 @@ class HubEntry(NamedTuple):
     scores: str
 
 
-def model_folders() -> list[Path]:
-    """Return the folders that hold models under their names, the nearest first; the last is that of downloads."""
-    folders = (REPOSITORY_FOLDER, PACKAGED_FOLDER, download_folder())
-    return [folder for folder in folders if folder.is_dir()]
-
-
 def download_folder() -> Path:
     """Return where downloads go: `gicinpaint` in torch's hub folder, which TORCH_HOME moves."""
     return Path(torch.hub.get_dir()) / "gicinpaint"
 
 
+def _models() -> dict[str, Path]:
+    """Return the folders of the models on this machine by name; of one name, the nearest."""
+    homes = (download_folder(), PACKAGED_FOLDER, REPOSITORY_FOLDER)
+    folders = (folder for home in homes if home.is_dir() for folder in home.iterdir())
+    return {folder.name: folder for folder in folders if (folder / WEIGHTS_FILE).is_file()}
+
+
 def find_model(name: str) -> Path | None:
     """Return the folder of a model on this machine, or None."""
-    found = (folder / name for folder in model_folders())
-    return next((path for path in found if name and (path / WEIGHTS_FILE).is_file()), None)
+    return _models().get(name)
 
 
 def shipped_models() -> list[str]:
     """Return the names of the models on this machine, in order."""
-    paths = (path for folder in model_folders() for path in folder.iterdir())
-    return sorted({path.name for path in paths if (path / WEIGHTS_FILE).is_file()})
+    return sorted(_models())
 
 
 @cache
@@ -96,28 +87,16 @@ def print_models() -> None:
 
 
 def download_models(name: str, *names: str, folder: str | None = None) -> None:
-    """Download models and print where each lies; those that are there already are left alone.
-
-    Args:
-        name: As `gicinpaint models` lists it.
-        names: More of them.
-        folder: Where to, each into a folder of its name. Default: where models are found by name.
-
-    Raises:
-        JobError: As `download_model`.
-    """
+    """Download models as `download_model` does and print where each lies."""
     for each in (name, *names):
         print(f"{each}: {download_model(each, folder)}")
 
 
 def download_model(name: str, folder: str | os.PathLike[str] | None = None) -> Path:
-    """Return the folder of a model of the table, downloaded if it is not there; a download that broke off goes on.
+    """Return the folder of a model that `gicinpaint models` lists; what is missing of it is downloaded.
 
-    Settings and card come with the package, the weights from the hub; HF_ENDPOINT names another address of it.
-
-    Args:
-        name: As `gicinpaint models` lists it.
-        folder: Where to, into a folder of its name. Default: where models are found by name.
+    Settings and card come with the package, the weights from the hub; HF_ENDPOINT names another address of it. The
+    folder of downloads is by default the one where models are found by name.
 
     Raises:
         JobError: If there is no such model, it cannot be reached, or what came has another SHA-256.
@@ -141,15 +120,9 @@ def download_model(name: str, folder: str | os.PathLike[str] | None = None) -> P
 
 
 def fetch_file(url: str, target: Path, entry: HubEntry) -> None:
-    """Download a file, go on after interruptions, and give it its name only if its SHA-256 is right.
+    """Download a file, continue after interruptions, and give it its name if its SHA-256 is right, else a JobError.
 
-    Args:
-        url: Of http or https; a server that knows ranges is asked for the missing bytes alone.
-        target: The file's name; what is not whole yet lies beside it and is used by the next call.
-        entry: Size and SHA-256 that it must have.
-
-    Raises:
-        JobError: If it is not there, breaks off again and again, or is another file.
+    What is not whole yet lies beside it; the next call asks a server that knows ranges for the missing bytes alone.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(UNFINISHED_FILE)

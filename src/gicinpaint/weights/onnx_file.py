@@ -79,14 +79,7 @@ pixels (uint8[batch, image_height, image_width, 3] image, uint8[batch, image_hei
 def write_onnx(program: ExportedProgram, outputs: Sequence[str], path: Path, *, uint8: bool = False) -> None:
     """Write a traced completer as ONNX, its inputs named image and mask, whole or not at all.
 
-    Args:
-        program: What `trace` returns.
-        outputs: Names of its outputs.
-        path: Where to.
-        uint8: Whether it takes and returns 8-bit images of any size, see `around_pixels`; completed is the one output.
-
-    Raises:
-        ImportError: If the packages that write ONNX are absent.
+    With uint8, completed is the one output, and it takes and returns 8-bit images of any size, see `around_pixels`.
     """
     try:
         import onnxscript  # noqa: F401  (the exporter's own message does not name the extra)
@@ -116,17 +109,10 @@ def write_onnx(program: ExportedProgram, outputs: Sequence[str], path: Path, *, 
 
 
 def around_pixels(core: Any) -> Any:
-    """Return an ONNX model that takes and returns 8-bit images of any size around one of planes in [-1, 1].
+    """Return an ONNX model with 8-bit images of any size, (B, H, W, 3), in and out, around one of planes in [-1, 1].
 
-    It scales, mirrors to a multiple of 8, crops, rounds and keeps the known pixels to the bit, as `Inpainter` does.
-
-    Args:
-        core: Inputs image, float32 (B, 3, H, W), and mask, (B, 1, H, W); output completed; H and W multiples of 8.
-
-    Shape:
-        - image: uint8 (B, H, W, 3)
-        - mask: uint8 (B, H, W); above 127 is the hole
-        - returned completed: uint8 (B, H, W, 3)
+    It scales, mirrors to a multiple of 8, crops, rounds and keeps the known pixels to the bit, as `Inpainter` does. The
+    mask is (B, H, W), a hole above 127.
     """
     from onnx import compose, parser
 
@@ -155,11 +141,7 @@ def to_float(levels: Tensor) -> Tensor:
 
 
 def open_onnx(path: Path) -> Run:
-    """Return a function that runs an ONNX file in ONNX Runtime on the CPU, on tensors in [-1, 1] whatever it takes.
-
-    Raises:
-        ImportError: If ONNX Runtime is absent.
-    """
+    """Return a function that runs an ONNX file on the CPU, on tensors in [-1, 1] whatever it takes."""
     try:
         import onnxruntime
     except ImportError as error:

@@ -28,9 +28,7 @@ _HOW_TO_GET_ONE = (
     "train one (python train.py experiment=quickstart), convert the authors' checkpoint "
     "(gicinpaint convert source=FOLDER output=weights), or name a model in the environment variable " + ENVIRONMENT
 )
-_NETWORKS: dict[str, type[StoredNetwork]] = {
-    network.__name__: network for network in (Generator, CoarseGenerator, GatedGenerator)
-}
+_NETWORKS: dict[str, type[StoredNetwork]] = {one.__name__: one for one in (Generator, CoarseGenerator, GatedGenerator)}
 _TARGETS = {f"{network.__module__}.{name}" for name, network in _NETWORKS.items()}
 _MOST_PARTS, _MOST_SETTINGS = 100_000, 10_000
 _PREFIX = "generator."  # of the generator's weights in a training checkpoint
@@ -41,12 +39,10 @@ def load_generator(path: str | os.PathLike[str], *, raw: bool = False) -> Stored
     """Return the generator that a file or a folder holds, for evaluation, in float32 on the CPU.
 
     Args:
-        path: A training checkpoint, a folder with model.safetensors and config.json, a folder with a TensorFlow
-            checkpoint of the authors' code, a PyTorch conversion of the second paper's, or the name of a model that
-            `gicinpaint models` lists, such as `faces_128`. A checkpoint's averaged generator is preferred, where there
-            is one. Where a file has a checksum, it must hold.
-        raw: Leave the channels of the authors' networks as they are, blue, green, red; by default they are swapped so
-            that images are red, green, blue.
+        path: A training checkpoint, whose averaged generator is preferred; a folder with model.safetensors and
+            config.json, or with a TensorFlow checkpoint of the authors' code; a PyTorch conversion of the second
+            paper's; or a name that `gicinpaint models` lists. Where a file has a checksum, it must hold.
+        raw: Keep the authors' channel order, blue, green, red; by default their networks take red, green, blue.
 
     Raises:
         ValueError: If nothing is there, it is damaged, of another kind, or carries code; nothing of it is executed.
@@ -59,13 +55,14 @@ def load_generator(path: str | os.PathLike[str], *, raw: bool = False) -> Stored
     if path.is_dir():
         if (path / CONFIG_FILE).is_file() or (path / WEIGHTS_FILE).is_file():
             settings, state = read_folder(path)
-            return build_generator(settings, state, str(path))
+            return _build(settings, state, path)
         if (path / "checkpoint").is_file():
             state = load_weights(path).get("generator", {})
             return _official(state if raw else swap_image_channels(state), path)
+        listed = ", ".join(sorted(child.name for child in path.iterdir())[:5]) or "an empty folder"
         raise ValueError(
             f"{path} must be a model's folder, with {WEIGHTS_FILE} and {CONFIG_FILE} or a TensorFlow checkpoint, got "
-            f"{_listed(path)}; {_HOW_TO_GET_ONE}"
+            f"{listed}; {_HOW_TO_GET_ONE}"
         )
     if not path.is_file():
         if str(path) in hub.published_models():
@@ -78,10 +75,8 @@ def load_generator(path: str | os.PathLike[str], *, raw: bool = False) -> Stored
 def find_default() -> Path:
     """Return where the default model lies: what GICINPAINT_WEIGHTS names, else in `weights` or the installed package.
 
-    Of several models the first in the order of names is taken, unless `weights` is a model's folder itself.
-
-    Raises:
-        ValueError: If there is none; the message says how to get one.
+    Of several models the first in the order of names is taken, unless `weights` is a model's folder itself. If there
+    is none, a ValueError says how to get one.
     """
     if named := os.environ.get(ENVIRONMENT):
         if not Path(named).exists():
@@ -97,14 +92,9 @@ def find_default() -> Path:
 
 
 def save_generator(generator: nn.Module, folder: str | os.PathLike[str]) -> None:
-    """Write a generator as model.safetensors, its SHA-256, and config.json, each whole or not at all.
+    """Write a network of this package as model.safetensors, its SHA-256, and config.json, each whole or not at all.
 
-    Args:
-        generator: A network of this package; after `generator.half()` the file has half the size.
-        folder: Where to; made if absent.
-
-    Raises:
-        ValueError: If it is another network, whose settings this package cannot know.
+    After `generator.half()` the file has half the size.
     """
     if not isinstance(generator, StoredNetwork):
         raise ValueError(
@@ -123,33 +113,27 @@ def configuration_node(generator: StoredNetwork) -> dict[str, Any]:
     return node
 
 
-def build_generator(settings: Mapping[str, Any], state: Mapping[str, Tensor], name: str) -> StoredNetwork:
-    """Return the network that settings describe, with its weights; the attention's backend is the default one.
-
-    Args:
-        settings: As `Generator.settings`.
-        state: State dict.
-        name: What to call the model in messages.
-
-    Raises:
-        ValueError: If the settings describe no network of this package, or the weights do not fit it.
-    """
+def _build(settings: Mapping[str, Any], state: Mapping[str, Tensor], path: Path) -> StoredNetwork:
+    """Return the network that settings describe, with its weights; the attention's backend is the default one."""
     network = _NETWORKS.get(str(settings.get("network")))
     if network is None:
         raise ValueError(
-            f"{name}: its settings must name the network {' or '.join(_NETWORKS)}; build another network yourself and "
+            f"{path}: its settings must name the network {' or '.join(_NETWORKS)}; build another network yourself and "
             "pass it: Inpainter(generator)"
         )
-    return network.build(settings, state, name)
+    return network.build(settings, state, str(path))
 
 
 def _from_checkpoint(path: Path) -> StoredNetwork:
     checkpoint = read_plain(path)
     check_settings(checkpoint, path)
     if is_release(checkpoint):
-        return _from_release(checkpoint, path)
-    config = checkpoint.get("config") if isinstance(checkpoint, dict) else None
-    weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+        try:
+            parts, padding = convert_release(checkpoint)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        return _official(parts["generator"], path, padding=padding)
+    config, weights = (checkpoint.get(k) if isinstance(checkpoint, dict) else None for k in ("config", "state_dict"))
     if not isinstance(config, dict) or not isinstance(config.get("generator"), dict) or not isinstance(weights, dict):
         raise ValueError(
             f"{path} must be a checkpoint of gicinpaint train, with state_dict and config; build the network yourself "
@@ -160,23 +144,11 @@ def _from_checkpoint(path: Path) -> StoredNetwork:
         state = {str(k)[len(_PREFIX) :]: value for k, value in weights.items() if str(k).startswith(_PREFIX)}
     if not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path}: its state_dict must hold tensors only; copy the checkpoint again")
-    return build_generator(_settings(config["generator"], path), state, str(path))
-
-
-def _from_release(checkpoint: Mapping[str, Any], path: Path) -> StoredNetwork:
-    try:
-        parts, padding = convert_release(checkpoint)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return _official(parts["generator"], path, padding=padding)
+    return _build(_settings(config["generator"], path), state, path)
 
 
 def check_settings(checkpoint: Any, path: Path) -> None:
-    """Raise if a checkpoint's settings hold more values than any run's: reading them would take for ever.
-
-    Raises:
-        ValueError: In that case.
-    """
+    """Raise a ValueError if a checkpoint's settings hold more values than any run's, which take for ever to read."""
     for key in ("config", "run_settings") if isinstance(checkpoint, dict) else ():
         try:
             check_plain(checkpoint.get(key), _MOST_SETTINGS)
@@ -185,22 +157,19 @@ def check_settings(checkpoint: Any, path: Path) -> None:
 
 
 def read_plain(path: Path) -> Any:
-    """Return what a checkpoint file holds, opened as plain data.
-
-    Raises:
-        ValueError: If it is damaged, or carries code or objects; nothing of it is executed then.
-    """
+    """Return what a checkpoint file holds as plain data; damage, code or objects are a ValueError, and none run."""
     try:
         check_archive(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except Exception as error:  # foreign bytes raise anything: KeyError, EOFError, RuntimeError of the archive
+        text = str(error)
+        if not isinstance(error, pickle.UnpicklingError):
+            reason = text.strip().partition("\n")[0] or type(error).__name__
+            raise ValueError(f"{path} cannot be read as a checkpoint: {reason}; copy or train it again") from None
+        reason = text[max(text.find("Unsupported"), 0) :].strip().partition("\n")[0][:160]  # without torch's advice
         raise ValueError(
             f"{path} was refused and nothing in it was run: it is damaged, or carries code or objects beside plain "
-            f"numbers ({refusal(error)}); take checkpoints of gicinpaint train or files of safetensors"
-        ) from None
-    except Exception as error:  # foreign bytes raise anything: KeyError, EOFError, RuntimeError of the archive
-        raise ValueError(
-            f"{path} cannot be read as a checkpoint: {_first_line(error)}; copy or train it again"
+            f"numbers ({reason}); take checkpoints of gicinpaint train or files of safetensors"
         ) from None
 
 
@@ -243,20 +212,4 @@ def _official(state: dict[str, Tensor], path: Path, **settings: Any) -> StoredNe
     first, second = (state[f"coarse_network.encoder.{layer}.weight"] for layer in ("stem", "downsample_half"))
     if len(first.shape) != 4 or len(second.shape) != 4:
         raise ValueError(f"{path}: its kernels must have four axes, got {tuple(first.shape)}; take it as published")
-    return build_generator({**generator_settings(first.shape, second.shape), **settings}, state, str(path))
-
-
-def _listed(folder: Path) -> str:
-    names = sorted(path.name for path in folder.iterdir())[:5]
-    return ", ".join(names) or "an empty folder"
-
-
-def refusal(error: Exception) -> str:
-    """Return what torch refused to load, without its advice to load it all the same."""
-    text = str(error)
-    start = text.find("Unsupported")
-    return _first_line(ValueError(text[start:] if start >= 0 else text))[:160]
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    return _build({**generator_settings(first.shape, second.shape), **settings}, state, path)

@@ -32,9 +32,6 @@ _BLOCKS = {  # the authors' numbers of a stage's layers -> the names of `network
 }
 _ATTENDED = {"9": "conv_bn4", "10": "conv_bn5"}  # of the attention branch, where nothing is dilated
 _PREFIXES = {"conv": "stage1.", "xconv": "stage2.conv_", "pmconv": "stage2.ca_", "allconv": "stage2."}
-_UNUSED = "contextual_attention."  # a fixed kernel
-_GENERATOR, _CRITIC = "G", "D"
-_CRITIC_LAYERS = 6
 _KINDS = {"weight": "weight", "bias": "bias"}
 
 
@@ -45,9 +42,6 @@ def is_release(checkpoint: Any) -> bool:
 
 def convert_release(checkpoint: Mapping[str, Any]) -> tuple[dict[str, StateDict], str]:
     """Return the state dicts of the networks in a PyTorch conversion, and the padding they were trained with.
-
-    Args:
-        checkpoint: Plain data of `torch.load(path, weights_only=True)`.
 
     Returns:
         State dicts under "generator" (`GatedGenerator`) and, where a file of `networks_tf` has it, "patch_critic"
@@ -65,25 +59,21 @@ def convert_release(checkpoint: Mapping[str, Any]) -> tuple[dict[str, StateDict]
     kind = _kind(given)
     if kind is None:
         raise ValueError("a PyTorch conversion must have a layer conv1.conv or stage1.conv1.conv, got neither")
-    names = {
-        f"{ours}.{k}": f"{_name(scope, kind)}.conv.{k}" for scope, ours in generator_scopes().items() for k in _KINDS
-    }
-    known = {name: value for name, value in given.items() if _UNUSED not in name}
+    tensors = [(ours, scope, kind_) for scope, ours in generator_scopes().items() for kind_ in _KINDS]
+    names = {f"{ours}.{k}": f"{_name(scope, kind)}.conv.{k}" for ours, scope, k in tensors}
+    known = {name: value for name, value in given.items() if "contextual_attention." not in name}  # a fixed kernel
     parts = {"generator": _taken(known, names, "generator")}
-    critic = checkpoint.get(_CRITIC)
+    critic = checkpoint.get("D")
     if kind == "networks_tf" and isinstance(critic, Mapping) and "conv1.conv_sn.weight_u" in critic:
-        names = {
-            f"features.{i}.{ours}": f"conv{i + 1}.conv_sn.{theirs}"
-            for i in range(_CRITIC_LAYERS)
-            for ours, theirs in {**_KINDS, "u": "weight_u"}.items()
-        }
+        kinds = {**_KINDS, "u": "weight_u"}
+        names = {f"features.{i}.{k}": f"conv{i + 1}.conv_sn.{kinds[k]}" for i in range(6) for k in kinds}
         found = _taken(critic, names, "patch critic")
         parts["patch_critic"] = {k: value[:, 0] if k.endswith(".u") else value for k, value in found.items()}
     return parts, "zeros" if kind == "networks_tf" else "centered"
 
 
 def _generator(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    inner = checkpoint.get(_GENERATOR)
+    inner = checkpoint.get("G")
     return inner if isinstance(inner, Mapping) else checkpoint
 
 
@@ -93,25 +83,18 @@ def _kind(generator: Mapping[str, Any]) -> str | None:
 
 
 def _name(scope: str, kind: str) -> str:
-    """Return a layer's name from its TensorFlow scope, such as inpaint_net/pmconv4_downsample."""
-    layer = scope.split("/")[1]
+    layer = scope.split("/")[1]  # such as pmconv4_downsample
     if kind == "networks_tf":
         return layer + (".conv" if layer.endswith("upsample") else "")
     branch, _, number = layer.partition("conv")
-    branch += "conv"
-    return _PREFIXES[branch] + (_BLOCKS | _ATTENDED if branch == "pmconv" else _BLOCKS)[number]
+    return _PREFIXES[f"{branch}conv"] + (_BLOCKS | _ATTENDED if branch == "pm" else _BLOCKS)[number]
 
 
 def _taken(given: Mapping[str, Any], names: Mapping[str, str], network: str) -> StateDict:
     wrong = sorted(given.keys() ^ set(names.values()))
     if wrong or not all(isinstance(value, Tensor) for value in given.values()):
+        what = f"{len(wrong)} are absent or left over, the first {wrong[0]}" if wrong else "not all are tensors"
         raise ValueError(
-            f"the {network} of a PyTorch conversion must have the released layers, "
-            + (
-                f"{len(wrong)} are absent or left over, the first {wrong[0]}"
-                if wrong
-                else "got other things than tensors"
-            )
-            + "; take it as it was published"
+            f"the {network} of a PyTorch conversion must have the released layers, {what}; take it as it was published"
         )
     return {ours: given[theirs].float() for ours, theirs in names.items()}

@@ -4,10 +4,11 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import google_crc32c
 import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory, text_format  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 _STRING = 7  # the saved graph, not a weight
@@ -19,22 +20,25 @@ MAGIC = 0xDB4775248B80FB57  # of a table file
 _SNAPPY = 1
 _REMEDY = "copy or download the whole checkpoint again"
 
-Message = dict[int, list[int | bytes]]  # values by field number
+_SCHEMA = """
+name: "tensor_bundle.proto" syntax: "proto3"
+message_type { name: "Dimension" field { name: "size" number: 1 type: TYPE_INT64 } }
+message_type { name: "Shape" field { name: "dim" number: 2 label: LABEL_REPEATED type_name: "Dimension" } }
+message_type { name: "Header"
+  field { name: "num_shards" number: 1 type: TYPE_INT32 } field { name: "endianness" number: 2 type: TYPE_INT32 } }
+message_type { name: "Entry"
+  field { name: "dtype" number: 1 type: TYPE_INT32 } field { name: "shape" number: 2 type_name: "Shape" }
+  field { name: "shard_id" number: 3 type: TYPE_INT32 } field { name: "offset" number: 4 type: TYPE_INT64 }
+  field { name: "size" number: 5 type: TYPE_INT64 } field { name: "crc32c" number: 6 type: TYPE_FIXED32 }
+  field { name: "slices" number: 7 label: LABEL_REPEATED type: TYPE_BYTES } }
+"""  # the fields of TensorFlow's tensor_bundle.proto that are needed
+_POOL = descriptor_pool.DescriptorPool()
+_POOL.Add(text_format.Parse(_SCHEMA, descriptor_pb2.FileDescriptorProto()))
+HEADER, ENTRY = (message_factory.GetMessageClass(_POOL.FindMessageTypeByName(name)) for name in ("Header", "Entry"))
 
 
 class _UnsupportedError(ValueError):
-    """A whole file of a kind that is not read; its message says what to write instead."""
-
-
-class _Entry(NamedTuple):
-    """One variable of the index: BundleEntryProto of TensorFlow's tensor_bundle.proto."""
-
-    dtype: int
-    shape: tuple[int, ...]
-    shard: int
-    offset: int
-    size: int
-    checksum: int
+    """A whole file of a kind that is not read."""
 
 
 def read_checkpoint(directory: str | Path) -> dict[str, NDArray[Any]]:
@@ -65,12 +69,12 @@ def read_checkpoint(directory: str | Path) -> dict[str, NDArray[Any]]:
         shard_count, entries = _read_index(index_path.read_bytes())
     except _UnsupportedError as error:
         raise ValueError(f"{index_path} cannot be read: {error}") from error
-    except ValueError as error:
+    except (ValueError, message.DecodeError) as error:
         raise ValueError(f"{index_path} cannot be read as the index of a V2 checkpoint: {error}; {_REMEDY}") from error
     variables: dict[str, NDArray[Any]] = {}
-    for shard in sorted({entry.shard for entry in entries.values()}):
+    for shard in sorted({entry.shard_id for entry in entries.values()}):
         path = _present(directory, names, f"{prefix}.data-{shard:05d}-of-{shard_count:05d}")
-        variables |= _read_shard(path, {name: entry for name, entry in entries.items() if entry.shard == shard})
+        variables |= _read_shard(path, {name: entry for name, entry in entries.items() if entry.shard_id == shard})
     return {name: variables[name] for name in entries}
 
 
@@ -101,42 +105,44 @@ def _present(directory: Path, names: set[str], name: str) -> Path:
     return directory / name
 
 
-def _read_index(data: bytes) -> tuple[int, dict[str, _Entry]]:
+def _read_index(data: bytes) -> tuple[int, dict[str, Any]]:
     table = _read_table(data)
     if b"" not in table:
         raise ValueError("its header is missing")
-    header = _read_message(table.pop(b""))
-    shard_count = _number(header, 1)
-    if _number(header, 2) != 0:
+    header = HEADER.FromString(table.pop(b""))
+    if header.endianness != 0:
         raise _UnsupportedError("it was written by a big-endian machine; save it again on a little-endian one")
-    entries: dict[str, _Entry] = {}
+    entries: dict[str, Any] = {}
     for key, value in table.items():
         name = key.decode()
-        entry = _entry(name, _read_message(value))
-        if entry.shard >= shard_count:
-            raise ValueError(f"variable {name} lies in shard {entry.shard} of {shard_count}")
+        entry = ENTRY.FromString(value)
+        if not 0 <= entry.shard_id < header.num_shards:
+            raise ValueError(f"variable {name} lies in shard {entry.shard_id} of {header.num_shards}")
         if entry.dtype != _STRING:
+            _check_entry(name, entry)
             entries[name] = entry
-    return shard_count, entries
+    return header.num_shards, entries
 
 
-def _entry(name: str, fields: Message) -> _Entry:
-    if 7 in fields:
+def _check_entry(name: str, entry: Any) -> None:
+    if entry.slices:
         raise _UnsupportedError(f"variable {name} is stored in slices; save it again without a partitioner")
-    sizes = [
-        _number(_submessage(dimension), 1) for shape in fields.get(2, []) for dimension in _submessage(shape).get(2, [])
-    ]
-    entry = _Entry(_number(fields, 1), tuple(sizes), *(_number(fields, field) for field in (3, 4, 5, 6)))
-    if entry.dtype == _STRING:
-        return entry
     if entry.dtype not in DTYPES:
         raise _UnsupportedError(f"variable {name} has the type number {entry.dtype}; save it again as float32")
-    if math.prod(sizes) * np.dtype(DTYPES[entry.dtype]).itemsize != entry.size:
-        raise ValueError(f"variable {name} of shape {entry.shape} cannot have {entry.size} bytes")
-    return entry
+    if (
+        math.prod(_shape(entry)) * np.dtype(DTYPES[entry.dtype]).itemsize != entry.size
+        or min(_shape(entry), default=0) < 0
+    ):
+        raise ValueError(f"variable {name} of shape {_shape(entry)} cannot have {entry.size} bytes")
+    if entry.offset < 0:
+        raise ValueError(f"variable {name} begins at {entry.offset}")
 
 
-def _read_shard(path: Path, entries: dict[str, _Entry]) -> dict[str, NDArray[Any]]:
+def _shape(entry: Any) -> tuple[int, ...]:
+    return tuple(dimension.size for dimension in entry.shape.dim)
+
+
+def _read_shard(path: Path, entries: dict[str, Any]) -> dict[str, NDArray[Any]]:
     variables: dict[str, NDArray[Any]] = {}
     with path.open("rb") as shard:
         length = shard.seek(0, 2)
@@ -148,17 +154,14 @@ def _read_shard(path: Path, entries: dict[str, _Entry]) -> dict[str, NDArray[Any
                 )
             shard.seek(entry.offset)
             data = shard.read(entry.size)
-            if masked_crc32c(data) != entry.checksum:
+            if masked_crc32c(data) != entry.crc32c:
                 raise ValueError(f"{path} must match its checksums, got other bytes for variable {name}; {_REMEDY}")
-            variables[name] = np.ndarray(entry.shape, np.dtype(DTYPES[entry.dtype]), data).copy()
+            variables[name] = np.ndarray(_shape(entry), np.dtype(DTYPES[entry.dtype]), data).copy()
     return variables
 
 
 def _read_table(data: bytes) -> dict[bytes, bytes]:
-    """Return every entry of a table file; errors give the reason alone.
-
-    Compressed blocks are refused: TensorFlow 1.1 alone wrote them, and the authors' code needs a later one.
-    """
+    """Return every entry of a table file; compressed blocks, which TensorFlow 1.1 alone wrote, are refused."""
     if len(data) < FOOTER_SIZE or int.from_bytes(data[-8:], "little") != MAGIC:
         raise ValueError("it does not end as a table file does")
     position = len(data) - FOOTER_SIZE
@@ -199,36 +202,12 @@ def _read_block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, by
         position += own + value_size
 
 
-def _read_handle(data: bytes, position: int) -> tuple[int, int]:
-    """Return the offset and the size of a block."""
+def _read_handle(data: bytes, position: int) -> tuple[int, int]:  # offset and size of a block
     offset, position = _read_varint(data, position)
     return offset, _read_varint(data, position)[0]
 
 
-def _read_message(data: bytes) -> Message:
-    """Return the values of a protocol-buffer message."""
-    fields: Message = {}
-    position = 0
-    value: int | bytes
-    while position < len(data):
-        tag, position = _read_varint(data, position)
-        match tag & 7:
-            case 0:
-                value, position = _read_varint(data, position)
-            case 1 | 5 as wire_type:
-                size = 8 if wire_type == 1 else 4
-                value, position = int.from_bytes(_take(data, position, size), "little"), position + size
-            case 2:
-                size, position = _read_varint(data, position)
-                value, position = _take(data, position, size), position + size
-            case wire_type:
-                raise ValueError(f"a message holds wire type {wire_type}")
-        fields.setdefault(tag >> 3, []).append(value)
-    return fields
-
-
 def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """Return a variable-length integer and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         byte = _take(data, position, 1)[0]
@@ -243,16 +222,3 @@ def _take(data: bytes, position: int, size: int) -> bytes:
     if position < 0 or size < 0 or position + size > len(data):
         raise ValueError("it ends early")
     return data[position : position + size]
-
-
-def _number(fields: Message, field: int) -> int:
-    value = fields.get(field, [0])[-1]
-    if not isinstance(value, int):
-        raise ValueError(f"field {field} of a message is no number")
-    return value
-
-
-def _submessage(value: int | bytes) -> Message:
-    if isinstance(value, int):
-        raise ValueError("a number stands where a message is expected")
-    return _read_message(value)

@@ -54,15 +54,7 @@ _SHOWN = 5  # names listed in a message
 def load_weights(
     directory: str | Path, global_size: Sequence[int] | None = None, local_size: Sequence[int] | None = None
 ) -> dict[str, StateDict]:
-    """Return the state dicts of the networks in a TensorFlow checkpoint of the authors' code, of either paper.
-
-    Args:
-        directory: Folder of the checkpoint, as for `read_checkpoint`.
-        global_size: Height and width in pixels of what the global critic scores; None means square.
-        local_size: Height and width in pixels of what the local critic scores; None means square.
-
-    Returns:
-        State dicts by the networks' names, as from `convert`.
+    """Return what `convert` does for a TensorFlow checkpoint of the authors' code, of either paper, in a folder.
 
     Raises:
         ValueError: If the checkpoint is damaged, or holds none of the networks or one that does not fit.
@@ -90,8 +82,7 @@ def convert(
 
     Args:
         variables: Arrays by TensorFlow name, in TensorFlow's layout.
-        global_size: Height and width in pixels of what the global critic scores; None means square.
-        local_size: Height and width in pixels of what the local critic scores; None means square.
+        global_size, local_size: Height and width in pixels of what a critic scores; None means square.
 
     Shape:
         - convolution kernels: (height, width, in, out); returned (out, in, height, width)
@@ -99,9 +90,8 @@ def convert(
         - biases: (out,)
 
     Returns:
-        State dicts under "generator" (`Generator`, or `GatedGenerator` of the second paper), "global_critic"
-        (`GlobalCritic`), "local_critic" (`LocalCritic`) and "patch_critic" (`PatchCritic`), in float32; networks
-        without any variable are left out.
+        State dicts under "generator" (`Generator`, or `GatedGenerator` of the second paper), "global_critic",
+        "local_critic" and "patch_critic", in float32; networks without any variable are left out.
 
     Raises:
         ValueError: If a network's variable is missing, unknown, of another shape than its layer or not floating
@@ -133,12 +123,7 @@ def network_tables() -> dict[str, dict[str, str]]:
 
 
 def generator_settings(stem: Sequence[int], second: Sequence[int]) -> dict[str, Any]:
-    """Return the settings of the generator whose first two convolutions have these shapes, (out, in, ...).
-
-    Args:
-        stem: Shape of the first kernel, in our order of axes.
-        second: Shape of the second; a gated network's sees half of the first one's channels.
-    """
+    """Return a generator's settings from its first two kernels' shapes; a gated one's second sees half the channels."""
     if second[1] * 2 == stem[0]:
         return {"network": "GatedGenerator", "width": stem[0], "guided": stem[1] == 6, "attention": {}}
     return {"network": "Generator", "width": stem[0], "attention": {}}
@@ -161,9 +146,6 @@ def swap_image_channels(network: Mapping[str, Tensor]) -> dict[str, Tensor]:
     The first layers read and the last layers write the image's channels; mask planes stay where they are. Swapping
     twice gives the weights back.
 
-    Args:
-        network: State dict of a generator or a critic.
-
     Source:
         Released code: `cv2.imread` reads blue, green, red, and no channel is reordered afterwards.
     """
@@ -182,33 +164,28 @@ def _critic_scopes(kind: str) -> dict[str, str]:
 
 
 def _table(scopes: Mapping[str, str], kinds: Mapping[str, str]) -> dict[str, str]:
-    """Return the TensorFlow names of a network's tensors by ours."""
     return {f"{layer}.{k}": f"{scope}/{kind}" for scope, layer in scopes.items() for k, kind in kinds.items()}
 
 
 def _build(part: str, variables: Variables, table: Mapping[str, str], size: Sequence[int] | None) -> nn.Module:
-    """Return the network that has the shapes of the variables."""
     stem, second, *_ = (np.shape(variables[name])[::-1] for ours, name in table.items() if ours.endswith("weight"))
     first = next(iter(table.values()))
     planes = {"generator": (5, 6), "patch_critic": (3, 4)}.get(part, (3,))
-    width = stem[0] if stem else 0
-    if len(second) != 4 or len(stem) != 4 or stem[1] not in planes or stem[2:] != (5, 5) or width < 1:
+    if len(second) != 4 or len(stem) != 4 or stem[1] not in planes or stem[2:] != (5, 5) or stem[0] < 1:
         raise ValueError(
             f"{first} must have the shape (5, 5, {planes[0]}, width) in TensorFlow's layout, got {stem[::-1]}; "
             "convert arrays as read_checkpoint returns them"
         )
+    width = stem[0]
     if part == "patch_critic":
         return PatchCritic(width, stem[1])
     if part != "generator":
         return _build_critic(variables, part.removesuffix("_critic"), width, size)
     settings = generator_settings(stem, second)
-    if settings["network"] == "GatedGenerator":
-        return GatedGenerator(width, guided=settings["guided"])
-    return Generator(width)
+    return GatedGenerator(width, guided=settings["guided"]) if "guided" in settings else Generator(width)
 
 
 def _build_critic(variables: Variables, kind: str, width: int, size: Sequence[int] | None) -> nn.Module:
-    """Return a critic for the image size that its linear layer has."""
     name, channels = f"discriminator/dout_{kind}_fc/kernel", {"global": 4, "local": 8}[kind] * width
     rows = np.shape(variables[name])[0] if np.ndim(variables[name]) == 2 else 0
     side = round((rows // channels) ** 0.5)
@@ -218,17 +195,13 @@ def _build_critic(variables: Variables, kind: str, width: int, size: Sequence[in
             f"{name} must have {height} * {columns} * {channels} rows and one column, got shape "
             f"{np.shape(variables[name])}; pass the height and width that its critic scores as {kind}_size"
         )
-    critic = {"global": GlobalCritic, "local": LocalCritic}[kind]
-    return critic(width, (height * _CELL, columns * _CELL))
+    return {"global": GlobalCritic, "local": LocalCritic}[kind](width, (height * _CELL, columns * _CELL))
 
 
 def _check_names(variables: Variables, tables: Mapping[str, Mapping[str, str]]) -> None:
     known = {name for table in tables.values() for name in table.values()}
-    unknown = [
-        name
-        for name in variables
-        if name.startswith(_SCOPES) and name not in known and not any(parent in known for parent in _parents(name))
-    ]
+    names = [name for name in variables if name.startswith(_SCOPES) and name not in known]
+    unknown = [name for name in names if not any(name.startswith(f"{parent}/") for parent in known)]  # slots have one
     if unknown:
         raise ValueError(
             f"variables must be those of the released networks, got also {_listed(unknown)}; "
@@ -244,7 +217,6 @@ def _check_names(variables: Variables, tables: Mapping[str, Mapping[str, str]]) 
 
 
 def _state(variables: Variables, table: Mapping[str, str], network: nn.Module) -> StateDict:
-    """Return a network's state dict; `table` holds the TensorFlow name of each of its tensors."""
     state: StateDict = {}
     for name, weight in network.state_dict().items():
         own = tuple(weight.shape)
@@ -271,11 +243,6 @@ def _array(variables: Variables, name: str, shape: tuple[int, ...]) -> NDArray[n
     if not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"{name} must be floating point, got {array.dtype}; pass the variable's own values")
     return array.astype(np.float32)
-
-
-def _parents(name: str) -> Iterable[str]:
-    parts = name.split("/")
-    return ("/".join(parts[:count]) for count in range(1, len(parts)))
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
 """TensorFlow V2 checkpoints, written: our state dicts as the authors' variables, and the files that hold them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gicinpaint.config.atomic_files import atomic_file, write_text
-from gicinpaint.weights.tf_checkpoint import DTYPES, FOOTER_SIZE, MAGIC, masked_crc32c
+from gicinpaint.weights.tf_checkpoint import DTYPES, ENTRY, FOOTER_SIZE, MAGIC, masked_crc32c
 from gicinpaint.weights.tf_convert import network_tables
 
 _NUMBERS = {np.dtype(name): number for number, name in DTYPES.items()}
@@ -19,19 +19,9 @@ _POINTERS = (("", ""), ("all_", "s"))  # lines of the pointer file, before and a
 
 
 def revert(parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, NDArray[Any]]:
-    """Return networks' state dicts as variables of the authors' code: the inverse of `tf_convert.convert`.
+    """Return networks' state dicts as variables of the authors' code, in float32: the inverse of `tf_convert.convert`.
 
-    Args:
-        parts: State dicts by the networks' names, as `convert` returns them; channels are not swapped.
-
-    Returns:
-        Float32 arrays by TensorFlow name, in TensorFlow's layout.
-
-    Raises:
-        ValueError: If a network's tensors are not those of a released network, such as a generator without attention.
-
-    Source:
-        Released code of both papers; a generator's variables do not tell its padding.
+    Only released networks can be written; a generator's variables do not tell its padding.
     """
     variables: dict[str, NDArray[Any]] = {}
     tables = network_tables()
@@ -53,11 +43,6 @@ def write_checkpoint(variables: Mapping[str, NDArray[Any]], folder: str | Path, 
     The files are those that TensorFlow's Saver writes, byte by byte, but for the graph, which no reader of variables
     needs. The pointer file comes last: a kill leaves no checkpoint rather than half of one.
 
-    Args:
-        variables: Arrays by TensorFlow name, in TensorFlow's layout.
-        folder: Where to; made if absent.
-        prefix: Name of the files, less their endings.
-
     Raises:
         ValueError: If an array is of a type that is not read either.
 
@@ -74,7 +59,11 @@ def write_checkpoint(variables: Mapping[str, NDArray[Any]], folder: str | Path, 
                 raise ValueError(f"{name} must be of a numeric type, got {array.dtype}; convert it to float32")
             data = array.tobytes()  # in the order of the axes, whatever the memory's
             shard.write(data)
-            entries.append((name.encode(), _entry(_NUMBERS[array.dtype], array.shape, offset, data)))
+            entry = ENTRY(dtype=_NUMBERS[array.dtype], offset=offset, size=len(data), crc32c=masked_crc32c(data))
+            entry.shape.SetInParent()
+            for size in array.shape:
+                entry.shape.dim.add(size=size)
+            entries.append((name.encode(), entry.SerializeToString()))
             offset += len(data)
     with atomic_file(folder / f"{prefix}.index") as partial:
         partial.write_bytes(_table(entries))
@@ -93,13 +82,6 @@ def _array(name: str, tensor: Tensor, state: Mapping[str, Tensor]) -> NDArray[np
     return array
 
 
-def _entry(dtype: int, shape: Iterable[int], offset: int, data: bytes) -> bytes:
-    """Return a BundleEntryProto; numbers that are 0 are left out."""
-    dimensions = b"".join(_message(2, _number(1, size)) for size in shape)
-    checksum = b"\x35" + masked_crc32c(data).to_bytes(4, "little")  # field 6, fixed 32 bits
-    return _number(1, dtype) + _message(2, dimensions) + _number(4, offset) + _number(5, len(data)) + checksum
-
-
 def _table(entries: list[tuple[bytes, bytes]]) -> bytes:
     """Return a table file with all entries in one block, as TensorFlow does up to 256 KB."""
     table = b""
@@ -116,7 +98,6 @@ def _table(entries: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def _block(entries: list[tuple[bytes, bytes]], restart_interval: int) -> bytes:
-    """Return a block: keys less what they share with the one before, then the offsets of the whole keys."""
     block, last = b"", b""
     restarts: list[int] = []
     for number, (key, value) in enumerate(entries):
@@ -134,14 +115,6 @@ def _block(entries: list[tuple[bytes, bytes]], restart_interval: int) -> bytes:
 def _with_trailer(block: bytes) -> bytes:
     block += b"\0"  # not compressed
     return block + masked_crc32c(block).to_bytes(4, "little")
-
-
-def _number(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(value) if value else b""
-
-
-def _message(field: int, message: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(message)) + message
 
 
 def _varint(value: int) -> bytes:

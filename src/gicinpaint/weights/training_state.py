@@ -29,15 +29,9 @@ _MOST_UPDATES = 80_000  # which a power of beta in float32 can tell; from there 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What training goes on from.
+    """Networks and Adam's state, from which training continues.
 
-    Attributes:
-        networks: State dicts by the networks' names, as `tf_convert.convert` returns them.
-        moments: Adam's moments by PyTorch's name, then by network, named as the weights; empty where there are none.
-        betas: Adam's.
-        learning_rate: Adam's.
-        adam_updates: Updates that the bias correction counts.
-        generator_updates: Updates of the generator.
+    `moments` are by PyTorch's name, then as `networks`; `adam_updates` those that the bias correction counts.
     """
 
     networks: Mapping[str, StateDict]
@@ -53,11 +47,7 @@ class TrainingState:
         return replace(self, networks=_swapped(self.networks), moments=moments)
 
     def variables(self) -> dict[str, NDArray[Any]]:
-        """Return everything as variables of the authors' code, in TensorFlow's layout.
-
-        Raises:
-            ValueError: If a network is none of the released ones.
-        """
+        """Return everything as variables of the authors' code, or raise a ValueError if they have no such network."""
         variables = revert(self.networks)
         if not self.moments:
             return variables
@@ -72,14 +62,7 @@ class TrainingState:
 
 
 def from_variables(variables: Mapping[str, NDArray[Any]]) -> TrainingState:
-    """Return the networks of the authors' variables, with the moments of all their weights.
-
-    Args:
-        variables: Arrays by TensorFlow name, as `read_checkpoint` returns them.
-
-    Raises:
-        ValueError: If there is no generator, or a weight has no moments.
-    """
+    """Return the networks of the authors' variables with the moments of all weights, or raise a ValueError."""
     networks = convert(variables)
     weights = {name: array for name, array in revert(networks).items() if not name.endswith("/u")}
     vectors = {name: array for name, array in variables.items() if name.endswith("/u")}
@@ -104,9 +87,7 @@ def from_variables(variables: Mapping[str, NDArray[Any]]) -> TrainingState:
 def from_checkpoint(path: str | Path) -> TrainingState:
     """Return the networks of a training checkpoint, not averaged, with the moments of all their weights.
 
-    Raises:
-        ValueError: If it is no whole training checkpoint, was trained with something else than Adam, or parts of its
-            generator were frozen.
+    Without Adam, or with frozen parts, it is a ValueError.
     """
     checkpoint = read_plain(Path(path)) if Path(path).is_file() else None
     needed = ("state_dict", "optimizer_states", "counters", "config")
@@ -121,9 +102,8 @@ def from_checkpoint(path: str | Path) -> TrainingState:
     for optimizer, owned in zip(optimizers, (parts[:1], parts[1:]), strict=False):
         names = [(part, name) for part in owned for name in _without_vectors(networks[part])]
         found = optimizer["state"]
-        if sorted(found) != list(range(len(names))) or any(
-            kind not in one for one in found.values() for kind in _SLOTS
-        ):
+        complete = all(kind in one for one in found.values() for kind in _SLOTS)
+        if sorted(found) != list(range(len(names))) or not complete:
             raise ValueError(
                 f"slots=true needs both of Adam's moments for each of {len(names)} weights, got {path} with "
                 f"{len(found)}; train without freeze and with Adam, or use slots=false"
@@ -133,38 +113,21 @@ def from_checkpoint(path: str | Path) -> TrainingState:
                 moments[kind].setdefault(part, {})[name] = found[number][kind]
     counts = [max(float(one["step"]) for one in optimizer["state"].values()) for optimizer in optimizers]
     group = optimizers[0]["param_groups"][0]
-    joint = checkpoint["config"].get("joint_clock")
-    return TrainingState(
-        networks,
-        moments,
-        tuple(group["betas"]),
-        float(group["lr"]),
-        int(max(counts) if joint else sum(counts)),
-        int(checkpoint["counters"]["generator_updates"]),
-    )
+    adam_updates = int(max(counts) if checkpoint["config"].get("joint_clock") else sum(counts))
+    updates = int(checkpoint["counters"]["generator_updates"])
+    return TrainingState(networks, moments, tuple(group["betas"]), float(group["lr"]), adam_updates, updates)
 
 
 def write_training_checkpoint(state: TrainingState, generator: StoredNetwork, path: str | Path) -> None:
-    """Write a checkpoint from which `gicinpaint train resume=FILE` goes on with networks, moments and counts.
-
-    Args:
-        state: What to go on from.
-        generator: Its generator, for the settings.
-        path: Where to.
-
-    Raises:
-        ValueError: If its name does not end in .ckpt.
-    """
-    networks: dict[str, nn.Module] = {"generator": generator}
-    for part, tensors in state.networks.items():
-        if part != "generator":
-            networks[part] = _critic(part, tensors)
-    weights: StateDict = {}
-    for part, tensors in state.networks.items():
-        prefix = part if part == "generator" else f"critics.{part.removesuffix(_CRITIC)}"
-        weights |= {f"{prefix}.{name}": value for name, value in tensors.items()}
+    """Write NAME.ckpt, from which `gicinpaint train resume=NAME.ckpt` continues with networks, moments and counts."""
     if not str(path).endswith(".ckpt"):
         raise ValueError(f"output must be a file NAME.ckpt to be trained on from, got {path}; or use slots=false")
+    networks: dict[str, nn.Module] = {}
+    weights: StateDict = {}
+    for part, tensors in state.networks.items():
+        networks[part] = generator if part == "generator" else _critic(part, tensors)
+        prefix = part if part == "generator" else f"critics.{part.removesuffix(_CRITIC)}"
+        weights |= {f"{prefix}.{name}": value for name, value in tensors.items()}
     parts = list(state.networks)
     optimizers = [_adam(state, {p: networks[p] for p in owned}) for owned in (parts[:1], parts[1:]) if owned]
     checkpoint = {
@@ -184,7 +147,6 @@ def write_training_checkpoint(state: TrainingState, generator: StoredNetwork, pa
 
 
 def _adam(state: TrainingState, networks: Mapping[str, nn.Module]) -> dict[str, Any]:
-    """Return the state of an Adam of networks, as it is saved."""
     weights = {(part, name): weight for part, net in networks.items() for name, weight in net.named_parameters()}
     optimizer = Adam(weights.values(), lr=state.learning_rate, betas=state.betas, fused=True)
     for (part, name), weight in weights.items():
@@ -194,7 +156,6 @@ def _adam(state: TrainingState, networks: Mapping[str, nn.Module]) -> dict[str, 
 
 
 def _critic(part: str, state: StateDict) -> nn.Module:
-    """Return a critic that has the shapes of a state dict."""
     first = state["features.0.weight"]
     if part == "patch_critic":
         return PatchCritic(first.shape[0], first.shape[1])

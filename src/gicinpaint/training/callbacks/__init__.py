@@ -3,8 +3,7 @@
 from gicinpaint.training.callbacks.ema import GeneratorEMA
 from gicinpaint.training.callbacks.health import ThroughputMonitor, TrainingHealth
 from gicinpaint.training.callbacks.progress import SavePictures, UpdatesProgressBar
-from gicinpaint.training.callbacks.save_checkpoints import SaveByUpdates
-from gicinpaint.training.callbacks.stopping import StopAtUpdates
+from gicinpaint.training.callbacks.save_and_stop import SaveByUpdates, StopAtUpdates
 
 __all__ = [
     "GeneratorEMA",

@@ -7,7 +7,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from gicinpaint.training.callbacks.stopping import inpainting
+from gicinpaint.training.module import inpainting
 
 KEY = "generator_average"  # where a checkpoint holds it: a state dict of the generator
 
@@ -46,12 +46,13 @@ class GeneratorEMA(Callback):
         """Start the average at the generator's weights unless a checkpoint brought one."""
         if self.decay is None:
             return
-        weights = inpainting(module).generator.state_dict()
+        module = inpainting(module)
+        weights = module.generator.state_dict()
         if self.average:
             self.average = {name: value.to(weights[name].device) for name, value in self.average.items()}
         else:
             self.average, self.updates = _copy(weights), 0
-        self._seen = inpainting(module).generator_updates
+        self._seen = module.generator_updates
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         """Follow the generator if it was updated."""
@@ -66,16 +67,14 @@ class GeneratorEMA(Callback):
             self._trained = _copy(inpainting(module).generator.state_dict())
             inpainting(module).generator.load_state_dict(self.average)
 
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Give the generator its own weights back."""
-        self._restore(module)
+    def on_validation_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        """Give the generator its own weights back, after an error in validation too."""
+        if self._trained:
+            inpainting(module).generator.load_state_dict(self._trained)
+            self._trained = {}
 
     on_test_start = on_predict_start = on_validation_start  # type: ignore[assignment]
-    on_test_end = on_predict_end = on_validation_end  # type: ignore[assignment]
-
-    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
-        """Give the generator its own weights back, should validation have failed."""
-        self._restore(module)
+    on_test_end = on_predict_end = on_exception = on_validation_end  # type: ignore[assignment]
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many updates the average knows."""
@@ -106,11 +105,6 @@ class GeneratorEMA(Callback):
             else:
                 average.copy_(weights[name])
         self.updates += 1
-
-    def _restore(self, module: LightningModule) -> None:
-        if self._trained:
-            inpainting(module).generator.load_state_dict(self._trained)
-            self._trained = {}
 
 
 def _copy(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections import deque
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
@@ -12,20 +12,11 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from gicinpaint.data import Batch
-from gicinpaint.training.callbacks.stopping import inpainting
+from gicinpaint.training.module import inpainting
 
 _NETWORKS = ("generator", "critic")  # in the order of the module's optimizers
 
 _log = logging.getLogger(__name__)
-
-
-class _Step(NamedTuple):
-    """What one batch took, in seconds, and what it did."""
-
-    waiting: float
-    working: float
-    images: int
-    updates: int
 
 
 class ThroughputMonitor(Callback):
@@ -47,7 +38,9 @@ class ThroughputMonitor(Callback):
         if window < 1:
             raise ValueError(f"window must be at least 1 batch, got {window}; use e.g. 50")
         self.updates = updates
-        self._steps: deque[_Step] = deque(maxlen=window)
+        self._steps: deque[tuple[float, float, int, int]] = deque(
+            maxlen=window
+        )  # s waiting, s working, images, updates
         self._training = self._validating = 0.0
         self._ended = self._began = self._paused = 0.0
         self._seen = 0
@@ -69,9 +62,8 @@ class ThroughputMonitor(Callback):
         """Log speed, waiting, time left and learning rates."""
         now, updates = time.monotonic(), inpainting(module).generator_updates
         images = len(batch.image) * trainer.world_size
-        step = _Step(self._began - self._ended, now - self._began, images, updates - self._seen)
-        self._steps.append(step)
-        self._training += step.waiting + step.working
+        self._steps.append((self._began - self._ended, now - self._began, images, updates - self._seen))
+        self._training += now - self._ended
         self._ended, self._seen = now, updates
         for name, optimizer in zip(_NETWORKS, trainer.optimizers, strict=False):
             module.log(f"learning_rate/{name}", float(optimizer.param_groups[0]["lr"]))
@@ -146,12 +138,8 @@ class TrainingHealth(Callback):
         share = trainer.callback_metrics.get("speed/waiting_share")
         self._slow_batches = self._slow_batches + 1 if share is not None and share > self.waiting_share else 0
         if self._slow_batches >= 100 and share is not None:
-            self._warn(
-                "waiting",
-                trainer,
-                f"{share:.0%} of the time goes into waiting for images; raise dataset.workers, use smaller files or "
-                "pack them with `gicinpaint prepare`",
-            )
+            reason = f"{share:.0%} of the time goes into waiting for images; raise dataset.workers, use smaller files"
+            self._warn("waiting", trainer, f"{reason} or pack them with `gicinpaint prepare`")
 
     def on_validation_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
@@ -172,7 +160,18 @@ class TrainingHealth(Callback):
                 f"validation has holes of {low:.1%} to {high:.1%} of an image, training of {smallest:.1%} to "
                 f"{largest:.1%}; results outside of that are guesses; make mask and dataset.validation_mask alike",
             )
-        self._compare(trainer, inpainting(module).generator_updates)
+        value, updates = trainer.callback_metrics.get(self.monitor), inpainting(module).generator_updates
+        if value is not None and value.item() < self.best:
+            self.best, self.best_at, self.since = value.item(), updates, 0
+        elif value is not None:
+            self.since += 1
+            if self.since >= self.patience:
+                self._warn(
+                    "worse",
+                    trainer,
+                    f"{self.monitor} was best after {self.best_at:,} updates ({self.best:.2f}) and has not been better "
+                    f"in {self.since} validations ({value.item():.2f} now); best.ckpt holds that state",
+                )
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs."""
@@ -193,22 +192,6 @@ class TrainingHealth(Callback):
         if "trained_holes" in checkpoint:
             self.trained = [checkpoint["trained_holes"]["smallest"], checkpoint["trained_holes"]["largest"]]
 
-    def _compare(self, trainer: Trainer, updates: int) -> None:
-        value = trainer.callback_metrics.get(self.monitor)
-        if value is None:
-            return
-        if value.item() < self.best:
-            self.best, self.best_at, self.since = value.item(), updates, 0
-            return
-        self.since += 1
-        if self.since >= self.patience:
-            self._warn(
-                "worse",
-                trainer,
-                f"{self.monitor} was best after {self.best_at:,} updates ({self.best:.2f}) and has not been better in "
-                f"{self.since} validations ({value.item():.2f} now); best.ckpt holds that state",
-            )
-
     def _widen_trained(self, trainer: Trainer) -> None:
         if not self._shares:
             return
@@ -223,9 +206,8 @@ class TrainingHealth(Callback):
         if what not in self._said:
             self._said.add(what)
             if trainer.is_global_zero:
-                _log.warning(
-                    "after %s: %s", f"{inpainting(trainer.lightning_module).generator_updates:,} updates", message
-                )
+                updates = inpainting(trainer.lightning_module).generator_updates
+                _log.warning("after %s: %s", f"{updates:,} updates", message)
 
 
 def _widen(limits: list[float], values: Tensor) -> None:

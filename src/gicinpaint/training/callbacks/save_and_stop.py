@@ -1,9 +1,12 @@
-"""When a checkpoint is written."""
+"""When a checkpoint is written and training ends: by time, early stopping by updates, signals that ask a run to end."""
 
 import logging
 import math
+import signal
 import time
 from pathlib import Path
+from threading import current_thread, main_thread
+from types import FrameType
 from typing import Any
 
 import torch
@@ -12,9 +15,12 @@ from lightning.pytorch.callbacks import Callback
 
 from gicinpaint.compat import run_validation
 from gicinpaint.config.atomic_files import remove_partial
-from gicinpaint.training.callbacks.stopping import InterruptionError, SignalNote, inpainting
 from gicinpaint.training.checkpoint import BEST, LAST, PREVIOUS
 from gicinpaint.training.gradients import NonFiniteError
+from gicinpaint.training.module import inpainting
+
+# Preemption, Ctrl+C, and a terminal that was closed.
+CAUGHT = (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +56,7 @@ class SaveByUpdates(Callback):
                 "use every=1000 and minutes=30, or minutes=null for none"
             )
         self.folder = Path(folder)
+        self.last_path = self.folder / LAST
         self.every = every
         self.minutes = minutes
         self.monitor = monitor
@@ -58,11 +65,6 @@ class SaveByUpdates(Callback):
         self._validation_cut = False  # by a signal; it is made up for after the resume
         self._saved_at = (-1, 0)  # batches seen and generator updates of the last save
         self._saved_time = 0.0
-
-    @property
-    def last_path(self) -> Path:
-        """Path of the newest checkpoint."""
-        return self.folder / LAST
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Delete what a killed run left half-written."""
@@ -148,3 +150,51 @@ class SaveByUpdates(Callback):
         values = torch.tensor(flags, device=trainer.strategy.root_device)
         torch.distributed.all_reduce(values, torch.distributed.ReduceOp.MAX)
         return values.tolist()
+
+
+class StopAtUpdates(Callback):
+    """Stop when the generator has been updated a given number of times, resumed runs included."""
+
+    def __init__(self, updates: int) -> None:
+        if updates < 1:
+            raise ValueError(f"updates must be at least 1, got {updates}; the released limit is 1,000,000")
+        self.updates = updates
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        """Stop if the last update has been made; a resumed run may have reached it already."""
+        if inpainting(module).generator_updates >= self.updates:
+            trainer.should_stop = True
+
+    on_train_batch_end = on_train_start  # type: ignore[assignment]
+
+
+class InterruptionError(Exception):
+    """A run that was asked to end by a signal, given by its number, and has saved its state."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.exit_code = 128 + number  # what a shell reports for a process that a signal has ended
+
+
+class SignalNote:
+    """Remember the first signal that asks the run to end; a second Ctrl+C interrupts at once."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._before: dict[int, Any] = {}
+
+    def install(self) -> None:
+        """Start to listen, in place of what listened before; threads other than the main one cannot."""
+        for number in CAUGHT if current_thread() is main_thread() else ():
+            self._before.setdefault(number, signal.signal(number, self._note))
+
+    def restore(self) -> None:
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.number = number
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
