@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gicinpaint.masks import MaskFolder, read_mask_file
+from gicinpaint.masks import MaskFolder, hole_of_image, read_mask_file
 from holes import best_window, seeded
 
 
@@ -276,3 +276,9 @@ def test_impossible_folders_and_settings_are_refused(tmp_path: Path) -> None:
         MaskFolder(tmp_path, box=0)
     with pytest.raises(ValueError, match=r"box 9x9 must fit the image 8x12, needs 9x9"):
         MaskFolder(tmp_path, box=9)(1, 8, 12)
+
+
+@pytest.mark.parametrize(("level", "is_hole"), [(0.0, False), (1.0, True), (255.0, True)])
+def test_a_floating_point_mask_of_one_level_is_all_hole_or_all_known(level: float, is_hole: bool) -> None:
+    image = Image.fromarray(np.full((3, 4), level, np.float32))  # values up to 1 are shares, larger ones 8-bit levels
+    assert (hole_of_image(image) == is_hole).all()

@@ -91,11 +91,9 @@ def first_names(overrides: Sequence[str], job: str) -> list[str]:
 
 
 def explain_key(key: str, job: str = "") -> str | None:
-    """Return a line that names the key to write instead, or None for a key that is not in the table.
+    """Return a line that names the key to write instead of one that a job refused, or None for one not in the table.
 
-    Args:
-        key: As on the command line, without `+` or `~` and without its value.
-        job: The job that refused it.
+    The key is as on the command line, without `+` or `~` and without its value.
 
     Example:
         >>> explain_key("model.clip")
@@ -146,11 +144,9 @@ def new_target(target: str) -> str:
 
 
 def modernize(settings: Mapping[str, Any], root: str = "model") -> dict[str, Any]:
-    """Return settings, such as the `config` of a checkpoint, with the present names of their keys and `_target_`s.
+    """Return plain settings, such as a checkpoint's `config`, with the present names of their keys and `_target_`s.
 
-    Args:
-        settings: Plain data.
-        root: Where the settings lie in the configuration of a run.
+    Their place in the configuration of a run is `root`.
 
     Example:
         >>> modernize({"_target_": "gicinpaint.module.InpaintingModule", "clip": 1.0, "local_critic": None})

@@ -78,11 +78,8 @@ def lock_file(file: IO[Any], *, wait: bool = False, inherited: bool = True) -> N
 
     Args:
         file: The file.
-        wait: Wait until no other process holds the lock.
+        wait: Wait until no other process holds the lock; else that is an OSError.
         inherited: Processes that this one forks hold the lock too; it is free when the last of them has ended.
-
-    Raises:
-        OSError: If another process holds it.
     """
     try:
         import fcntl

@@ -49,17 +49,14 @@ def quote_values(overrides: Sequence[str]) -> list[str]:
         >>> quote_values(["input=größe/a.png", "output=2024", "seed=7", "input=[a,é]"])
         ['input="größe/a.png"', 'output="2024"', 'seed=7', 'input=[a,é]']
     """
-    return [_quoted(text) for text in overrides]
-
-
-def _quoted(text: str) -> str:
-    key, equals, value = text.partition("=")
-    if text.startswith("-") or not equals or not value or set(value) & set("\"'\\,[]{}()$="):
-        return text
-    name = key.lstrip("+~").rpartition(".")[2]
-    if value.isascii() and not value.startswith("~/") and not (name in _PATHS and _is_number(value)):
-        return text
-    return f'{key}="{value}"'
+    quoted = []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        plain = text.startswith("-") or not value or set(value) & set("\"'\\,[]{}()$=")
+        is_path = key.lstrip("+~").rpartition(".")[2] in _PATHS
+        odd = not value.isascii() or value.startswith("~/") or (is_path and _is_number(value))
+        quoted.append(f'{key}="{value}"' if odd and not plain else text)
+    return quoted
 
 
 def _is_number(value: str) -> bool:
@@ -73,10 +70,7 @@ def _is_number(value: str) -> bool:
 def explain(error: Exception, overrides: Sequence[str] = (), job: str = "") -> str:
     """Return what is wrong with a job's overrides, in one line that names the key.
 
-    Args:
-        error: What Hydra or OmegaConf raised while it composed a configuration.
-        overrides: The overrides as they were given.
-        job: The job that they were given to.
+    The error is what Hydra or OmegaConf raised while it composed the configuration.
     """
     from hydra.errors import MissingConfigException, OverrideParseException
 

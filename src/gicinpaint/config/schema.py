@@ -72,11 +72,7 @@ class _Tree:
 
 
 def write_schemas(folder: str = "schema") -> None:
-    """Write a schema for each job and group, and print an editor's settings that name the files of each.
-
-    Args:
-        folder: Where to; made if absent.
-    """
+    """Write a schema for each job and group to a folder, and print an editor's settings that name the files of each."""
     for name, schema in schemas().items():
         write_text(Path(folder) / f"{name}.json", json.dumps(schema, indent=1) + "\n")
     served: dict[str, list[str]] = {}

@@ -37,11 +37,7 @@ def check_configuration(config: DictConfig, reads: Mapping[str, Any]) -> None:
     """Raise unless every value of a job's configuration is complete, of the right kind, and used.
 
     A value is used if it is an argument of a `_target_`, if an interpolation such as `${mask}` refers to it, or if the
-    job reads it itself.
-
-    Args:
-        config: The composed configuration of a job.
-        reads: The values that the job reads by itself: key and type.
+    job reads it itself: `reads` has the keys and types of these.
 
     Raises:
         ConfigurationError: If a value is missing, empty, of a wrong type or unused, or if a `_target_` cannot be found,

@@ -99,29 +99,26 @@ class InpaintingDataModule(lightning.LightningDataModule):
         self.seed = seed
         self.prefetch = prefetch
         self.multiprocessing_context = multiprocessing_context
+        shared: dict[str, Any] = {"height": height, "width": width, "on_error": on_error}
         self.train = InpaintingDataset(
             train,
             train_crop or RandomCrop(),
             mask,
-            height=height,
-            width=width,
             seed=seed,
             flip=flip,
             color_augment=color_augment,
-            on_error=on_error,
             bad_images=BadImageCount("training", len(train), workers),
+            **shared,
         )
         self.validation = InpaintingDataset(
             validation,
             validation_crop or CenterCropResize(),
             validation_mask or mask,
-            height=height,
-            width=width,
             seed=validation_seed,
             flip=0,
-            on_error=on_error,
             replace=False,
             bad_images=BadImageCount("validation", len(validation), workers),
+            **shared,
         )
         for dataset in (self.train, self.validation):
             _probe(dataset)

@@ -95,14 +95,10 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 class BadImageCount:
-    """Count the reads and the bad images of all worker processes of one data loader.
+    """Count the reads and the bad images of all worker processes of one data loader, in rows of a shared tensor.
 
-    Each process adds to its own row of a shared tensor, so no lock is needed and no count is lost.
-
-    Args:
-        name: What the images are, for messages.
-        length: Number of images in the dataset; the share of bad ones is taken of at least that many.
-        workers: Number of worker processes.
+    Each process adds to its own row, so no lock is needed. `length` images are the least that the share of bad ones is
+    taken of; messages call them by `name`.
     """
 
     def __init__(self, name: str, length: int, workers: int = 0) -> None:

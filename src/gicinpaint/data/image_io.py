@@ -80,11 +80,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 def decode_image(
     file: IO[bytes], name: str, *, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = FORMATS
 ) -> Image.Image:
-    """Decode an open binary file as `read_image` does; `name` is what the error calls it.
-
-    Raises:
-        ImageError: If the content is of another format, too large or broken.
-    """
+    """Decode an open binary file as `read_image` does; `name` is what the `ImageError` calls it."""
     with open_checked(file, name, max_pixels, formats) as image:
         image.load()
         return turn_upright(image, _to_rgb(image, name))

@@ -11,10 +11,9 @@ Item = tuple[int, int]  # (epoch, index)
 
 
 def derive_seed(seed: int, *parts: int | str) -> int:
-    """Return a 63-bit seed that depends on all arguments and on nothing else.
+    """Return a 63-bit seed that depends on all arguments and on nothing else, for `torch.Generator().manual_seed`.
 
-    The same on every machine, in every process and Python version, so `torch.Generator().manual_seed(derive_seed(...))`
-    replaces every global random state. Neighbouring arguments give unrelated keys.
+    It is the same on every machine, in every process and Python version; neighbouring arguments give unrelated seeds.
 
     Args:
         seed: The run's seed.
@@ -139,17 +138,11 @@ class FiniteBatchSampler(Sampler[list[Item]]):
 
     Process r takes images r, r + world_size, ...: none is duplicated and none is left out. Where the images do not
     divide evenly, batches are smaller by some images instead of padded, so a metric that adds up over images is exact
-    and processes never wait for a step that another does not take.
-
-    Args:
-        length: Number of images.
-        batch_size: Global batch, over all processes.
-        epoch: Epoch to name in the items; a fixed one gives fixed crops and masks.
-        rank: This process.
-        world_size: Number of processes.
+    and processes never wait for a step that another does not take. Items name a fixed `epoch`, so crops and masks are
+    fixed.
 
     Raises:
-        ValueError: If a process would get no image, or the batch cannot be shared evenly.
+        ValueError: If a process would get no image, or the global `batch_size` cannot be shared evenly.
     """
 
     def __init__(self, length: int, batch_size: int, *, epoch: int, rank: int = 0, world_size: int = 1) -> None:

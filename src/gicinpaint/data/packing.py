@@ -67,13 +67,10 @@ def write_shard(source: ImageSource, numbers: list[int], first: int, path: Path,
         numbers: Indices of the images, in the order in which they are written.
         first: Number of the first image in the whole part; names the files inside.
         path: The shard.
-        packing: How images are packed.
+        packing: How images are packed; with `on_error="raise"` a bad image is an `ImageError`.
 
     Returns:
         What was left out, one "name: reason" each.
-
-    Raises:
-        ImageError: If an image is bad and `packing.on_error` is "raise".
     """
     entries, names, skipped = [], [], []
     with atomic_file(path) as partial:
@@ -138,17 +135,13 @@ def work_through(
     """Yield `work(subject, numbers, ...)` for every task as they end, which may be in any order.
 
     Args:
-        work: A function of a module; it runs in other processes.
+        work: A function of a module; it runs in other processes. What it raises is raised here and ends the rest.
         subject: Its first argument, the same for all tasks, e.g. a dataset.
         tasks: Its other arguments; the first are image numbers, int64 (N,), which it gets as a list.
-        workers: Number of processes; 0 works in this one.
+        workers: Number of processes; 0 works in this one. A killed one is a `DatasetError`.
         total: Number of images.
         done: How many of them were done before.
         title: Title of the progress bar on the standard error; None shows none.
-
-    Raises:
-        DatasetError: If a process was killed.
-        Exception: What the work raises; the other tasks are given up.
     """
     dataset = _Tasks(work, subject, tasks)
     options: dict[str, Any] = {"collate_fn": _unchanged, "worker_init_fn": _prepare_worker, "in_order": False}

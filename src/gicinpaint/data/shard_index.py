@@ -54,12 +54,7 @@ def expand(path: str | os.PathLike[str] | Sequence[str]) -> list[str]:
 
 
 class ShardCache:
-    """Turns the name of a shard into a file of this machine.
-
-    Args:
-        folder: Where fetched files are kept.
-        gigabytes: How much of them is kept; None is without limit.
-    """
+    """Turn the name of a shard into a file of this machine; fetched ones are kept in `folder`, up to `gigabytes`."""
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, gigabytes: float | None = None) -> None:
         self.folder = None if folder is None else Path(folder)

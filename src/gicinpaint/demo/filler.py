@@ -54,8 +54,8 @@ class Answer(NamedTuple):
     Attributes:
         image: The filled image as PNG, RGB; outside the hole it equals what came in.
         mask: What was filled, after growing, bool (H, W).
-        copied: Where the attention copied from as PNG, in colours of the flow wheel; None without attention or where
-            the attention did not see the whole image.
+        copied: Where the attention copied from as PNG, in colours of the flow wheel; None where it did not see the
+            whole image.
         attention: What the attention was called with, for `sources`; None where `copied` is.
         text: How it was filled and how long that took.
         cell: Pixels of the image per cell of the attention, along each axis.
@@ -79,12 +79,7 @@ class Filler:
     """Fill images one after the other, in the order in which they came.
 
     An image that waits is left in the file it was uploaded to; it is read and decoded when its turn comes, so memory
-    does not grow with the number of users.
-
-    Args:
-        inpainter: Fills them.
-        limits: What is refused.
-        models: Opens other models by their names; one is opened when it is first asked for, and kept.
+    does not grow with the number of users. `models` opens other models by their names, when they are first asked for.
     """
 
     def __init__(
@@ -205,13 +200,6 @@ class Filler:
 
 def sources(call: AttentionCall, hole: np.ndarray, x: int, y: int, cell: int = CELL) -> dict[str, Any]:
     """Return the places that the cell at column x and row y was copied from, the largest share first.
-
-    Args:
-        call: What the attention was called with.
-        hole: What was filled, bool (H, W).
-        x: Column of a pixel.
-        y: Its row.
-        cell: As `Answer.cell`.
 
     Returns:
         `cell`; `target`, the top left pixel of the cell; `sources`, a list of (x, y, share) with the top left pixels of

@@ -25,18 +25,13 @@ _LEAST_CONTRAST = 32 / 255  # of a JPEG mask; below it, it is black or white wit
 def read_mask_file(
     file: str | os.PathLike[str] | IO[bytes], hole: str | int = "white", max_pixels: int = 2**26
 ) -> np.ndarray:
-    """Read a mask file: BMP, GIF, JPEG, PNG, TIFF or WebP, the first frame of several; see `hole_of_image`.
-
-    Args:
-        file: Path or open binary file.
-        hole: What marks the hole.
-        max_pixels: Largest width x height that is decoded.
+    """Read a mask file, BMP, GIF, JPEG, PNG, TIFF or WebP, the first frame of several; see `hole_of_image`.
 
     Shape:
         - returned: bool (H, W), true in the hole
 
     Raises:
-        ValueError: If it cannot be read or is no mask; the message does not name the file.
+        ValueError: If it is no mask, has over `max_pixels` or cannot be read; the message does not name the file.
     """
     try:
         with Image.open(file, formats=_FORMATS) as image:
@@ -96,10 +91,7 @@ def hole_of_image(image: Image.Image, hole: str | int = "white") -> np.ndarray:
 
 
 def hole_of_levels(levels: np.ndarray) -> np.ndarray:
-    """Return where a mask is bright, bool (H, W): the brighter of two values, or what is above the middle.
-
-    Args:
-        levels: Brightness, (H, W) in [0, 1].
+    """Return where levels in [0, 1], (H, W), are bright: the brighter of two, or above the middle; bool (H, W).
 
     Raises:
         ValueError: If more than a quarter of the pixels lie between black and white, as in a photo.
