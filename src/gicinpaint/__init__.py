@@ -30,7 +30,7 @@ _ROOMS = {
     "Inpainter": "inference",
     "InpaintingDataModule": "data",
     "InpaintingModule": "training",
-}  # the other classes and functions lie in models
+}  # all others are in models
 
 __all__ = [
     "CoarseNetwork",

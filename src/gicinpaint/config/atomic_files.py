@@ -74,7 +74,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def lock_file(file: IO[Any], *, wait: bool = False, inherited: bool = True) -> None:
-    """Lock an open file until it is closed. Windows has no such locks: there a warning says so.
+    """Lock an open file until it is closed. Windows has no such locks and gets a warning.
 
     Args:
         file: The file.

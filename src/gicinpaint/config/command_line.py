@@ -180,7 +180,7 @@ def _folder_of_output(default: str, _root_: DictConfig) -> str:
 
 
 def _datasets_there(*names: str, _root_: DictConfig) -> str:
-    """Return the datasets whose folder lies in `data_dir`, as a list of a multirun; the sample set where none does."""
+    """Return the datasets whose folder is in `data_dir`, as a list for a multirun; the sample set if there is none."""
     return ",".join(name for name in names if (Path(_root_.data_dir) / name).is_dir()) or "sample"
 
 

@@ -80,7 +80,7 @@ class Sample(NamedTuple):
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Join items; in a worker process the result lies in shared memory.
+    """Join items; in a worker process the result is in shared memory.
 
     Raises:
         ValueError: If the boxes differ in size, which a sampler must not do.

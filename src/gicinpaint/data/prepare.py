@@ -219,7 +219,7 @@ def _check_settings(folder: Path, sources: Mapping[str, ImageSource], packing: P
 
 
 def _fingerprint(source: ImageSource) -> str:
-    """Return a hash of the images' names; two folders with equal names and other pixels are not told apart."""
+    """Return a hash of the images' names; other pixels under the same names do not change it."""
     digest = hashlib.sha256()
     if isinstance(source, NamedFiles):  # relative names, so a moved folder is the same; millions in a second
         digest.update(source.names.data.numpy().data)
@@ -233,7 +233,7 @@ def _fingerprint(source: ImageSource) -> str:
 def _describe(folder: Path, shards: list[Path]) -> dict[str, object]:
     indices = [index for shard in shards if (index := _index_of_complete(shard)) is not None]
     if len(indices) < len(shards):
-        raise DatasetError(f"a shard in {show_name(folder)} or its index has gone; start the job again")
+        raise DatasetError(f"a shard in {show_name(folder)} or its index is missing; start the job again")
     keys = ("file", "images", "bytes", "sha256")
     rows = [(f"{folder.name}/{s.name}", len(i), i.shard_bytes, i.sha256) for s, i in zip(shards, indices, strict=True)]
     return {

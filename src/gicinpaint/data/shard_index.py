@@ -1,4 +1,4 @@
-"""Where tar files of images lie, which are kept on this machine, and the index of the images in each."""
+"""Tar files of images: where they are, the cache of remote ones, and the index of the images in each."""
 
 import contextlib
 import dataclasses

@@ -265,7 +265,7 @@ def _load_listing(path: Path, root: bytes) -> Names | None:
                 if os.stat(os.path.join(root, folders[index])).st_mtime_ns != changed:
                     return None
             return Names(_tensor(kept["names"]), _tensor(kept["offsets"]))
-    except Exception:  # absent, cut off, of an older kind, or a folder has gone: list again
+    except Exception:  # absent, cut off, of an older version, or a folder is missing: list again
         return None
 
 

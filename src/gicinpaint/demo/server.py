@@ -62,7 +62,7 @@ def demo(config: DictConfig) -> None:
     filler = Filler(inpainter, limits, shipped)
     application = Application(filler, SamplePhotographs(SAMPLE_TRAIN[:4]).paths, (config.host, *config.names))
     if not (ipaddress.ip_address(config.host).is_loopback if is_address(config.host) else config.host == "localhost"):
-        print(f"WARNING: {config.host} can be reached from other machines, and nobody is asked for a password")
+        print(f"WARNING: {config.host} can be reached from other machines, and there is no password")
     print(f"open http://{config.host}:{config.port} in a browser; Ctrl-C ends the server", flush=True)
     try:
         uvicorn.run(
@@ -70,7 +70,7 @@ def demo(config: DictConfig) -> None:
             host=config.host,
             port=config.port,
             log_level="error",
-            proxy_headers=False,  # nobody is believed who only says where a request comes from
+            proxy_headers=False,  # X-Forwarded-For can be forged
             server_header=False,
             limit_concurrency=_CONNECTIONS,
             timeout_graceful_shutdown=2,
