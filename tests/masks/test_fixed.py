@@ -123,3 +123,9 @@ def test_impossible_sets_are_refused() -> None:
         paper_center().manifest(0)
     with pytest.raises(ValueError, match="box 128x128 must fit the image 96x256"):
         paper_random()([0], 96, 256)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_fixed_masks_and_boxes_go_to_the_device_that_is_asked_for(preset) -> None:  # type: ignore
+    mask, box = preset(box=16)([0, 3], 32, 40, device="meta")
+    assert {mask.device.type, box.top.device.type, box.left.device.type} == {"meta"}

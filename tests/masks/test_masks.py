@@ -233,3 +233,10 @@ REFUSED: list[tuple[Callable[[], object], type[Exception], str]] = [
 def test_an_impossible_setting_is_refused(build: Callable[[], object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         build()
+
+
+@pytest.mark.parametrize("name", ["rectangle", "center", "free form", "free form share"])
+def test_masks_and_boxes_go_to_the_device_that_is_asked_for(name: str) -> None:
+    mask, box = SAMPLERS[name](2, 24, 20, generator=seeded(), device="meta")  # any device but the generator's
+    assert {mask.device.type, box.top.device.type, box.left.device.type} == {"meta"}
+    assert (mask.shape, mask.dtype) == ((2, 1, 24, 20), torch.float32)
