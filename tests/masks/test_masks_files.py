@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gicinpaint.masks import MaskFolder, hole_of_image, read_mask_file
+from gicinpaint.masks import MaskFolder, grown, hole_of_image, read_mask_file
 from holes import best_window, seeded
 
 
@@ -282,3 +282,10 @@ def test_impossible_folders_and_settings_are_refused(tmp_path: Path) -> None:
 def test_a_floating_point_mask_of_one_level_is_all_hole_or_all_known(level: float, is_hole: bool) -> None:
     image = Image.fromarray(np.full((3, 4), level, np.float32))  # values up to 1 are shares, larger ones 8-bit levels
     assert (hole_of_image(image) == is_hole).all()
+
+
+def test_no_hole_stays_no_hole_and_a_hole_everywhere_stays_everywhere() -> None:
+    nothing = np.zeros((5, 6), bool)
+    for pixels in (-3, 0, 3):
+        assert not grown(nothing, pixels).any()
+        assert grown(~nothing, pixels).all()
