@@ -147,6 +147,8 @@ RESUMING: dict[str, tuple[Callable[[Path], Path], str]] = {
         "its pytorch-lightning_version cannot be a run's",
     ),
     "words for weights": (lambda f: checkpoint(f, state_dict={"generator.a": "none"}), "its state_dict cannot be"),
+    "words for losses": (lambda f: checkpoint(f, last_logged={"train/x": "none"}), "its last_logged cannot be a run's"),
+    "files below zero": (lambda f: checkpoint(f, logged={"metrics.csv": -1}), "its logged cannot be a run's"),
     "code": (lambda f: checkpoint(f, hyper=Generator), "was refused and nothing in it was run"),
 }
 WAYS = {

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from faults import digest, end, fault, log_of, run, start, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 ENDS = {"SIGTERM": 143, "SIGINT": 130, "SIGHUP": 129}
+LOGS = (  # every batch, on the disk at once: whatever a kill leaves is there
+    "logger=[csv,tensorboard]",
+    "trainer.log_every_n_steps=1",
+    "+logger.csv.flush_logs_every_n_steps=1",
+    "+logger.tensorboard.flush_secs=0",
+)
+
+
+def rows_of(output: Path) -> list[dict[str, str]]:
+    """Return what metrics.csv holds but for empty cells and what a clock measured."""
+    with (output / "csv" / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if v and not k.startswith("speed/")} for row in csv.DictReader(file)]
+
+
+def points_of(output: Path) -> dict[str, list[Any]]:
+    """Return steps and values of all curves of TensorBoard but for what a clock measured."""
+    found = EventAccumulator(str(output / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    names = [name for name in found.Tags()["scalars"] if not name.startswith("speed/")]
+    return {name: [(point.step, point.value) for point in found.Scalars(name)] for name in names}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("signals") / "undisturbed"
-    assert run(output) == 0, log_of(output)
+    assert run(output, *LOGS) == 0, log_of(output)
     return output
 
 
@@ -26,11 +49,24 @@ def test_each_signal_saves_and_ends_with_its_code_and_changes_nothing(
     name: str, undisturbed: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    assert run(output, *fault(batch=5, what=name)) == ENDS[name], log_of(output)
+    assert run(output, *LOGS, *fault(batch=5, what=name)) == ENDS[name], log_of(output)
     assert f"stopped by {name} after" in log_of(output)
     assert "Traceback" not in log_of(output) + (output / "output.log").read_text()
-    assert run(output, "resume=auto") == 0, log_of(output)
+    assert run(output, *LOGS, "resume=auto") == 0, log_of(output)
     assert digest(output) == digest(undisturbed)
+    assert rows_of(output) == rows_of(undisturbed)
+    assert points_of(output) == points_of(undisturbed)
+
+
+def test_a_killed_run_has_every_point_of_its_loggers_once(undisturbed: Path, tmp_path: Path) -> None:
+    """The kill comes four batches and a validation after the checkpoint: their points are on the disk already."""
+    output = tmp_path / "run"
+    assert run(output, *LOGS, "callbacks.checkpoints.every=3", *fault(batch=9)) == -9
+    saved = torch.load(output / "checkpoints" / "last.ckpt", weights_only=True)
+    assert len(rows_of(output)) > saved["logged"]["metrics.csv"] - 1
+    assert run(output, *LOGS, "callbacks.checkpoints.every=3", "resume=auto") == 0, log_of(output)
+    assert rows_of(output) == rows_of(undisturbed)
+    assert points_of(output) == points_of(undisturbed)
 
 
 @pytest.mark.parametrize("name", ENDS)
@@ -62,7 +98,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_batch(tmp_path: Path) -> None:
     assert "Traceback" not in log_of(output)
 
 
-@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed", "16-mixed"])
 def test_a_killed_run_continues_to_the_bit_in_every_precision(precision: str, tmp_path: Path) -> None:
     """64 bits once passed through 32 on the way from the checkpoint to the network."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_module
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from faults import digest, fault, log_of, run
 from gicinpaint.training.checkpoint import CheckpointError
-from gicinpaint.training.resume import changes, check_fit, continue_metrics, find_checkpoint, run_settings
+from gicinpaint.training.loggers import continue_files, flush
+from gicinpaint.training.resume import changes, check_fit, find_checkpoint, run_settings
 from runs import fit, small_module
 
 pytestmark = pytest.mark.filterwarnings(
@@ -187,7 +189,8 @@ def test_a_checkpoint_of_another_model_is_reported_with_the_settings_that_differ
     module = small_module(critic_steps=1)
     module.config = {"critic_steps": 1, "generator": {"width": 2}}
     fit(module).save_checkpoint(tmp_path / "last.ckpt")
-    assert check_fit(tmp_path / "last.ckpt", module, module.config) == 1
+    fitting = check_fit(tmp_path / "last.ckpt", module, module.config)
+    assert fitting["counters"]["generator_updates"] == 1
     with pytest.raises(
         CheckpointError, match=r"another model: critics.global.* here; settings that differ: g.*th: 2 -> 4"
     ):
@@ -200,7 +203,7 @@ def test_metrics_up_to_the_resumed_update_are_kept_and_new_columns_fit_in(tmp_pa
         first.log_metrics({"a": step / 2}, step)
     first.save()
     second = CSVLogger(tmp_path, name=None, version="csv")
-    continue_metrics([second], 2)
+    continue_files([second], 2, {})
     second.log_metrics({"a": 9.0, "b": 5.0}, 3)
     second.save()
     rows = list(csv.DictReader((tmp_path / "csv" / "metrics.csv").open(newline="")))
@@ -209,3 +212,37 @@ def test_metrics_up_to_the_resumed_update_are_kept_and_new_columns_fit_in(tmp_pa
         ("2", "1.0", ""),
         ("3", "9.0", "5.0"),
     ]
+
+
+def test_rows_after_the_checkpoint_go_though_they_count_the_same_update(tmp_path: Path) -> None:
+    first = CSVLogger(tmp_path, name=None, version="csv")
+    first.log_metrics({"a": 1.0}, 1)
+    reached = flush([first])  # batches that update the critics alone follow, and a column that is new
+    first.log_metrics({"a": 1.0, "b": 2.0}, 1)
+    first.save()
+    second = CSVLogger(tmp_path, name=None, version="csv")
+    continue_files([second], 1, reached)
+    second.log_metrics({"a": 3.0}, 2)
+    second.save()
+    rows = list(csv.DictReader((tmp_path / "csv" / "metrics.csv").open(newline="")))
+    assert [(row["step"], row["a"]) for row in rows] == [("1", "1.0"), ("2", "3.0")]
+
+
+def test_points_after_the_checkpoint_go_from_tensorboard(tmp_path: Path) -> None:
+    def logger() -> TensorBoardLogger:
+        return TensorBoardLogger(tmp_path, name=None, version="tensorboard", default_hp_metric=False)
+
+    first = logger()
+    first.log_metrics({"a": 1.0}, 1)
+    reached = flush([first])
+    first.log_metrics({"a": 2.0}, 1)
+    first.save()
+    late = logger()  # a start that was killed before its first checkpoint
+    late.log_metrics({"a": 2.0}, 1)
+    late.save()
+    second = logger()
+    continue_files([second], 1, reached)
+    second.log_metrics({"a": 3.0}, 2)
+    second.save()
+    found = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("a")
+    assert [(point.step, point.value) for point in found] == [(1, 1.0), (2, 3.0)]

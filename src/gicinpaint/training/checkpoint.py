@@ -83,12 +83,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     state, optimizers, counters = (checkpoint[key] for key in _NEEDED[:3])
     names = ("batches_seen", "generator_updates")
     counts = [counters.get(name) for name in names] if isinstance(counters, dict) else [None]
+    logged, last = checkpoint.get("logged", {}), checkpoint.get("last_logged", {})
     right = {
         "state_dict": isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values()),
         "counters": all(type(count) is int and count >= 0 for count in (*counts, checkpoint["global_step"])),
         "optimizer_states": isinstance(optimizers, list)
         and optimizers
         and all(isinstance(s, dict) for s in optimizers),
+        "logged": isinstance(logged, dict) and all(type(count) is int and count >= 0 for count in logged.values()),
+        "last_logged": isinstance(last, dict) and all(isinstance(value, Tensor) for value in last.values()),
         _VERSION: re.fullmatch(r"\d+\.\d+[\w.+-]*", str(checkpoint.get(_VERSION))),
     }
     for name, is_right in right.items():

@@ -1,7 +1,9 @@
-"""Loggers: what they keep besides the trainer's numbers, and runs of Weights & Biases over generator updates."""
+"""Loggers: what they keep besides the trainer's numbers, after a resume too, and runs of Weights & Biases."""
 
+import csv
 import os
 import shlex
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,12 @@ from uuid import uuid4
 import numpy as np
 from lightning import LightningModule
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
 from PIL import Image
 
-from gicinpaint.config.atomic_files import write_text
+from gicinpaint.config.atomic_files import atomic_file, write_text
 
 AXIS = "generator_updates"
 BEST_IS = {f"validation/completed/hole/{name}": "min" for name in ("l1", "l2", "patch_distance")}
@@ -52,6 +54,52 @@ def show_picture(loggers: Sequence[Logger], name: str, picture: Image.Image, upd
             logger.log_image(name, [picture], step=updates)
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(name, np.asarray(picture), updates, dataformats="HWC")
+
+
+def flush(loggers: Sequence[Logger]) -> dict[str, int]:
+    """Write what was logged to disk; return how far files of CSV and TensorBoard reach, in lines and in bytes."""
+    reached = {}
+    for logger in loggers:
+        logger.save()
+        for path in _files(logger):
+            reached[path.name] = path.read_bytes().count(b"\n") if path.suffix == ".csv" else path.stat().st_size
+    return reached
+
+
+def continue_files(loggers: Sequence[Logger], updates: int, reached: Mapping[str, int]) -> None:
+    """Cut off what was logged after a checkpoint, which a resumed run logs again; the loggers are not used yet.
+
+    Without what `flush` returned for the checkpoint, rows of metrics.csv after its generator updates are cut off.
+    """
+    for logger in loggers:
+        for path in _files(logger):
+            if isinstance(logger, CSVLogger):
+                _continue_csv(logger, path, updates, reached.get(path.name))
+            elif path.name in reached:
+                os.truncate(path, min(reached[path.name], path.stat().st_size))
+            elif reached:
+                path.unlink()
+
+
+def _files(logger: Logger) -> list[Path]:
+    patterns = {CSVLogger: "metrics.csv", TensorBoardLogger: "events.out.tfevents.*"}
+    pattern = next((pattern for kind, pattern in patterns.items() if isinstance(logger, kind)), None)
+    return sorted(Path(str(logger.log_dir)).glob(pattern)) if pattern else []
+
+
+def _continue_csv(logger: CSVLogger, path: Path, updates: int, lines: int | None) -> None:
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows = [row for row in reader if lines is not None or float(row.get("step") or 0) <= updates]
+    columns = list(reader.fieldnames or ())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Experiment logs directory")
+        experiment = logger.experiment  # deletes the old file
+    with atomic_file(path) as partial, partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows if lines is None else rows[: max(lines - 1, 0)])  # less the header
+    experiment.metrics_keys = columns
 
 
 def close_dashboards(loggers: Sequence[Logger], best: Path | None = None) -> None:

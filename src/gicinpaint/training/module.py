@@ -135,6 +135,7 @@ class InpaintingModule(StoredModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the critics, the generator or both from one batch."""
+        self.log_again()
         micro_batches = split(batch, self.micro_batches)
         completion = None  # of a whole batch, for both updates; a micro-batch is completed again, to save memory
         if len(micro_batches) == 1:
@@ -245,7 +246,7 @@ class InpaintingModule(StoredModule):
     def _step(self, network: str, optimizer: Any, terms: dict[str, Tensor]) -> bool:
         """Log the losses, and take the step unless gradients are not finite; return whether it was taken."""
         kind = f"train/{network.removesuffix('s')}"
-        self.log_dict({f"{kind}/{name}": term for name, term in terms.items()})
+        self.log_and_keep({f"{kind}/{name}": term for name, term in terms.items()})
         where = f"batch {self.batches_seen} (generator update {self.generator_updates})"
         scaler = getattr(getattr(self.trainer, "precision_plugin", None), "scaler", None)  # of float16; Fabric has none
         scale = None if scaler is None else scaler.get_scale()
@@ -256,7 +257,7 @@ class InpaintingModule(StoredModule):
                 scaler.update()
             optimizer.zero_grad(set_to_none=True)
             return False
-        self.log(f"{kind}/gradient_norm", norm)
+        self.log_and_keep({f"{kind}/gradient_norm": norm})
         if self.joint_clock:
             set_clock(optimizer, self._optimizers())
         if network == "critics" and isinstance(optimizer, LightningOptimizer):  # its own step would count in max_steps

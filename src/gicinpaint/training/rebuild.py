@@ -12,6 +12,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from lightning import LightningModule
 from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
 
 from gicinpaint.compat import continue_counting
 from gicinpaint.config.aliases import modernize
@@ -46,6 +47,8 @@ class StoredModule(LightningModule):
         self.run_settings: dict[str, Any] = {}
         self.batches_seen = 0
         self.generator_updates = 0
+        self.last_logged: dict[str, Tensor] = {}  # of a network that rests, too: rows of the loggers repeat it
+        self._resumed = False
         self._steps_before = 0  # the trainer's, before a resume
         self._counts_epochs = False  # whether the trainer does
 
@@ -58,13 +61,14 @@ class StoredModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the counters and the plain data from which this module was built."""
         checkpoint["counters"] = {"batches_seen": self.batches_seen, "generator_updates": self.generator_updates}
-        checkpoint |= {"config": self.config, "run_settings": self.run_settings}
+        checkpoint |= {"config": self.config, "run_settings": self.run_settings, "last_logged": dict(self.last_logged)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continue counting where the checkpoint stopped."""
         self.batches_seen = checkpoint["counters"]["batches_seen"]
         self.generator_updates = checkpoint["counters"]["generator_updates"]
         self._steps_before = self.generator_updates
+        self.last_logged, self._resumed = checkpoint.get("last_logged", {}), True
         checkpoint.get("callbacks", {}).pop("Timer", None)  # trainer.max_time is the time of each start
         if not self._counts_epochs:
             checkpoint.pop("loops", None)  # the trainer's bookkeeping repeats steps at an epoch's edge: it starts anew
@@ -72,6 +76,17 @@ class StoredModule(LightningModule):
     def on_train_start(self) -> None:
         """Let the trainer count validations, log lines and steps on from where a resumed run stopped."""
         continue_counting(self.trainer, self.batches_seen, self._steps_before)
+
+    def log_and_keep(self, values: dict[str, Tensor]) -> None:
+        """Log values that the rows of the loggers repeat until there are new ones."""
+        self.log_dict(values)
+        self.last_logged |= values
+
+    def log_again(self) -> None:
+        """After a resume, log what the last batches before it logged: a network that rests has no new values."""
+        if self._resumed:
+            self.log_dict(self.last_logged)
+        self._resumed = False
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]

@@ -1,19 +1,15 @@
 """From which checkpoint a run continues."""
 
-import csv
 import logging
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import OmegaConf
 from torch import nn
 
 from gicinpaint.config.aliases import modernize
-from gicinpaint.config.atomic_files import atomic_file
 from gicinpaint.training.checkpoint import CheckpointError, find_newest, read_checkpoint
 
 AUTO = "auto"
@@ -56,8 +52,8 @@ def find_checkpoint(resume: str | None, output: Path, overrides: Sequence[str]) 
     return path
 
 
-def check_fit(path: Path, module: nn.Module, config: dict[str, Any]) -> int:
-    """Return a checkpoint's generator updates; other weights are a CheckpointError, other settings a warning."""
+def check_fit(path: Path, module: nn.Module, config: dict[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint that fits a module: other weights are a CheckpointError, other settings a warning."""
     checkpoint = read_checkpoint(path)
     changed = _differences(*(_flatten(modernize(given)) for given in (checkpoint.get("config", {}), config)))
     shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
@@ -70,7 +66,7 @@ def check_fit(path: Path, module: nn.Module, config: dict[str, Any]) -> int:
         )
     if changed:
         _log.warning("the resumed run had other settings: %s", "; ".join(changed))
-    return int(checkpoint["counters"]["generator_updates"])
+    return checkpoint
 
 
 def run_settings(config: Any) -> dict[str, Any]:
@@ -90,25 +86,6 @@ def changes(path: Path, settings: dict[str, Any]) -> list[str]:
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [f"{k}: {before.get(k)} -> {now.get(k)}" for k in before | now if before.get(k) != now.get(k)]
-
-
-def continue_metrics(loggers: Sequence[Logger], updates: int) -> None:
-    """Keep the rows of metrics.csv up to the resumed update; the loggers, not used yet, would start an empty file."""
-    for logger in loggers:
-        if not isinstance(logger, CSVLogger) or not (path := Path(logger.log_dir) / "metrics.csv").is_file():
-            continue
-        with path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            rows = [row for row in reader if float(row.get("step") or 0) <= updates]
-        columns = list(reader.fieldnames or ())
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Experiment logs directory")
-            experiment = logger.experiment  # deletes the old file
-        with atomic_file(path) as partial, partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        experiment.metrics_keys = columns
 
 
 def _earlier_runs(output: Path, overrides: Sequence[str]) -> list[Path]:

@@ -27,9 +27,9 @@ from gicinpaint.training.callbacks import SaveByUpdates
 from gicinpaint.training.callbacks.progress import best_value, opening, profile, report, time_over
 from gicinpaint.training.callbacks.save_and_stop import InterruptionError
 from gicinpaint.training.checkpoint import BEST
-from gicinpaint.training.loggers import close_dashboards, label_of_run, record_run
+from gicinpaint.training.loggers import close_dashboards, continue_files, label_of_run, record_run
 from gicinpaint.training.module import InpaintingModule
-from gicinpaint.training.resume import AUTO, changes, check_fit, continue_metrics, find_checkpoint, run_settings
+from gicinpaint.training.resume import AUTO, changes, check_fit, find_checkpoint, run_settings
 from gicinpaint.training.run_record import git_commit, given_overrides, recorded_output, versions, write_record
 from gicinpaint.weights.fine_tuning import take_weights
 
@@ -76,7 +76,7 @@ def _train(config: DictConfig, checkpoint: Path | None, precision: str) -> float
     data = build(config.dataset)  # first: absent data stops the job before any network is built
     module = build_module(config)
     module.run_settings = run_settings(config)
-    updates = 0 if checkpoint is None else check_fit(checkpoint, module, module.config)
+    state = None if checkpoint is None else check_fit(checkpoint, module, module.config)
     if checkpoint is not None and (changed := changes(checkpoint, module.run_settings)):
         if not config.resume_with_changes:
             raise JobError(
@@ -93,8 +93,9 @@ def _train(config: DictConfig, checkpoint: Path | None, precision: str) -> float
     except ValueError as error:
         raise JobError(f"dataset: {error}") from error
     trainer.precision_plugin.convert_module(module)  # before a checkpoint is read: 64 bits do not pass through 32
-    if checkpoint is not None and trainer.is_global_zero:
-        continue_metrics(trainer.loggers, updates)
+    if checkpoint is not None and state is not None and trainer.is_global_zero:
+        own = checkpoint.parents[1].resolve() == Path(config.output).resolve()
+        continue_files(trainer.loggers, state["counters"]["generator_updates"], state.get("logged", {}) if own else {})
     _say(trainer, opening(config, module, data, trainer, checkpoint))
     if precision:
         _say(trainer, precision)

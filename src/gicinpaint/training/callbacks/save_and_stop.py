@@ -17,6 +17,7 @@ from gicinpaint.compat import run_validation
 from gicinpaint.config.atomic_files import remove_partial
 from gicinpaint.training.checkpoint import BEST, LAST, PREVIOUS
 from gicinpaint.training.gradients import NonFiniteError
+from gicinpaint.training.loggers import flush
 from gicinpaint.training.module import inpainting
 
 # Preemption, Ctrl+C, and a terminal that was closed.
@@ -127,14 +128,16 @@ class SaveByUpdates(Callback):
         self.best = state_dict["best"]
         self._validation_cut = state_dict.get("validation_cut", False)
 
+    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add how far the loggers' files reach, which must survive a kill too."""
+        checkpoint["logged"] = flush(trainer.loggers) if trainer.is_global_zero else {}
+
     def _save_last(self, trainer: Trainer, module: LightningModule) -> None:
         seen = (inpainting(module).batches_seen, inpainting(module).generator_updates)
         self._saved_time = time.monotonic()
         if seen != self._saved_at:
             self._saved_at = seen
             self._save(trainer, module, LAST, {"previous": self.folder / PREVIOUS})
-            for logger in trainer.loggers if trainer.is_global_zero else ():
-                logger.save()  # what was logged up to here must survive a kill too
 
     def _save(self, trainer: Trainer, module: LightningModule, name: str, options: Any = None) -> None:
         if all(weight.isfinite().all() for weight in module.parameters()):
