@@ -21,7 +21,7 @@ from gicinpaint.weights import save_generator
 from inpaint_runs import run_here
 
 OPTIONS = sorted((Path(__file__).parents[2] / "conf" / "attention").glob("*.yaml"))
-BACKENDS = [path for path in OPTIONS if "_target_" in OmegaConf.load(path)]
+BACKENDS = [path for path in OPTIONS if path.stem != "triton"]  # which needs a GPU
 
 
 def _case(height: int = 96, width: int = 96) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

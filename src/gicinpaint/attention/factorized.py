@@ -38,14 +38,20 @@ class FactorizedAttention:
         before, after = rate // 2, rate - rate // 2  # TensorFlow 'SAME': the smaller half first
         with without_autocast(foreground):
             queries, keys, values = widened(foreground, background, full_background)
-            scores = self.match(queries, keys, patch_size) / key_norm(keys, patch_size)[:, None, None]
-            if propagate:
-                scores = propagated(scores, propagation_size)
-            attention = masked_softmax(scores.flatten(3, 4).flatten(1, 2), valid.flatten(1), softmax_scale)
+            length = propagation_size if propagate else 1
+            attention = self.attend(queries, keys, valid, patch_size, length, softmax_scale)
             grids = attention.unflatten(2, key_grid).unflatten(1, (h, w))  # (B, h, w, hb, wb)
             overlapped = self.paste(grids, F.pad(values, (before, after, before, after)), rate)
             output = (overlapped[..., before : before + rate * h, before : before + rate * w] / OVERLAP).to(dtype)
         return (output, best_offset(attention, w, key_grid[1])) if return_offset else output
+
+    def attend(
+        self, queries: Tensor, keys: Tensor, valid: Tensor, patch_size: int, propagation_size: int, softmax_scale: float
+    ) -> Tensor:
+        """Return the attention of every query to every key, (B, h * w, hb * wb)."""
+        scores = self.match(queries, keys, patch_size) / key_norm(keys, patch_size)[:, None, None]
+        scores = propagated(scores, propagation_size)
+        return masked_softmax(scores.flatten(3, 4).flatten(1, 2), valid.flatten(1), softmax_scale)
 
     def match(self, queries: Tensor, keys: Tensor, patch_size: int) -> Tensor:
         """Return the product of every query patch with every key patch, (B, h, w, hb, wb)."""
