@@ -101,6 +101,11 @@ def test_a_box_as_large_as_the_image_returns_the_image() -> None:
     assert torch.equal(crop_box(image, Box(torch.zeros(3, dtype=int), torch.zeros(3, dtype=int), 5, 7)), image)
 
 
+def test_a_box_of_one_pixel_returns_each_images_pixel() -> None:
+    image = _image()
+    assert torch.equal(crop_box(image, Box(TOP, LEFT, 1, 1))[..., 0, 0], image[torch.arange(3), :, TOP, LEFT])
+
+
 def test_the_gradient_of_a_crop_reaches_the_pixels_inside_only() -> None:
     image = _image().double().requires_grad_()
     weight = torch.randn(3, 3, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
