@@ -21,7 +21,7 @@ from gicinpaint.evaluation.compare import find_runs, interval
 from gicinpaint.evaluation.measuring import MethodResult
 from gicinpaint.evaluation.questions import report_convergence
 from gicinpaint.evaluation.report import Report
-from gicinpaint.evaluation.results_page import update_page
+from gicinpaint.evaluation.tables import update_page
 from gicinpaint.training.train import train
 
 L1 = "validation/completed/hole/l1"

@@ -58,7 +58,7 @@ def test_a_sketch_that_cannot_be_used_is_named(generator: GatedGenerator) -> Non
     with pytest.raises(ValueError, match=r"a sketch needs a guided generator, got Generator without; train one"):
         Inpainter(Generator(2), "cpu")(image, hole, sketch=edges)
     inpainter = Inpainter(generator, "cpu", max_memory=0.28)
-    with pytest.raises(ValueError, match=r"the sketch: mask must have the image's height and width 37x50, got 36x50"):
+    with pytest.raises(ValueError, match=r"sketch must have the image's height and width 37x50, got 36x50"):
         inpainter(image, hole, sketch=edges[1:])
     large = [np.kron(x, np.ones((20, 20, 1)[: x.ndim], x.dtype)) for x in (image, hole, edges)]
     with pytest.raises(ValueError, match=r"with a sketch must fit one pass, .* got 1000x740; raise max_memory"):

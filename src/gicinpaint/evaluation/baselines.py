@@ -3,7 +3,8 @@
 None of them is trained: each fills the hole from the image's own known pixels. The libraries are optional: the extra
 `baselines` installs them. Images pass through 8-bit RGB, as these libraries expect.
 
-Shape, for all: image and result (B, 3, H, W), [-1, 1]; mask (B or 1, 1, H, W), {0, 1}, 1 = hole.
+For all of them: image and result (B, 3, H, W), [-1, 1]; mask (B or 1, 1, H, W), {0, 1}, 1 = hole; values in the hole
+have no effect. They raise a ValueError if shapes, types or values are wrong, and an ImportError that names the extra.
 """
 
 from collections.abc import Callable
@@ -22,38 +23,25 @@ Fill = Callable[[Levels, NDArray[np.bool_]], NDArray[Any]]
 
 
 def telea(image: Tensor, mask: Tensor, radius: float = 3.0) -> Tensor:
-    """Fill holes from the edge inwards with weighted averages of known neighbours.
-
-    Args:
-        image: Images; values in the hole have no effect.
-        mask: Hole mask.
-        radius: Radius of the neighbourhood in pixels.
-
-    Raises:
-        ValueError: If shapes, types or values are wrong.
-        ImportError: If OpenCV is not installed; the message names the extra.
+    """Fill holes from the edge inwards with weighted averages of known neighbours, `radius` pixels around.
 
     Source:
         Telea 2004, by OpenCV.
     """
-    cv2 = _import("cv2", "telea")
-    return _fill_each(
-        image, mask, lambda levels, hole: cv2.inpaint(levels, _to_levels(hole), radius, cv2.INPAINT_TELEA)
-    )
+    return _by_opencv("telea", "INPAINT_TELEA", image, mask, radius)
 
 
 def navier_stokes(image: Tensor, mask: Tensor, radius: float = 3.0) -> Tensor:
-    """Fill holes by continuing lines of equal brightness, a model of fluid flow; arguments and errors as `telea`.
+    """Fill holes by continuing lines of equal brightness, a model of fluid flow, from `radius` pixels around.
 
     Source:
         Bertalmio et al. 2001, by OpenCV.
     """
-    cv2 = _import("cv2", "navier_stokes")
-    return _fill_each(image, mask, lambda levels, hole: cv2.inpaint(levels, _to_levels(hole), radius, cv2.INPAINT_NS))
+    return _by_opencv("navier_stokes", "INPAINT_NS", image, mask, radius)
 
 
 def biharmonic(image: Tensor, mask: Tensor) -> Tensor:
-    """Fill holes with the solution of the biharmonic equation; arguments and errors as `telea`.
+    """Fill holes with the solution of the biharmonic equation.
 
     Source:
         Damelin and Hoang 2018, by scikit-image.
@@ -68,14 +56,10 @@ def patchmatch(image: Tensor, mask: Tensor, patch_radius: int = 3, seed: int = 0
     """Fill holes with patches of the known region, found by a randomized search.
 
     Args:
-        image: Images; values in the hole have no effect.
+        image: Images.
         mask: Hole mask.
         patch_radius: Pixels from a patch's centre to its edge; 3 compares patches of 7x7.
         seed: Seed of each image's search, so that results do not depend on batches or order.
-
-    Raises:
-        ValueError: If shapes, types or values are wrong.
-        ImportError: If PyPatchMatch is not installed; the message names the extra.
 
     Source:
         Barnes et al. 2009, by PyPatchMatch. Yu et al. do not name the implementation of their table.
@@ -89,6 +73,13 @@ def patchmatch(image: Tensor, mask: Tensor, patch_radius: int = 3, seed: int = 0
         return library.inpaint(levels, _to_levels(hole), patch_size=patch_radius)
 
     return _fill_each(image, mask, fill)
+
+
+def _by_opencv(name: str, flag: str, image: Tensor, mask: Tensor, radius: float) -> Tensor:
+    cv2 = _import("cv2", name)
+    return _fill_each(
+        image, mask, lambda levels, hole: cv2.inpaint(levels, _to_levels(hole), radius, getattr(cv2, flag))
+    )
 
 
 def _fill_each(image: Tensor, mask: Tensor, fill: Fill) -> Tensor:

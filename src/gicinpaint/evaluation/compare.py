@@ -33,23 +33,14 @@ _LONGEST = 60  # characters of a setting that still serve as a title and a file'
 
 @dataclass(frozen=True)
 class Run:
-    """A training run that has ended or can be looked at.
-
-    Attributes:
-        folder: Its output folder.
-        setting: What tells it from the other runs, its seed left out, e.g. "baseline".
-        seed: Its seed.
-        checkpoint: Its newest checkpoint.
-        image_size: Height and width that it was trained on; None where its configuration does not say.
-        mark: What tells it from runs of the same setting and seed; empty where there are none.
-    """
+    """A training run that has ended or can be looked at."""
 
     folder: Path
-    setting: str
+    setting: str  # what sets it apart from the other runs beside its seed, e.g. "baseline"
     seed: int
-    checkpoint: Path
-    image_size: tuple[int, int] | None
-    mark: str = ""
+    checkpoint: Path  # the newest one
+    image_size: tuple[int, int] | None  # height and width that it was trained on, where its configuration says so
+    mark: str = ""  # what sets it apart from runs of the same setting and seed, if there are any
 
     @property
     def name(self) -> str:
@@ -70,11 +61,8 @@ class Run:
 def find_runs(folder: Path, name_by: Sequence[str] = ()) -> list[Run]:
     """Return the runs below a folder, in the order of their numbers.
 
-    A run is a folder with `.hydra/overrides.yaml` and `checkpoints/last.ckpt`, as the train job leaves it.
-
-    Args:
-        folder: Where to search.
-        name_by: Overrides that name a run even where all runs have the same.
+    A run is a folder with `.hydra/overrides.yaml` and `checkpoints/last.ckpt`, as the train job leaves it. The
+    overrides of `name_by` name a run even where all runs have the same.
 
     Raises:
         JobError: If there is none.
@@ -85,22 +73,25 @@ def find_runs(folder: Path, name_by: Sequence[str] = ()) -> list[Run]:
         )
     if not folder.is_dir():
         raise JobError(f"runs: looked for training runs in {folder}, which does not exist; name a multirun's folder")
-    records = sorted(folder.rglob(".hydra/overrides.yaml"), key=lambda path: _natural(path.parents[1]))
-    found = [path.parents[1] for path in records if (path.parents[1] / "checkpoints" / "last.ckpt").is_file()]
+
+    def natural(path: Path) -> list[tuple[int, int | str]]:
+        return [(0, int(part)) if part.isdigit() else (1, part) for part in path.parts]
+
+    records = sorted((path.parents[1] for path in folder.rglob(".hydra/overrides.yaml")), key=natural)
+    found = [run for run in records if (run / "checkpoints" / "last.ckpt").is_file()]
     if not found:
         raise JobError(
             f"runs: looked for training runs in {folder}: found {len(records)} with .hydra/overrides.yaml, none of "
             "them with checkpoints/last.ckpt; name the folder of a multirun that has saved something"
         )
     overrides = [read_overrides(run) for run in found]
-    settings = _shortened(_settings(overrides, name_by), [str(run.relative_to(folder)) for run in found])
-    runs = [
-        Run(run, setting, *_read_config(run, given))
-        for run, setting, given in zip(found, settings, overrides, strict=True)
-    ]
+    settings = _settings(overrides, name_by)
+    if max(map(len, settings)) > _LONGEST:  # then each is called by the folder of its first run
+        first = dict(zip(reversed(settings), reversed(found), strict=True))
+        settings = [str(first[setting].relative_to(folder)) for setting in settings]
+    runs = [_read_run(*one) for one in zip(found, settings, overrides, strict=True)]
     counts = Counter(run.name for run in runs)
-    alike = (counts[run.name] > 1 for run in runs)
-    return [replace(r, mark=f" {r.folder.relative_to(folder)}") if a else r for r, a in zip(runs, alike, strict=True)]
+    return [replace(r, mark=f" {r.folder.relative_to(folder)}") if counts[r.name] > 1 else r for r in runs]
 
 
 def by_setting(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -111,30 +102,18 @@ def by_setting(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return groups
 
 
-def _settings(overrides: Sequence[Mapping[str, str]], name_by: Sequence[str] = ()) -> list[str]:
+def _settings(overrides: Sequence[Mapping[str, str]], name_by: Sequence[str]) -> list[str]:
     """Name each run by the overrides in which runs differ: the value alone if it is one, else key=value."""
-    keys = list(dict.fromkeys(key for given in overrides for key in given if key != _SEED))
-    varied = [key for key in keys if key in name_by or len({given.get(key) for given in overrides}) > 1]
-    names = []
-    for given in overrides:
-        parts = [(key, given[key]) for key in varied if key in given]
-        if not parts:
-            names.append("default")
-        elif len(varied) == 1:
-            names.append(parts[0][1])
-        else:
-            names.append(" ".join(f"{key}={value}" for key, value in parts))
-    return names
+    differ, keys = differing(overrides), dict.fromkeys(key for given in overrides for key in given if key != _SEED)
+    varied = [key for key in keys if key in name_by or key in differ]
+    shown = "{1}" if len(varied) == 1 else "{0}={1}"
+    return [" ".join(shown.format(k, given[k]) for k in varied if k in given) or "default" for given in overrides]
 
 
-def _shortened(settings: Sequence[str], folders: Sequence[str]) -> list[str]:
-    """Name every setting by the folder of its first run instead, if one has a description that is too long."""
-    if max(map(len, settings)) <= _LONGEST:
-        return list(settings)
-    first: dict[str, str] = {}
-    for setting, folder in zip(settings, folders, strict=True):
-        first.setdefault(setting, folder)
-    return [first[setting] for setting in settings]
+def differing(overrides: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the keys whose values differ, or that not all have."""
+    keys = dict.fromkeys(key for given in overrides for key in given)
+    return [key for key in keys if len({given.get(key) for given in overrides}) > 1]
 
 
 def read_overrides(run: Path) -> dict[str, str]:
@@ -144,27 +123,19 @@ def read_overrides(run: Path) -> dict[str, str]:
     return {key: value for key, _, value in pairs if key != "output"}
 
 
-def _read_config(run: Path, overrides: Mapping[str, str]) -> tuple[int, Path, tuple[int, int] | None]:
-    path = run / ".hydra" / "config.yaml"
+def _read_run(folder: Path, setting: str, overrides: Mapping[str, str]) -> Run:
+    path = folder / ".hydra" / "config.yaml"
     config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     size = (config.get("dataset") or {}).get("image_size")
     if isinstance(size, int):
         size = (size, size)
     seed = config.get("seed", overrides.get(_SEED, 0))
-    return int(seed), run / "checkpoints" / "last.ckpt", tuple(size) if isinstance(size, list | tuple) else None
-
-
-def _natural(path: Path) -> list[tuple[int, int | str]]:
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in path.parts]
+    size = tuple(size) if isinstance(size, list | tuple) else None
+    return Run(folder, setting, int(seed), folder / "checkpoints" / "last.ckpt", size)
 
 
 def write_comparison(runs: Sequence[Run], results: Mapping[str, MethodResult], folder: Path) -> list[str]:
-    """Write settings.csv, settings.md and curves.png; return what to tell the user.
-
-    Args:
-        runs: The runs; each was measured under its name.
-        results: What each method reached.
-        folder: Where to write.
+    """Write settings.csv, settings.md and curves.png of what each run reached, by its name; return what to print.
 
     Raises:
         JobError: If matplotlib is not installed.
@@ -172,13 +143,11 @@ def write_comparison(runs: Sequence[Run], results: Mapping[str, MethodResult], f
     header, rows = settings_table(runs, results)
     write_text(folder / "settings.csv", csv_text(header, rows))
     write_text(folder / "settings.md", "\n".join(markdown_lines([header, *rows])) + "\n")
-    figure = draw_curves(runs)
-    if figure is not None:
-        figure.savefig(folder / "curves.png", dpi=110)
-    return [
-        *text_lines([header, *rows]),
-        *([] if figure is not None else ["no curves: the runs have no csv/metrics.csv; train with logger=csv"]),
-    ]
+    figure, lines = draw_curves(runs), text_lines([header, *rows])
+    if figure is None:
+        return [*lines, "no curves: the runs have no csv/metrics.csv; train with logger=csv"]
+    figure.savefig(folder / "curves.png", dpi=110)
+    return lines
 
 
 def figure_class() -> Any:
@@ -195,14 +164,10 @@ def figure_class() -> Any:
 
 
 def draw_curves(runs: Sequence[Run], wanted: Mapping[str, str] = PANELS) -> Any:
-    """Return a figure of what the runs logged, or None if they logged nothing that has a panel.
+    """Return a figure of what the runs logged, or None if they logged nothing that has a panel, a title by its value.
 
     A line is the mean over the seeds of a setting, its band reaches from the smallest to the largest of them. A setting
     has one colour in all panels and in the legend.
-
-    Args:
-        runs: The runs.
-        wanted: Title of each panel by the logged value.
 
     Raises:
         JobError: If matplotlib is not installed.
@@ -218,16 +183,21 @@ def draw_curves(runs: Sequence[Run], wanted: Mapping[str, str] = PANELS) -> Any:
         for colour, (setting, members) in zip(colours(len(settings)), settings.items(), strict=True):
             curve = band([run.logged(column) for run in members])
             if curve:
-                updates, means, lows, highs = zip(*curve, strict=True)
-                style: dict[str, Any] = {"label": f"{setting} ({len(members)})", "marker": "." * (len(curve) < 20)}
-                lines[setting] = ax.plot(updates, means, color=colour, **style)[0]
-                ax.fill_between(updates, lows, highs, color=colour, alpha=0.2, linewidth=0)
+                label, marker = f"{setting} ({len(members)})", "." * (len(curve) < 20)
+                lines[setting] = draw_band(ax, curve, colour, label=label, marker=marker)
         ax.set(title=title, xlabel="generator updates")
     for ax in axes[len(panels) :]:
         ax.remove()
     shown = [lines[setting] for setting in settings if setting in lines]
     axes[0].legend(handles=shown, title="setting (seeds)", fontsize="small")
     return figure
+
+
+def draw_band(ax: Any, curve: Sequence[tuple[float, float, float, float]], colour: Any, **style: Any) -> Any:
+    """Draw what `band` returned; return the line of the means."""
+    updates, means, lows, highs = zip(*curve, strict=True)
+    ax.fill_between(updates, lows, highs, color=colour, alpha=0.2, linewidth=0)
+    return ax.plot(updates, means, color=colour, **style)[0]
 
 
 def colours(count: int) -> list[Any]:
@@ -252,30 +222,10 @@ def band(curves: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, f
     return [(u, statistics.fmean(v), min(v), max(v)) for u, v in sorted(points.items())]
 
 
-def settings_table(
-    runs: Sequence[Run],
-    results: Mapping[str, MethodResult],
-    summary: Callable[[Sequence[float], int], str] | None = None,
-) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of a table of settings.
-
-    Args:
-        runs: The runs.
-        results: What each run reached, by its name.
-        summary: Joins the seeds' values, with so many digits. Default: mean and standard deviation.
-    """
-    join = summary or _spread
-    groups = by_setting(runs)
-    columns = [column for column in SHOWN if all(column in results[run.name].values for run in runs)]
-    header = ["setting", "seeds", "updates", *(SHOWN[column][0] for column in columns)]
-    rows = []
-    for setting, members in groups.items():
-        updates = max(
-            (point[0] for run in members for point in run.logged("validation/completed/hole/l1")), default=None
-        )
-        cells = [join([results[run.name].values[column] for run in members], SHOWN[column][1]) for column in columns]
-        rows.append([setting, str(len(members)), "" if updates is None else f"{updates:.0f}", *cells])
-    return header, rows
+def deviation(values: Sequence[float], digits: int) -> str:
+    """Return the mean and, of several values, their standard deviation."""
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 def interval(values: Sequence[float], digits: int) -> str:
@@ -287,6 +237,20 @@ def interval(values: Sequence[float], digits: int) -> str:
     return f"{mean} ± {half:.{digits}f}"
 
 
-def _spread(values: Sequence[float], digits: int) -> str:
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+def settings_table(
+    runs: Sequence[Run],
+    results: Mapping[str, MethodResult],
+    join: Callable[[Sequence[float], int], str] = deviation,
+) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of a table of settings from what each run reached, by its name.
+
+    `join` writes the values of several seeds with so many digits.
+    """
+    columns = [column for column in SHOWN if all(column in results[run.name].values for run in runs)]
+    header = ["setting", "seeds", "updates", *(SHOWN[column][0] for column in columns)]
+    rows = []
+    for setting, members in by_setting(runs).items():
+        updates = [f"{point[0]:.0f}" for run in members for point in run.logged("validation/completed/hole/l1")]
+        cells = [join([results[run.name].values[column] for run in members], SHOWN[column][1]) for column in columns]
+        rows.append([setting, str(len(members)), max(updates, key=int, default=""), *cells])
+    return header, rows

@@ -28,17 +28,11 @@ _ROWS = 16  # of the attention of an image that are looked at as a whole
 
 
 class RepeatedImage(NamedTuple):
-    """An image that repeats one view.
+    """An image that repeats one view."""
 
-    Attributes:
-        image: (3, H, W), [-1, 1].
-        places: Row and column within the view that each pixel shows, int64 (2, H, W).
-        period: Height and width of the view in pixels.
-    """
-
-    image: Tensor
-    places: Tensor
-    period: tuple[int, int]
+    image: Tensor  # (3, H, W), [-1, 1]
+    places: Tensor  # row and column within the view that each pixel shows, int64 (2, H, W)
+    period: tuple[int, int]  # height and width of the view in pixels
 
 
 def repeat_view(
@@ -46,11 +40,7 @@ def repeat_view(
 ) -> RepeatedImage:
     """Return an image, size x size, that repeats a view of a photograph.
 
-    Args:
-        photograph: Where the view is cut from, at a random place and scale.
-        size: Height and width of the image in pixels.
-        rng: Source of period, skew and phase.
-        periods: Smallest and largest height and width of the view in pixels.
+    The view is cut at a random place and scale; its height and width lie between the `periods`, in pixels.
     """
     rows, columns = torch.randint(periods[0], periods[1] + 1, (2,), generator=rng).tolist()
     view = np.asarray(RandomScaleCrop(0.5, enlarge=True)(photograph, rows, columns, rng))
@@ -62,11 +52,8 @@ def repeat_view(
 def copy_distance(repeated: RepeatedImage, hole: Tensor) -> Tensor:
     """Return each hole pixel's distance to the nearest known pixel that shows the same place of the view.
 
-    Args:
-        repeated: The image.
-        hole: bool (H, W).
-
     Shape:
+        - hole: bool (H, W)
         - returned: float64 (pixels of the hole,), in pixels, row by row; infinite where no known pixel shows the place
     """
     h, w = hole.shape
@@ -81,10 +68,7 @@ def copy_distance(repeated: RepeatedImage, hole: Tensor) -> Tensor:
 def true_copies(repeated: RepeatedImage, cell: int, within: int) -> Tensor:
     """Return which cells of the attention's grid show the same place of the view: bool (cells, cells).
 
-    Args:
-        repeated: The image.
-        cell: Pixels of the image per cell.
-        within: Pixels along each axis by which the middles of the cells may differ.
+    A cell has `cell` x `cell` pixels; the middles of two may differ by `within` pixels along each axis.
     """
     middles = repeated.places[:, cell // 2 :: cell, cell // 2 :: cell].flatten(1)
     near = torch.ones(middles.shape[1], middles.shape[1], dtype=torch.bool)
@@ -131,8 +115,7 @@ def measure_copying(
         cells whose best match is one, to a cell and to half a cell, and `chance` and `close chance` of the known cells
         that are; `entropy` in bit; and `shuffled`, the PSNR after the attention's results have changed places.
     """
-    size = images[0].image.shape[-1]
-    mask = CenterMask(hole)(1, size, size)[0]
+    mask = CenterMask(hole)(1, *images[0].image.shape[-2:])[0]
     inside, layer = mask[0, 0] > 0, attention_of(generator)
     found: dict[str, list[float]] = {}
 
@@ -167,10 +150,9 @@ def bin_name(low: float, high: float) -> str:
 def copied_distance(generator: nn.Module, image: Tensor, mask: Tensor) -> Tensor:
     """Return how far the cells of a hole lie from their best matches, in pixels, float64 (cells,).
 
-    Args:
-        generator: A generator with attention.
-        image: Ground truth, (1, 3, H, W), [-1, 1].
-        mask: Hole mask, (1, 1, H, W); 1 = hole.
+    Shape:
+        - image: (1, 3, H, W), [-1, 1]
+        - mask: (1, 1, H, W), {0, 1}, 1 = hole
     """
     offset = generator(mask_out(image, mask), mask, return_offset=True).offset
     hole = nn.functional.adaptive_max_pool2d(mask, offset.shape[-2:])[0, 0] > 0
@@ -181,8 +163,7 @@ def copied_distance(generator: nn.Module, image: Tensor, mask: Tensor) -> Tensor
 def draw_copying(generator: nn.Module, images: Sequence[RepeatedImage], hole: int, zoom: int = 4) -> Image.Image:
     """Draw input, first stage, the completed image, arrows from the hole to their sources, and the truth."""
     columns: dict[str, list[Tensor]] = {}
-    size = images[0].image.shape[-1]
-    mask = CenterMask(hole)(1, size, size)[0]
+    mask = CenterMask(hole)(1, *images[0].image.shape[-2:])[0]
     for repeated in images:
         image = repeated.image[None]
         completion = generator(mask_out(image, mask), mask, return_offset=True)
@@ -192,13 +173,13 @@ def draw_copying(generator: nn.Module, images: Sequence[RepeatedImage], hole: in
             "input": image.masked_fill(mask > 0, 1),
             "first stage": composite(image, completion.coarse, mask),
             "completed": completed,
+            "what was copied from where": to_tensor(arrows)[None],
             "ground truth": image,
         }
-        large = {k: nn.functional.interpolate(v, scale_factor=zoom, mode="nearest")[0] for k, v in shown.items()}
-        for name, column in {**large, "what was copied from where": to_tensor(arrows)}.items():
-            columns.setdefault(name, []).append(column.clamp(-1, 1))
-    order = ("input", "first stage", "completed", "what was copied from where", "ground truth")
-    return draw_sheet({name: torch.stack(columns[name]) for name in order})
+        for name, picture in shown.items():  # the arrows are drawn large
+            large = nn.functional.interpolate(picture, arrows.size[::-1], mode="nearest")
+            columns.setdefault(name, []).append(large[0].clamp(-1, 1))
+    return draw_sheet({name: torch.stack(column) for name, column in columns.items()})
 
 
 def _what_is_copied(call: AttentionCall, offset: Tensor, repeated: RepeatedImage, mask: Tensor) -> dict[str, float]:

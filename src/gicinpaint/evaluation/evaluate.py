@@ -24,8 +24,7 @@ from gicinpaint.evaluation.compare import Run, figure_class, find_runs, write_co
 from gicinpaint.evaluation.images import EvaluationImages, spread
 from gicinpaint.evaluation.measuring import Measurement, MethodResult
 from gicinpaint.evaluation.methods import Checkpoint, Method, try_columns, try_method
-from gicinpaint.evaluation.results_page import update_page
-from gicinpaint.evaluation.tables import BY_FOLDER, Table, group_images, write_groups, write_images
+from gicinpaint.evaluation.tables import BY_FOLDER, Table, group_images, update_page, write_groups, write_images
 from gicinpaint.models.compositing import composite
 from gicinpaint.training.run_record import chosen_option, git_commit, given_overrides, processor_name, versions
 
@@ -57,10 +56,7 @@ class Candidate(NamedTuple):
 
 
 def evaluate(config: DictConfig) -> dict[str, MethodResult]:
-    """Measure what a configuration lists; return the result of each method.
-
-    Args:
-        config: `conf/evaluate.yaml`, composed.
+    """Measure what a configuration, `conf/evaluate.yaml` composed, lists; return the result of each method.
 
     Raises:
         ConfigurationError: If a value is missing, wrong or unused; nothing is built then.
@@ -115,14 +111,9 @@ def build_images(config: DictConfig) -> EvaluationImages:
     size = config.dataset.image_size
     height, width = (size, size) if isinstance(size, int) else size
     crop = config.dataset.get("validation_crop")
+    crop = CenterCropResize() if crop is None else build(crop)
     try:
-        return EvaluationImages(
-            build(config.dataset.validation),
-            build(crop) if crop is not None else CenterCropResize(),
-            height,
-            width,
-            config.count,
-        )
+        return EvaluationImages(build(config.dataset.validation), crop, height, width, config.count)
     except ValueError as error:
         raise JobError(str(error)) from error
 
@@ -134,26 +125,20 @@ def _candidates(config: DictConfig, runs: list[Run], device: torch.device) -> di
         if node is not None
     }
     paths = {str(name): Path(path) for name, path in config.checkpoints.items() if path is not None}
-    for run in runs:
-        paths[run.name] = run.checkpoint
-    for name, path in paths.items():
+    for name, path in (paths | {run.name: run.checkpoint for run in runs}).items():
         if name in found:
             raise JobError(f"{name}: two methods have this name; give the checkpoint another")
-        found[name] = _checkpoint_candidate(name, path, device)
+        try:
+            identity = Checkpoint(path).sha256()  # reading it now: a wrong file shows before the work starts
+        except (ValueError, ImportError) as error:
+            raise JobError(f"{name}: {error}") from error
+        found[name] = Candidate(partial(Checkpoint, path, device), {"checkpoint": str(path), "sha256": identity})
     if not found:
         raise JobError("there is no method to evaluate; set method=classical, +checkpoints.<name>=FILE or runs=FOLDER")
     for name in found:
         if not _NAME.fullmatch(name) or name.startswith("."):
             raise JobError(f"{name!r}: the name of a method must do as a file name; choose another")
     return found
-
-
-def _checkpoint_candidate(name: str, path: Path, device: torch.device) -> Candidate:
-    try:
-        identity = Checkpoint(path).sha256()  # reading it now: a wrong file shows before the work starts
-    except (ValueError, ImportError) as error:
-        raise JobError(f"{name}: {error}") from error
-    return Candidate(lambda: Checkpoint(path).to(device), {"checkpoint": str(path), "sha256": identity})
 
 
 def _measure_all(
@@ -201,7 +186,7 @@ def _report(
 def _write_record(
     measurement: Measurement, table: Table, identities: Mapping[str, Any], config: Mapping[str, Any]
 ) -> None:
-    """Write results.csv, costs.csv, results.md, results.json and results.png: tables, and all that repeats them."""
+    """Write results.csv, costs.csv, results.md, results.json and results.png."""
     folder, now, git, place = measurement.folder, datetime.now(UTC), git_commit(), measurement.fabric.device
     name = torch.cuda.get_device_name(place) if place.type == "cuda" else processor_name()
     processes, threads = measurement.fabric.world_size, torch.get_num_threads()
@@ -232,7 +217,6 @@ def _write_record(
 
 
 def _draw_methods(measurement: Measurement, names: list[str]) -> Image.Image:
-    """Draw a row for each pictured image: input, each method's saved completion, ground truth."""
     images, pictured = measurement.images, measurement.pictured
     truth = torch.stack([images[index] for index in pictured])
     mask, _ = measurement.masks(pictured, images.height, images.width)

@@ -20,13 +20,13 @@ _MASK_SUFFIXES = frozenset({".bmp", ".gif", ".png", ".tif", ".tiff", ".webp"})  
 
 
 class EvaluationImages(torch.utils.data.Dataset[Tensor]):
-    """Images of one size, without randomness.
+    """Images of one size, `height` x `width` pixels, without randomness.
 
     Args:
         source: Source of the images.
         crop: Crops and resizes an image; what it draws depends on the image's number alone.
-        height: Height in pixels.
-        width: Width in pixels.
+        height: Of all images.
+        width: Of all images.
         count: Number of images to use, evenly spread over the source; None uses all.
 
     Raises:
@@ -59,24 +59,16 @@ class EvaluationImages(torch.utils.data.Dataset[Tensor]):
         try:
             return to_tensor(self.crop(image, self.height, self.width, torch.Generator().manual_seed(index)))
         except ImageError as error:
-            raise ImageError(f"cannot use image {self.name(index)}: {error}") from None
-
-    def name(self, index: int) -> str:
-        """Return the name of image `index`, as messages show it."""
-        return self.source.name(self.indices[index])
+            raise ImageError(f"cannot use image {self.source.name(self.indices[index])}: {error}") from None
 
     def names(self) -> list[str]:
         """Return the names of all images, without quotes."""
-        return [self.name(index).strip("'") for index in range(len(self))]
+        return [self.source.name(index).strip("'") for index in self.indices]
 
     def manifest(self, progress: bool = False) -> dict[str, int | str]:
         """Describe the images: two results were measured on the same images exactly when their manifests are equal.
 
-        Args:
-            progress: Whether to show a progress bar: every image is read.
-
-        Returns:
-            Count, height, width, and the SHA-256 of all 8-bit pixels in order.
+        Every image is read for it. A manifest has the count, height, width, and the SHA-256 of all 8-bit pixels.
 
         Raises:
             ImageError: If an image cannot be used.

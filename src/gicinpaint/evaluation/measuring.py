@@ -17,7 +17,7 @@ import torch
 from lightning import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MetricCollection
 
 from gicinpaint.attention.visualize import to_image
 from gicinpaint.config.atomic_files import write_text
@@ -36,20 +36,14 @@ _SECONDS_BETWEEN_SAVES = 15.0
 class MethodResult:
     """Result of one method.
 
-    Attributes:
-        values: Value of each column over all images.
-        images: Number of images.
-        seconds_per_image: Time of the method alone, without reading and measuring.
-        peak_memory_mib: Peak memory beyond what the process held before, in MiB.
-        each: Value of each image by column, None where an image has none; without columns that measure the images as
-            a set, such as FID.
-        groups: Patch distances of each group, by column.
+    `each` has the value of each image by column, None where an image has none, without columns that measure the images
+    as a set, such as FID. `groups` has the patch distances of each group, by column.
     """
 
-    values: dict[str, float]
+    values: dict[str, float]  # of each column, over all images
     images: int
-    seconds_per_image: float
-    peak_memory_mib: float
+    seconds_per_image: float  # of the method alone, without reading and measuring
+    peak_memory_mib: float  # beyond what the process held before
     each: dict[str, list[float | None]] = field(default_factory=dict, repr=False)
     groups: dict[str, dict[str, float]] = field(default_factory=dict, repr=False)
 
@@ -87,12 +81,9 @@ class Measurement:
     groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def run(self, name: str, make: Callable[[], Method], identity: dict[str, Any]) -> MethodResult:
-        """Measure a method, or return its result if the folder has it.
+        """Measure the method that `make` builds, or return its result if the folder has it.
 
-        Args:
-            name: Name of the method.
-            make: Builds it; not called if the folder has the result.
-            identity: Plain data that tells it from every other method, images and masks included.
+        The identity is plain data that sets it apart from every other method, images and masks included.
 
         Raises:
             ImageError: If an image cannot be used.
@@ -116,23 +107,21 @@ class Measurement:
         fabric, progress = self.fabric, _Progress(self, name, key)
         mine = range(fabric.global_rank, len(self.images), fabric.world_size)
         progress.load()
-        bar = Bar(
-            total=len(mine),
-            initial=progress.done,
-            desc=name,
-            unit=" images",
-            disable=not fabric.is_global_zero,
-            dynamic_ncols=True,
-        )
-        with bar:
+        shown: Any = {"desc": name, "unit": " images", "disable": not fabric.is_global_zero, "dynamic_ncols": True}
+        with Bar(total=len(mine), initial=progress.done, **shown) as bar:
             for indices, image in self._batches(mine[progress.done :]):
                 image = image.to(fabric.device)
                 mask = self.masks(indices, self.images.height, self.images.width)[0].to(fabric.device)
                 with progress.cost.running():
                     completed = method(image, mask)
                 progress.add(indices, completed, image, mask)
-                self._save_pictures(name, indices, completed)
-                progress.save_if_due()
+                for index, picture in zip(indices, completed, strict=True):
+                    if index in self.pictured:
+                        path = self.picture(name, index)
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        to_image(picture).save(path)
+                if time.monotonic() - progress.saved >= _SECONDS_BETWEEN_SAVES:
+                    progress.save()
                 bar.update(len(indices))
         progress.save()
         spent = torch.tensor([progress.cost.seconds, progress.cost.peak], dtype=torch.float64, device=fabric.device)
@@ -161,24 +150,12 @@ class Measurement:
         loader = DataLoader(self.images, batch_sampler=batches, num_workers=self.workers)
         return zip(batches, loader, strict=True)
 
-    def _save_pictures(self, name: str, indices: Sequence[int], completed: Tensor) -> None:
-        for index, image in zip(indices, completed, strict=True):
-            if index in self.pictured:
-                path = self.picture(name, index)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                to_image(image).save(path)
-
 
 class Cost:
-    """Seconds and peak memory of the work done inside `with cost.running():`.
+    """Seconds, and peak memory in bytes, of the work done inside `with cost.running():` and of earlier work.
 
     On a processor the memory is the growth of the process's resident memory, on an accelerator what the allocator gave
     out beyond what was held.
-
-    Args:
-        device: Where the work runs.
-        seconds: Seconds of earlier work.
-        peak: Peak of earlier work, in bytes.
     """
 
     def __init__(self, device: torch.device, seconds: float = 0.0, peak: int = 0) -> None:
@@ -221,15 +198,13 @@ class _Progress:
         self.metrics = measurement.metrics.clone().to(fabric.device)
         self.metrics.reset()
         self.columns = [column for column, metric in self.metrics.items() if isinstance(metric, RegionMetric)]
-        of_sets: dict[str, Metric | MetricCollection] = {
-            column: metric for column, metric in self.metrics.items() if isinstance(metric, PatchDistance)
-        }
+        of_sets: Any = {column: metric for column, metric in self.metrics.items() if isinstance(metric, PatchDistance)}
         self.members = {group: set(indices) for group, indices in measurement.groups.items() if of_sets}
         self.of_groups = {g: MetricCollection(of_sets, compute_groups=False).clone() for g in self.members}
         self.each = torch.zeros(len(measurement.images), len(self.columns), 2, dtype=torch.float64)
         self.cost = Cost(fabric.device)
         self.done = 0
-        self._saved = time.monotonic()
+        self.saved = time.monotonic()
 
     def load(self) -> None:
         """Resume an interrupted run of the same work, if there was one."""
@@ -254,17 +229,12 @@ class _Progress:
             self.each[indices, place] = torch.as_tensor(self.metrics[column].latest).cpu()
         self.done += len(indices)
 
-    def save_if_due(self) -> None:
-        """Save if the last save was long enough ago."""
-        if time.monotonic() - self._saved >= _SECONDS_BETWEEN_SAVES:
-            self.save()
-
     def save(self) -> None:
         """Save the sums so far."""
         states = {name: metric.metric_state for name, metric in self._all_metrics().items()}
         kept = {"key": self.key, "done": self.done, "seconds": self.cost.seconds, "peak": self.cost.peak}
         AtomicCheckpointIO().save_checkpoint({**kept, "states": states, "each": self.each}, self.path)
-        self._saved = time.monotonic()
+        self.saved = time.monotonic()
 
     def _all_metrics(self) -> dict[str, Any]:
         collections = {"": self.metrics, **{f"{group}: ": metrics for group, metrics in self.of_groups.items()}}

@@ -1,7 +1,7 @@
 """Methods that can be evaluated: any function that completes a batch of images, and trained checkpoints."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -22,19 +22,15 @@ class Checkpoint:
     Args:
         path: What `gicinpaint.weights.load_generator` reads: a training checkpoint, a model's folder, or a folder with
             a TensorFlow checkpoint of the authors' code.
+        device: Where it runs.
 
     Raises:
         ValueError: If nothing usable is there.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, device: torch.device | str = "cpu") -> None:
         self.path = Path(path)
-        self.generator = load_generator(path)
-
-    def to(self, device: torch.device) -> "Checkpoint":
-        """Move the generator to a device."""
-        self.generator.to(device)
-        return self
+        self.generator = load_generator(path).to(device)
 
     @torch.inference_mode()
     def __call__(self, image: Tensor, mask: Tensor) -> Tensor:
@@ -44,16 +40,15 @@ class Checkpoint:
     def sha256(self) -> str:
         """Return the hash over the file, or over all files of the folder."""
         digest = hashlib.sha256()
-        for file in _files(self.path):
-            digest.update(file.name.encode())
-            with file.open("rb") as opened:
-                while block := opened.read(2**20):
-                    digest.update(block)
+        for file in [self.path] if self.path.is_file() else sorted(self.path.rglob("*")):
+            if file.is_file():
+                digest.update(file.name.encode())
+                digest.update(file.read_bytes())
         return digest.hexdigest()
 
 
 def try_method(name: str, method: Method, device: torch.device) -> None:
-    """Run a method once on a small image, so that what it lacks shows before the work starts, and its code is loaded.
+    """Run a method once on a small image, which also loads its code.
 
     Raises:
         JobError: If it fails in a way that the user can mend, or returns something else than an image.
@@ -71,20 +66,9 @@ def try_method(name: str, method: Method, device: torch.device) -> None:
 
 
 def try_columns(metrics: MetricCollection, height: int, width: int) -> None:
-    """Measure one image of a size, so that a column that cannot be measured on it shows before the work starts.
-
-    Raises:
-        JobError: If there is such a column.
-    """
+    """Measure one image of a size; raise a `JobError` if a column cannot be measured on it."""
     image = torch.zeros(1, 3, height, width)
     try:
         metrics.clone().update(image, image, image[:, :1])
     except ValueError as error:
         raise JobError(f"dataset.image_size: {error}") from error
-
-
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-    else:
-        yield from sorted(file for file in path.rglob("*") if file.is_file())

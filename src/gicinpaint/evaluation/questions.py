@@ -4,7 +4,6 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from statistics import fmean
 
 import torch
 from omegaconf import OmegaConf
@@ -12,7 +11,7 @@ from omegaconf import OmegaConf
 from gicinpaint.attention.visualize import attention_of
 from gicinpaint.config.validation import build
 from gicinpaint.data import ImageSource, RandomScaleCrop
-from gicinpaint.evaluation.compare import Run, by_setting, colours, figure_class, interval
+from gicinpaint.evaluation.compare import Run, band, by_setting, colours, draw_band, figure_class, interval
 from gicinpaint.evaluation.copying import (
     RepeatedImage,
     bin_name,
@@ -41,8 +40,10 @@ def report_copying(
 ) -> None:
     """Add to a report: PSNR over the distance to the nearest copy, what attention copies, and from how far.
 
+    The first run's validation photographs serve all of them.
+
     Args:
-        runs: The runs; the first one's validation photographs serve all of them.
+        runs: The runs.
         report: The report.
         distances: Distances at which the copies lie, in pixels, and edges between which pixels are taken together.
         count: Images that repeat a view.
@@ -114,12 +115,8 @@ def _draw_over_distance(rows: Mapping[str, list[dict[str, float]]], report: Repo
     figure = figure_class()(figsize=(6, 3.6), layout="constrained")
     ax = figure.subplots()
     for colour, (setting, members) in zip(colours(len(rows)), rows.items(), strict=True):
-        places = [i for i, name in enumerate(bins) if all(name in row for row in members)]
-        values = [[row[bins[i]] for row in members] for i in places]
-        ax.plot(places, [fmean(v) for v in values], marker="o", color=colour, label=f"{setting} ({len(members)})")
-        ax.fill_between(
-            places, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.2, linewidth=0
-        )
+        curves = [[(i, row[name]) for i, name in enumerate(bins) if name in row] for row in members]
+        draw_band(ax, band(curves), colour, label=f"{setting} ({len(members)})", marker="o")
     ax.set(xlabel="distance to the nearest true copy, pixels", ylabel="PSNR, dB")
     ax.set_xticks(range(len(bins)), bins)
     ax.legend(title="setting (seeds)", fontsize="small")
@@ -140,10 +137,7 @@ def _repeated(source: ImageSource, distances: Sequence[int], count: int, size: i
 def report_convergence(runs: Sequence[Run], report: Report, target: float | None = None) -> None:
     """Add to a report: updates until an L1 is reached, spread of the Wasserstein estimates, skipped steps.
 
-    Args:
-        runs: The runs.
-        report: The report.
-        target: The L1 in %, of validation. Default: the best that even the worst run reaches.
+    The target is an L1 of validation in %, by default the best that even the worst run reaches.
     """
     curves = {run.name: run.logged(_L1) for run in runs}
     best = {name: min(value for _, value in points) for name, points in curves.items() if points}
@@ -155,9 +149,10 @@ def report_convergence(runs: Sequence[Run], report: Report, target: float | None
         needed = [next((at for at, value in curves[run.name] if value <= target), math.inf) for run in members]
         cells = [interval(needed, 0) if all(map(math.isfinite, needed)) else "not reached"]
         for critic in ("global", "local"):
-            spreads = [_late_spread(run.logged(f"train/critic/{critic}_scores/wasserstein")) for run in members]
-            known = [spread for spread in spreads if spread is not None]
-            cells.append(interval(known, 3) if known else "")
+            logged = [run.logged(f"train/critic/{critic}_scores/wasserstein") for run in members]
+            late = [[value for _, value in points[len(points) // 2 :]] for points in logged]
+            spreads = [statistics.stdev(values) for values in late if len(values) > 1]
+            cells.append(interval(spreads, 3) if spreads else "")
         rows.append([setting, *cells, *(str(sum(_skipped(run, name) for run in members)) for name in _NETWORKS)])
     report.heading("Convergence and stability")
     report.text(
@@ -167,11 +162,6 @@ def report_convergence(runs: Sequence[Run], report: Report, target: float | None
     )
     critics = ["spread of the global critic", "of the local critic"]
     report.table([["setting", "updates to the L1", *critics, *(f"skipped: {name}" for name in _NETWORKS)], *rows])
-
-
-def _late_spread(points: Sequence[tuple[float, float]]) -> float | None:
-    late = [value for _, value in points[len(points) // 2 :]]
-    return statistics.stdev(late) if len(late) > 1 else None
 
 
 def _skipped(run: Run, network: str) -> int:

@@ -6,7 +6,6 @@ import io
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from gicinpaint.config.validation import JobError, build
 from gicinpaint.evaluation.compare import (
     PANELS,
     Run,
+    differing,
     draw_curves,
     find_runs,
     interval,
@@ -40,31 +40,31 @@ _STYLE = (
 )
 
 
-@dataclass
 class Report:
-    """Headings, paragraphs, tables and pictures in their order.
+    """Headings, paragraphs, tables and pictures in their order; pictures are files of the folder too."""
 
-    Args:
-        title: Title of the page.
-        folder: Where pictures are written.
-    """
-
-    title: str
-    folder: Path
-    names: list[str] = field(default_factory=list)
-    _blocks: list[tuple[str, Any]] = field(default_factory=list)
+    def __init__(self, title: str, folder: Path) -> None:
+        self.title = title
+        self.folder = folder
+        self.names: list[str] = []  # of the pictures
+        self._html = [f"<h1>{html.escape(title)}</h1>"]
+        self._markdown = [f"# {title}"]
 
     def heading(self, text: str) -> None:
         """Start a section."""
-        self._blocks.append(("heading", text))
+        self._add(f"<h2>{html.escape(text)}</h2>", f"## {text}")
 
     def text(self, text: str) -> None:
         """Add a paragraph."""
-        self._blocks.append(("text", text))
+        self._add(f"<p>{html.escape(text)}</p>", text)
 
     def table(self, cells: Sequence[Sequence[str]]) -> None:
         """Add a table: a header, then rows."""
-        self._blocks.append(("table", cells))
+        rows = [("th" if i == 0 else "td", row) for i, row in enumerate(cells)]
+        shown = ("".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) for tag, row in rows)
+        self._add(
+            "<table>" + "".join(f"<tr>{row}</tr>" for row in shown) + "</table>", "\n".join(markdown_lines(cells))
+        )
 
     def picture(self, name: str, picture: Any, caption: str) -> None:
         """Add a picture, a Pillow image or a figure of matplotlib, and write it as `<name>.png`."""
@@ -77,38 +77,25 @@ class Report:
         with atomic_file(self.folder / f"{name}.png") as partial:
             partial.write_bytes(data.getvalue())
         self.names.append(name)
-        self._blocks.append(("picture", (name, data.getvalue(), caption)))
+        source = f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
+        image = f'<img alt="{html.escape(name)}" src="{source}">'
+        self._add(
+            f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>",
+            f"![{caption}]({self.folder.name}/{name}.png)",
+        )
 
     def html(self) -> str:
         """Return one page that needs no other file."""
-        parts = [f"<h1>{html.escape(self.title)}</h1>"]
-        for kind, content in self._blocks:
-            if kind == "table":
-                rows = [("th" if i == 0 else "td", row) for i, row in enumerate(content)]
-                cells = ("".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) for tag, row in rows)
-                parts.append("<table>" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>")
-            elif kind == "picture":
-                name, data, caption = content
-                source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-                image = f'<img alt="{html.escape(name)}" src="{source}">'
-                parts.append(f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>")
-            else:
-                tag = "h2" if kind == "heading" else "p"
-                parts.append(f"<{tag}>{html.escape(content)}</{tag}>")
         head = f'<meta charset="utf-8"><title>{html.escape(self.title)}</title><style>{_STYLE}</style>'
-        return f"<!doctype html><html><head>{head}</head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
+        return f"<!doctype html><html><head>{head}</head><body>\n" + "\n".join(self._html) + "\n</body></html>\n"
 
     def markdown(self) -> str:
         """Return the same as Markdown, whose pictures are files of the folder beside it."""
-        parts = [f"# {self.title}"]
-        for kind, content in self._blocks:
-            if kind == "table":
-                parts.append("\n".join(markdown_lines(content)))
-            elif kind == "picture":
-                parts.append(f"![{content[2]}]({self.folder.name}/{content[0]}.png)")
-            else:
-                parts.append(f"## {content}" if kind == "heading" else content)
-        return "\n\n".join(parts) + "\n"
+        return "\n\n".join(self._markdown) + "\n"
+
+    def _add(self, as_html: str, as_markdown: str) -> None:
+        self._html.append(as_html)
+        self._markdown.append(as_markdown)
 
 
 Section = Callable[[Sequence[Run], Report], None]
@@ -126,7 +113,7 @@ def write_report(
     """Measure the runs of a multirun and write report.html and report.md into its folder; the path is printed.
 
     Args:
-        folder: The multirun's folder.
+        folder: Of the multirun.
         question: What the multirun asks; the title of the page.
         curves: Logged values that get a panel.
         sections: What the question asks for besides, by name.
@@ -190,8 +177,7 @@ def _add_runs(
     runs: Sequence[Run], report: Report, results: Mapping[str, MethodResult], records: Sequence[Mapping[str, Any]]
 ) -> None:
     overrides = {run.name: read_overrides(run.folder) for run in runs}
-    keys = list(dict.fromkeys(key for given in overrides.values() for key in given))
-    varied = [key for key in keys if len({given.get(key) for given in overrides.values()}) > 1]
+    varied = differing(list(overrides.values()))
     shared = [f"{key}={value}" for key, value in next(iter(overrides.values())).items() if key not in varied]
     hashes = {name: method["sha256"] for record in records for name, method in record["methods"].items()}
     rows = []

@@ -1,16 +1,19 @@
-"""Tables of results as text, CSV and Markdown: of all images, of each image, and of groups of images."""
+"""Tables of results as text, CSV and Markdown: of all images, of each image, of groups; and the page of results."""
 
 import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from statistics import fmean
+from typing import Any
 
 from gicinpaint.config.atomic_files import write_text
 from gicinpaint.config.validation import JobError
 from gicinpaint.evaluation.measuring import MethodResult
+from gicinpaint.training.run_record import git_commit
 
 BY_FOLDER = "folders"
 Groups = Mapping[str, Sequence[int]]
@@ -40,26 +43,40 @@ PUBLISHED_NOTE = (
 )
 
 
+_COLUMNS = [column for column in SHOWN if column.startswith("hole/")]
+_KEYS = ["model", "dataset", "holes"]
+_HEADER = [
+    *_KEYS,
+    "images",
+    *(SHOWN[column][0] for column in _COLUMNS),
+    "weights, images, masks SHA-256",
+    "commit",
+    "date",
+]
+_HEAD = f"""# Results
+
+Written by `gicinpaint evaluate results_page=docs/results.md +checkpoints.NAME=PATH`, never by hand: a row for each
+model, dataset and set of holes, which the next measurement of them replaces. Values are means in the hole, colours in
+[0, 1]. TV ratio: total variation over the truth's, 1 is as much texture. Patch distance: lower is better.
+
+{PUBLISHED_NOTE}
+"""
+
+
 @dataclass(frozen=True)
 class Table:
-    """Results by method, in the order of the rows.
-
-    Args:
-        results: Result of each method.
-        with_published: Whether the paper's numbers are added below.
-        with_costs: Whether seconds and memory are shown.
-    """
+    """Results by method, in the order of the rows."""
 
     results: Mapping[str, MethodResult]
-    with_published: bool = False
-    with_costs: bool = True
+    with_published: bool = False  # the paper's numbers are added below
+    with_costs: bool = True  # seconds and memory are shown
 
     def csv(self) -> str:
         """Return all columns with all digits; two equal runs give the same text."""
         columns = self._columns()
-        rows = [[name, str(r.images), *(exact(r.values.get(c)) for c in columns)] for name, r in self.results.items()]
+        rows = [[name, str(r.images), *(_exact(r.values.get(c)) for c in columns)] for name, r in self.results.items()]
         for name, values in self._published().items():
-            rows.append([name, "", *(exact(values.get(column)) for column in columns)])
+            rows.append([name, "", *(_exact(values.get(column)) for column in columns)])
         return csv_text(["method", "images", *columns], rows)
 
     def costs_csv(self) -> str:
@@ -141,17 +158,11 @@ def group_images(names: Sequence[str], wanted: str | Mapping[str, str | Sequence
 
 
 def write_groups(groups: Groups, results: Mapping[str, MethodResult], folder: Path) -> list[str]:
-    """Write groups.csv and groups.md; return the tables as text.
-
-    Args:
-        groups: Indices of each group's images.
-        results: Result of each method.
-        folder: Where to write.
-    """
+    """Write groups.csv and groups.md; return the tables as text."""
     tables = {group: _group_table(results, group, indices) for group, indices in groups.items()}
     columns = list(dict.fromkeys(c for table in tables.values() for r in table.results.values() for c in r.values))
     rows = [
-        [group, name, str(result.images), *(exact(result.values.get(column)) for column in columns)]
+        [group, name, str(result.images), *(_exact(result.values.get(column)) for column in columns)]
         for group, table in tables.items()
         for name, result in table.results.items()
     ]
@@ -171,16 +182,48 @@ def write_images(names: Sequence[str], groups: Groups, results: Mapping[str, Met
     members = {group: set(indices) for group, indices in groups.items()}
     rows = [
         [method, str(i), name, " ".join(group for group in groups if i in members[group])]
-        + [exact(result.each[column][i]) if column in result.each else "" for column in columns]
+        + [_exact(result.each[column][i]) if column in result.each else "" for column in columns]
         for method, result in results.items()
         for i, name in enumerate(names)
     ]
     write_text(folder / "images.csv", csv_text(["method", "image", "name", "groups", *columns], rows))
 
 
-def exact(value: float | None) -> str:
-    """Return a number with all its digits, an empty text for None."""
-    return "" if value is None else repr(value)
+def update_page(path: Path, dataset: str, results: Mapping[str, MethodResult], identities: Mapping[str, Any]) -> None:
+    """Add a row for each trained model to a page of results, or replace the one of equal model, dataset and holes.
+
+    The page is made if it is not there. The identities are hashes of images, masks and methods, as in `results.json`.
+
+    Raises:
+        JobError: If the file holds something else.
+    """
+    rows = {tuple(row[: len(_KEYS)]): row for row in _read_page(path)}
+    images, masks, commit = identities["images"], identities["masks"], git_commit()["commit"] or "unknown"
+    holes = f"{masks['preset']} {masks['height']}x{masks['width']}"
+    for name, result in results.items():
+        weights = identities["methods"][name].get("sha256")
+        if weights is not None:
+            values = [f"{result.values[c]:.{SHOWN[c][1]}f}" if c in result.values else "" for c in _COLUMNS]
+            hashes = " ".join(digest[:8] for digest in (weights, images["sha256"], masks["sha256"]))
+            more = [hashes, commit[:10], f"{datetime.now(UTC):%Y-%m-%d}"]
+            rows[name, dataset, holes] = [name, dataset, holes, str(result.images), *values, *more]
+    published = [
+        [name, "Places2", "not published", "", *(str(values.get(c, "")) for c in _COLUMNS), "", "", ""]
+        for name, values in PUBLISHED.items()
+    ]
+    ordered = sorted(rows.values(), key=lambda row: (row[1], row[2]))
+    write_text(path, _HEAD + "\n" + "\n".join(markdown_lines([_HEADER, *ordered, *published])) + "\n")
+
+
+def _read_page(path: Path) -> list[list[str]]:
+    """Return the rows of trained models."""
+    if not path.is_file():
+        return []
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    if not cells or cells[0] != _HEADER:
+        raise JobError(f"results_page={path}: expected a page that evaluate wrote, got another text; name another file")
+    return [row for row in cells[2:] if row[0] not in PUBLISHED]
 
 
 def csv_text(header: list[str], rows: list[list[str]]) -> str:
@@ -241,6 +284,10 @@ def _overview(tables: Mapping[str, Table], column: str) -> list[list[str]]:
 
 def _rounded(values: Mapping[str, float], columns: Sequence[str]) -> list[str]:
     return [f"{values[column]:.{SHOWN[column][1]}f}" if column in values else "" for column in columns]
+
+
+def _exact(value: float | None) -> str:
+    return "" if value is None else repr(value)
 
 
 def _pipes(cells: Sequence[str]) -> str:

@@ -32,16 +32,9 @@ def blended(prediction: Tensor, image: Tensor, hole: Tensor, blend: Blend) -> Te
     - "poisson": the smoothest correction that closes the difference at the edge everywhere is added, so that the
       gradients of the prediction remain: shifts of color and brightness go.
 
-    Args:
-        prediction: What a network returned, known pixels too.
-        image: The image.
-        hole: bool, true in the hole.
-        blend: The way.
-
     Shape:
-        - prediction, image: (3, H, W), [-1, 1]
-        - hole: (H, W)
-        - returned: (3, H, W), [-1, 1]
+        - prediction, image and returned: (3, H, W), [-1, 1]
+        - hole: bool (H, W)
 
     Source:
         Pérez et al. 2003, "Poisson image editing", equation 7: the correction solves Laplace's equation.

@@ -24,19 +24,12 @@ _CHANNELS = "1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA)"
 
 @dataclass
 class Canvas:
-    """An image as planes; only what `paint` is told to is ever written, everything else stays as it is.
+    """An image as planes of its own numbers, of which only the hole is ever written."""
 
-    Attributes:
-        planes: The image's own numbers, (C, H, W): grey or RGB, then alpha, if any.
-        low: Value of black.
-        high: Value of white.
-        rebuild: Makes an image of the kind that was read from planes and the painted hole, (H, W).
-    """
-
-    planes: Tensor
-    low: float
-    high: float
-    rebuild: Callable[[Tensor, Tensor], Any]
+    planes: Tensor  # (C, H, W): grey or RGB, then alpha, if any
+    low: float  # value of black
+    high: float  # value of white
+    rebuild: Callable[[Tensor, Tensor], Any]  # an image of the kind that was read, from planes and painted hole (H, W)
 
     def __post_init__(self) -> None:
         self.painted = torch.zeros(self.planes.shape[-2:], dtype=torch.bool)
@@ -48,8 +41,7 @@ class Canvas:
 
     def colours(self, box: Rectangle) -> Tensor:
         """Return a part of the image as the networks see it: (1, 3, h, w) in [-1, 1], over white where transparent."""
-        part = self.planes[:, *box.slices].to(torch.float32)
-        part = (part - self.low) * (2 / (self.high - self.low)) - 1
+        part = (self.planes[:, *box.slices].to(torch.float32) - self.low) * (2 / (self.high - self.low)) - 1
         part = torch.nan_to_num(part).clamp_(-1, 1)  # only a hole can hold such numbers
         if len(part) in (2, 4):
             part = 1 + (part[:-1] - 1) * ((part[-1:] + 1) / 2)
@@ -91,19 +83,17 @@ def read_canvas(image: Any) -> Canvas:
 
     Args:
         image: A Pillow image of mode 1, L, LA, P, RGB, RGBA, CMYK, YCbCr, HSV, I;16, I;16B, I or F; a NumPy array
-            (H, W) or (H, W, C), uint8, uint16 or floating point in [0, 1]; or a tensor (C, H, W), uint8 or floating
-            point in [-1, 1]. C is 1, 2, 3 or 4; the last of 2 or 4 is alpha.
+            (H, W) or (H, W, C), uint8, uint16 or floats in [0, 1]; or a tensor (C, H, W), uint8 or floats in [-1, 1].
+            C is 1, 2, 3 or 4; the last of 2 or 4 is alpha.
 
     Raises:
         TypeError: If it is of another kind, mode or type.
         ValueError: If its shape is another, or it has no pixel.
     """
-    if isinstance(image, Image.Image):
-        return _of_pillow(image)
-    if isinstance(image, np.ndarray):
-        return _of_array(image)
-    if isinstance(image, Tensor):
-        return _of_tensor(image)
+    readers: dict[type, Callable[[Any], Canvas]] = {Image.Image: _of_pillow, np.ndarray: _of_array, Tensor: _of_tensor}
+    for kind, read in readers.items():
+        if isinstance(image, kind):
+            return read(image)
     raise TypeError(
         f"image must be a Pillow image, a NumPy array or a tensor, got {type(image).__name__}; open files with PIL"
     )
@@ -121,8 +111,7 @@ def read_mask(mask: Any, size: tuple[int, int], name: str = "mask") -> Tensor:
 
     Raises:
         TypeError: If it is of another kind.
-        ValueError: If its shape or size is another, it holds numbers that are neither 0 to 1 nor 0 to 255, or it looks
-            like a photo.
+        ValueError: If its shape, size or range is another, or it looks like a photo.
     """
     if isinstance(mask, Image.Image):
         hole = hole_of_image(mask)
@@ -139,10 +128,10 @@ def read_mask(mask: Any, size: tuple[int, int], name: str = "mask") -> Tensor:
 
 
 def find_colour(canvas: Canvas, colour: HoleColour, tolerance: int = 0) -> Tensor:
-    """Return where an image has a colour, bool (H, W).
+    """Return where an image, its alpha apart, has a colour, bool (H, W).
 
     Args:
-        canvas: The image; its alpha does not count.
+        canvas: The image.
         colour: A name or code that Pillow knows ("white", "#ff00ff"), a grey level or red, green, blue, 0..255.
         tolerance: Largest difference in any channel, in 8-bit levels; JPEG files need some.
 
@@ -157,8 +146,7 @@ def find_colour(canvas: Canvas, colour: HoleColour, tolerance: int = 0) -> Tenso
         raise ValueError(f"hole_colour of a grey image must be grey, got {red_green_blue}; name one level, 0..255")
     level = (canvas.high - canvas.low) / 255
     wanted = torch.tensor(red_green_blue[:channels])[:, None, None] * level + canvas.low
-    distance = (canvas.planes[:channels].to(torch.float32) - wanted).abs()
-    return (distance <= (tolerance + 1e-3) * level).all(0)
+    return ((canvas.planes[:channels].float() - wanted).abs() <= (tolerance + 1e-3) * level).all(0)
 
 
 def read_colour(colour: HoleColour) -> tuple[int, int, int]:
@@ -168,10 +156,8 @@ def read_colour(colour: HoleColour) -> tuple[int, int, int]:
         ValueError: If it cannot be read.
     """
     try:
-        if isinstance(colour, str):
-            red, green, blue = ImageColor.getrgb(colour)[:3]
-        else:
-            red, green, blue = map(index, [colour] * 3 if isinstance(colour, int) else colour)
+        levels = ImageColor.getrgb(colour)[:3] if isinstance(colour, str) else colour
+        red, green, blue = map(index, [levels] * 3 if isinstance(levels, int) else levels)
         if not all(0 <= level <= 255 for level in (red, green, blue)):
             raise ValueError
     except (ValueError, TypeError):
@@ -200,12 +186,11 @@ def _of_pillow(image: Image.Image) -> Canvas:
         raise TypeError(f"image must have a mode such as L, RGB or RGBA, got {image.mode}; save it as RGB first")
 
     def repaint(planes: Tensor, painted: Tensor) -> Image.Image:
-        colours = _interleaved(planes, 3)
+        colours, result = _interleaved(planes, 3), image.copy()
         if image.mode == "P":
             filling = _nearest_in_palette(image, colours, painted.numpy())
         else:
             filling = Image.fromarray(colours).convert(image.mode, dither=Image.Dither.NONE)
-        result = image.copy()
         result.paste(filling, mask=Image.fromarray(painted.numpy()))
         return result
 
@@ -215,7 +200,7 @@ def _of_pillow(image: Image.Image) -> Canvas:
 def _of_array(image: np.ndarray) -> Canvas:
     if image.ndim not in (2, 3) or (image.ndim == 3 and not 1 <= image.shape[2] <= 4) or image.size == 0:
         raise ValueError(f"image must be (H, W) or (H, W, C) with C {_CHANNELS}, got {image.shape}; put channels last")
-    own = image.dtype.newbyteorder("=")
+    own = image.dtype.newbyteorder("=")  # the machine's
     if own not in (np.uint8, np.uint16) and own.kind != "f":
         raise TypeError(f"image must be uint8, uint16 or floating point in [0, 1], got {image.dtype}; convert it")
     native = image.astype(np.int32 if own == np.uint16 else np.float64 if own.itemsize > 8 else own)  # a copy
@@ -243,9 +228,10 @@ def _levels(array: np.ndarray) -> tuple[float, float]:
         return 0.0, 255.0
     finite = array[np.isfinite(array)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    for ceiling in (1.0, 255.0) if array.dtype.kind == "f" else (65535.0,):
-        if low >= 0 and high <= ceiling:
-            return 0.0, ceiling
+    if low >= 0:
+        for ceiling in (1.0, 255.0) if array.dtype.kind == "f" else (65535.0,):
+            if high <= ceiling:
+                return 0.0, ceiling
     return low, high if high > low else low + 1
 
 
@@ -261,11 +247,11 @@ def _interleaved(planes: Tensor, dimensions: int) -> np.ndarray:
 def _nearest_in_palette(image: Image.Image, colours: np.ndarray, painted: np.ndarray) -> Image.Image:
     """Return the painted pixels in the nearest opaque colours of an image's palette."""
     palette = np.reshape(image.getpalette("RGB") or [], (-1, 3))
-    transparent = image.info.get("transparency")
+    transparent = image.info.get("transparency", b"")  # an index, or the alpha of the first colours
     alpha = np.full(len(palette), 255)
-    if isinstance(transparent, int) and transparent < len(palette):
-        alpha[transparent] = 0
-    elif isinstance(transparent, bytes):
+    if isinstance(transparent, int):
+        alpha[transparent : transparent + 1] = 0
+    else:
         alpha[: len(transparent)] = list(transparent[: len(palette)])
     usable = np.flatnonzero(alpha == alpha.max())
     indices = np.zeros(painted.shape, np.uint8)
@@ -274,11 +260,9 @@ def _nearest_in_palette(image: Image.Image, colours: np.ndarray, painted: np.nda
 
 
 def _of_numbers(mask: np.ndarray | Tensor, size: tuple[int, int], name: str) -> np.ndarray:
+    values: np.ndarray = mask  # type: ignore[assignment]
     if isinstance(mask, Tensor):
-        tensor = mask.detach().cpu()
-        values = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-    else:
-        values = mask
+        values = (mask.float() if mask.is_floating_point() else mask).detach().cpu().numpy()
     while values.ndim > 2 and values.shape[0] == 1 and values.shape[:2] != size:
         values = values[0]
     if isinstance(mask, np.ndarray) and values.ndim == 3:

@@ -1,8 +1,8 @@
 """Images become regions, regions become passes of the networks, at once or coarse to fine, and are painted back."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,102 +27,69 @@ _LEAST_KNOWN = 0.05  # ratio of known pixels that a tile needs to be refined fro
 
 @dataclass
 class FillTask:
-    """An image on its way through.
+    """An image on its way through; all masks are bool (H, W)."""
 
-    Attributes:
-        canvas: The image, painted as its regions are filled.
-        coarse: A second canvas for the first stage's guess, if that is wanted.
-        hole: bool (H, W).
-        method: How it is filled.
-        regions: The parts that are filled one by one.
-        source: bool (H, W), where attention may copy from; None: from all known pixels.
-        offset: Where the attention copied from, once filled, if wanted and the attention saw the whole image.
-    """
-
-    canvas: Canvas
-    coarse: Canvas | None
+    canvas: Canvas  # painted as the regions are filled
     hole: Tensor
     method: Method
     regions: list[Region]
-    source: Tensor | None = None
-    offset: Tensor | None = None
-
-
-def read_task(
-    image: Any,
-    mask: Any,
-    hole_colour: HoleColour | None,
-    hole_tolerance: int,
-    grow: int = 0,
-    *,
-    divide: Callable[[Tensor], tuple[Method, list[Region]]],
-    source: Any = None,
-    stages: bool = False,
-) -> FillTask:
-    """Return an image, ready to be filled.
-
-    Args:
-        image: As for `read_canvas`.
-        mask: As for `read_mask`, or None.
-        hole_colour: As for `find_colour`, or None.
-        hole_tolerance: The same.
-        grow: Pixels by which the hole is grown, or shrunk if negative.
-        divide: Decides how a hole is filled; see `Engine.divide`.
-        source: Where attention may copy from, as for `read_mask`; None: from all known pixels.
-        stages: Whether the first stage's guess and the offset are wanted too.
-
-    Raises:
-        TypeError: If image or mask are of another kind.
-        ValueError: If sizes or values are wrong, neither mask nor colour is given, all is hole, or a crop lacks source.
-    """
-    canvas = read_canvas(image)
-    if mask is None and hole_colour is None:
-        raise ValueError("the hole must be given, got neither mask nor hole_colour; pass a mask that is 1 in the hole")
-    hole = torch.zeros(canvas.size, dtype=torch.bool)
-    if mask is not None:
-        hole |= read_mask(mask, canvas.size)
-    if hole_colour is not None:
-        hole |= find_colour(canvas, hole_colour, hole_tolerance)
-    if grow:
-        hole = torch.from_numpy(grown(hole.numpy(), grow))
-    coarse = read_canvas(image) if stages else None
-    if not bool(hole.any()):
-        return FillTask(canvas, coarse, hole, Method.NOTHING, [])
-    if bool(hole.all()):
-        raise ValueError("the mask must leave known pixels, got a hole everywhere; was it inverted? 1 = hole")
-    canvas.check_known(~hole)
-    task = FillTask(canvas, coarse, hole, *divide(hole))
-    return task if source is None else replace(task, source=_read_source(source, task))
-
-
-def _read_source(source: Any, task: FillTask) -> Tensor | None:
-    """Return where an image may be copied from, or None if that is everywhere."""
-    allowed = read_mask(source, task.canvas.size, "source") & ~task.hole
-    if not allowed.any():
-        raise ValueError("source must hold known pixels to copy from, got none; pass 1 where copying is allowed")
-    crops = task.method not in (Method.WHOLE, Method.EXACT)
-    if crops and any(region.reduced or not allowed[region.box.slices].any() for region in task.regions):
-        raise ValueError("an image that is filled in parts must have its source in each; raise max_memory")
-    return None if allowed.equal(~task.hole) else allowed
+    coarse: Canvas | None = None  # a second canvas for the first stage's guess, if it is wanted
+    source: Tensor | None = None  # where attention may copy from; None: from all known pixels
+    sketch: Tensor | None = None  # edges to follow, (1, 1, H, W) of the padded size, {0, 1}
+    offset: Tensor | None = None  # where attention copied from, once filled, if it is wanted and saw the whole image
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Fill images with a generator; regions of one padded size share a pass.
+    """Fill images with a generator; regions of one padded size share a pass."""
 
-    Args:
-        generator: Maps (masked, mask) to a `Completion`.
-        device: Where it lies.
-        most_pixels: Most pixels of one pass.
-        batch_size: Most regions of one pass.
-        progress: Whether a bar shows the parts of images that are filled in parts.
-    """
+    generator: nn.Module  # maps (masked, mask) to a `Completion`
+    device: torch.device  # where it lies
+    most_pixels: int  # of one pass
+    batch_size: int = 1  # most regions of one pass
+    progress: bool = True  # a bar shows the parts of images that are filled in parts
 
-    generator: nn.Module
-    device: torch.device
-    most_pixels: int
-    batch_size: int = 1
-    progress: bool = True
+    def read(
+        self,
+        image: Any,
+        mask: Any,
+        *,
+        hole_colour: HoleColour | None = None,
+        hole_tolerance: int = 0,
+        grow: int = 0,
+        source: Any = None,
+        sketch: Any = None,
+        stages: bool = False,
+    ) -> FillTask:
+        """Return an image, ready to be filled; with `stages` the first stage's guess and the offset are kept too.
+
+        The other arguments and the errors are those of `Inpainter`.
+        """
+        canvas = read_canvas(image)
+        if mask is None and hole_colour is None:
+            raise ValueError(
+                "the hole must be given, got neither mask nor hole_colour; pass a mask that is 1 in the hole"
+            )
+        hole = torch.zeros(canvas.size, dtype=torch.bool)
+        if mask is not None:
+            hole |= read_mask(mask, canvas.size)
+        if hole_colour is not None:
+            hole |= find_colour(canvas, hole_colour, hole_tolerance)
+        if grow:
+            hole = torch.from_numpy(grown(hole.numpy(), grow))
+        edges = None if sketch is None else self._read_sketch(sketch, canvas.size)
+        coarse = read_canvas(image) if stages else None
+        if not bool(hole.any()):
+            return FillTask(canvas, hole, Method.NOTHING, [], coarse)
+        if bool(hole.all()):
+            raise ValueError("the mask must leave known pixels, got a hole everywhere; was it inverted? 1 = hole")
+        canvas.check_known(~hole)
+        whole = Rectangle(0, 0, *canvas.size)
+        plan = self.divide(hole) if edges is None else (Method.WHOLE, [Region(whole, whole, False)])
+        task = FillTask(canvas, hole, *plan, coarse, sketch=edges)
+        if source is not None:
+            task.source = _read_source(source, task)
+        return task
 
     def divide(self, hole: Tensor) -> tuple[Method, list[Region]]:
         """Return the regions in which a hole, bool (H, W), is filled, and what that way is called.
@@ -142,21 +109,20 @@ class Engine:
         return Method.EXACT, [Region(box.grown(1, 1, h, w), box, False) for box in boxes]  # blending reads the edge
 
     def fill(self, tasks: Sequence[FillTask], blend: Blend) -> None:
-        """Paint the holes of images.
-
-        Raises:
-            ArithmeticError: If the generator answers with values that are not finite.
-        """
+        """Paint the holes of images; raise an `ArithmeticError` if the generator's values are not finite."""
         total = sum(len(task.regions) for task in tasks)
-        large = [task for task in tasks if task.hole.numel() > self.most_pixels and task.regions]
-        divided = str(large[0].method) if large else None
-        with Bar(total=total, desc=divided, unit="part", disable=not self.progress or divided is None) as bar:
+        large = [str(task.method) for task in tasks if task.hole.numel() > self.most_pixels and task.regions]
+        with Bar(total=total, desc=large and large[0], unit="part", disable=not self.progress or not large) as bar:
             for task in tasks:
                 if task.method is Method.EXACT:
                     self._fill_exactly(task, blend, bar)
             for group in self._groups([task for task in tasks if task.method is not Method.EXACT]):
-                if group[0][1].reduced:
-                    self._fill_reduced(*group[0], blend)
+                task, region = group[0]
+                if region.reduced:
+                    image = task.canvas.colours(region.box).to(self.device)
+                    hole = _plane(task.hole, region).to(self.device)
+                    coarse, refined = fill_reduced(self.generator, image, hole, self.most_pixels, self.progress)
+                    _paint(task, region, coarse[0], refined[0], blend)
                 else:
                     self._fill_group(group, blend)
                 bar.update(len(group))
@@ -176,27 +142,31 @@ class Engine:
         yield from waiting.values()
 
     def _fill_group(self, group: list[tuple[FillTask, Region]], blend: Blend) -> None:
-        images = torch.cat([mirrored(task.canvas.colours(region.box)) for task, region in group])
-        holes = _planes([(task.hole, region) for task, region in group])
-        allowed = [(~task.hole if task.source is None else task.source, region) for task, region in group]
-        sources = _planes(allowed).to(self.device) if any(task.source is not None for task, _ in group) else None
-        offset = self._attends and any(task.coarse is not None and task.method is Method.WHOLE for task, _ in group)
-        completion = complete(self.generator, images.to(self.device), holes.to(self.device), offset, sources)
+        tasks = [task for task, _ in group]
+
+        def batch(masks: Sequence[Tensor]) -> Tensor:
+            planes = [mirrored(_plane(mask, region)) for mask, (_, region) in zip(masks, group, strict=True)]
+            return torch.cat(planes).to(self.device)
+
+        images = torch.cat([mirrored(task.canvas.colours(region.box)) for task, region in group]).to(self.device)
+        holes, source, sketch = batch([task.hole for task in tasks]), None, None
+        if any(task.source is not None for task in tasks):
+            source = batch([~task.hole if task.source is None else task.source for task in tasks])
+        if any(task.sketch is not None for task in tasks):
+            nothing = torch.zeros_like(holes[:1], device="cpu")
+            sketch = torch.cat([nothing if task.sketch is None else task.sketch for task in tasks]).to(self.device)
+        offset = self._attends and any(task.coarse is not None and task.method is Method.WHOLE for task in tasks)
+        completion = complete(self.generator, images, holes, offset, source, sketch)
         for i, (task, region) in enumerate(group):
             _paint(task, region, completion.coarse[i], completion.prediction[i], blend)
             if completion.offset is not None and task.method is Method.WHOLE:
                 task.offset = completion.offset[i].cpu()
 
-    @property
-    def _attends(self) -> bool:
-        return any(getattr(network, "attention", None) is not None for network in self.generator.children())
-
     @torch.no_grad()
     def _fill_exactly(self, task: FillTask, blend: Blend, bar: Any) -> None:
-        h, w = task.hole.shape
         hole = mirrored(task.hole.float()[None, None])
         boxes, mask = boxes_of(hole[0, 0] > 0), hole.to(self.device)
-        image = mirrored(task.canvas.colours(Rectangle(0, 0, h, w))).to(self.device)
+        image = mirrored(task.canvas.colours(Rectangle(0, 0, *task.hole.shape))).to(self.device)
         source = None if task.source is None else mirrored(task.source.float()[None, None]).to(self.device)
         offset = self._attends and task.coarse is not None
         exact = ExactPass(self.generator, mask_out(image, mask), mask, boxes, offset, source)
@@ -207,21 +177,44 @@ class Engine:
             bar.update()
         task.offset = None if exact.offset is None else exact.offset[0].cpu()
 
-    def _fill_reduced(self, task: FillTask, region: Region, blend: Blend) -> None:
-        image = task.canvas.colours(region.box).to(self.device)
-        hole = task.hole[region.box.slices].float()[None, None].to(self.device)
-        coarse, prediction = fill_reduced(self.generator, image, hole, self.most_pixels, self.progress)
-        _paint(task, region, coarse[0], prediction[0], blend)
+    @property
+    def _attends(self) -> bool:
+        return any(getattr(network, "attention", None) is not None for network in self.generator.children())
+
+    def _read_sketch(self, sketch: Any, size: tuple[int, int]) -> Tensor:
+        """Return the edges of a sketch, continued by nothing up to the padded size."""
+        if not getattr(self.generator, "guided", False):
+            raise ValueError(
+                f"a sketch needs a guided generator, got {type(self.generator).__name__} without; train one with "
+                "model=gated model.generator.guided=true, or leave the sketch out"
+            )
+        if size[0] * size[1] > self.most_pixels:
+            raise ValueError(
+                f"an image with a sketch must fit one pass, {self.most_pixels:,} pixels, got {size[1]}x{size[0]}; "
+                "raise max_memory or make the image smaller"
+            )
+        edges = read_mask(sketch, size, "sketch").float()[None, None]
+        height, width = padded_size(*size)
+        return F.pad(edges, (0, width - size[1], 0, height - size[0]))
 
 
-def _planes(masks: Sequence[tuple[Tensor, Region]]) -> Tensor:
-    """Return a region of each mask, bool (H, W), as one batch (B, 1, h, w)."""
-    return torch.cat([mirrored(mask[region.box.slices].float()[None, None]) for mask, region in masks])
+def _read_source(source: Any, task: FillTask) -> Tensor | None:
+    """Return where an image may be copied from, or None if that is everywhere."""
+    allowed = read_mask(source, task.canvas.size, "source") & ~task.hole
+    if not allowed.any():
+        raise ValueError("source must hold known pixels to copy from, got none; pass 1 where copying is allowed")
+    crops = task.method not in (Method.WHOLE, Method.EXACT)
+    if crops and any(region.reduced or not allowed[region.box.slices].any() for region in task.regions):
+        raise ValueError("an image that is filled in parts must have its source in each; raise max_memory")
+    return None if allowed.equal(~task.hole) else allowed
+
+
+def _plane(mask: Tensor, region: Region) -> Tensor:
+    return mask[region.box.slices].float()[None, None]
 
 
 def _paint(task: FillTask, region: Region, coarse: Tensor, prediction: Tensor, blend: Blend) -> None:
-    box = region.box
-    hole = task.hole[box.slices]
+    box, hole = region.box, task.hole[region.box.slices]
     own = torch.zeros_like(task.hole)
     own[region.own.slices] = True
     own = own[box.slices] & hole
@@ -236,21 +229,14 @@ def _paint(task: FillTask, region: Region, coarse: Tensor, prediction: Tensor, b
 def fill_reduced(
     generator: nn.Module, image: Tensor, hole: Tensor, pixels: int, progress: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the enlarged filling of the reduced image, and its refinement at full size.
+    """Return the enlarged filling of the reduced image, and its refinement at full size, by passes of so many `pixels`.
 
     The enlarged filling stays where a tile has hardly any known pixel to copy from, and everywhere if the generator has
     no second stage.
 
-    Args:
-        generator: Maps (masked, mask) to a `Completion`.
-        image: Image; what lies in the hole does not matter.
-        hole: Hole mask; 1 = hole.
-        pixels: Most pixels of one pass.
-        progress: Whether a bar shows the tiles.
-
     Shape:
-        - image: (1, 3, H, W), [-1, 1]
-        - hole: (1, 1, H, W), {0, 1}
+        - image: (1, 3, H, W), [-1, 1]; what lies in the hole does not matter
+        - hole: (1, 1, H, W), {0, 1}, 1 = hole
         - returned: both (1, 3, H, W), [-1, 1]
     """
     h, w = image.shape[-2:]
@@ -295,6 +281,5 @@ def _ramp(side: slice, length: int) -> Tensor:
 
 
 def _resize(image: Tensor, height: int, width: int) -> Tensor:
-    """Return images (B, C, H, W) resampled to another size, without aliasing."""
     smaller = height < image.shape[-2]
     return F.interpolate(image, size=(height, width), mode="bilinear", antialias=smaller, align_corners=False)

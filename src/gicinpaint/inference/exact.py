@@ -6,6 +6,7 @@ are those around the holes.
 """
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,12 +46,9 @@ def is_exact(generator: nn.Module) -> bool:
 
 
 def operations(generator: nn.Module, size: tuple[int, int], boxes: list[Rectangle]) -> float:
-    """Return about how many products filling some boxes takes; with one box for the whole image, those of a pass.
+    """Return about how many products filling boxes of an image takes; with one box for all of it, those of a pass.
 
-    Args:
-        generator: A generator for which `is_exact` holds.
-        size: Height and width of the image, multiples of 8.
-        boxes: What is filled.
+    `is_exact` must hold for the generator; `size` is the image's height and width, multiples of 8.
     """
     whole, total = Rectangle(0, 0, size[0] // _FEATURE, size[1] // _FEATURE), 0.0
     coarse, refinement = _stages(generator)
@@ -81,22 +79,17 @@ class ExactPass:
 
     Args:
         generator: A generator for which `is_exact` holds.
-        masked: The image, its hole 0.
-        mask: Its hole; 1 = hole.
+        masked: (1, 3, H, W), [-1, 1], the hole 0; H and W multiples of 8.
+        mask: (1, 1, H, W), {0, 1}, 1 = hole.
         holes: Rectangles that hold the whole hole.
         return_offset: Whether the offset is wanted.
-        source: Where attention may copy from, 1 = allowed; None: from all known pixels.
-
-    Shape:
-        - masked: (1, 3, H, W), [-1, 1]; H and W multiples of 8
-        - mask, source: (1, 1, H, W), {0, 1}
+        source: Where attention may copy from, like the mask; None: from all known pixels.
 
     Raises:
         ValueError: If there is a source, but no attention.
 
     Attributes:
-        offset: As in `Completion`, of those cells that were computed; the others hold their own place. None unless
-            wanted.
+        offset: As in `Completion`; cells that were not computed hold their own place. None unless wanted.
     """
 
     def __init__(
@@ -108,7 +101,8 @@ class ExactPass:
         return_offset: bool = False,
         source: Tensor | None = None,
     ) -> None:
-        self.coarse_network, self.refinement = _stages(generator)
+        self.coarse_network, refinement = _stages(generator)
+        self.refinement: Any = refinement
         if source is not None and getattr(self.refinement, "attention", None) is None:
             raise ValueError("source needs an attention layer, got none; build a Generator with attention")
         (h, w), self.mask = masked.shape[-2:], mask
@@ -125,7 +119,7 @@ class ExactPass:
             self.completed[place] = masked[place] + self._coarse(image, hole) * mask[place]
         if self.refinement.attention is None:
             return
-        self.features = self._attention_features(self.refinement)
+        self.features = self._attention_features()
         self.small_mask = resize_nearest(mask if source is None else closed(mask, source, masked), self.quarter)
         if return_offset:
             grid = [torch.arange(n // self.refinement.attention.rate) for n in self.quarter]
@@ -133,43 +127,34 @@ class ExactPass:
 
     def fill(self, box: Rectangle) -> Completion:
         """Return both stages' results in a box, (1, 3, box.height, box.width); the first one's in its hole only."""
-        place, refinement = (..., *box.slices), self.refinement
-        if refinement is None:
+        if self.refinement is None:
             return Completion(self._coarse(self.image, box), None, None)
-        output = compute([*refinement.decoder], self._branches, self.quarter, box)
-        if refinement.residual:
-            output = F.hardtanh(self.completed[place] + output)
-        return Completion(self.completed[place], output, None)
+        coarse = self.completed[..., *box.slices]
+        output = compute([*self.refinement.decoder], self._branches, self.quarter, box)
+        return Completion(coarse, F.hardtanh(coarse + output) if self.refinement.residual else output, None)
 
     def _coarse(self, image: Tensor, box: Rectangle) -> Tensor:
         network = self.coarse_network
 
         def planes(part: Rectangle) -> Tensor:
-            colours, mask = image[..., *part.slices], self.mask[..., *part.slices]
-            sketch = [torch.zeros_like(mask)] if self.guided else []
-            return network.planes(colours, mask, *sketch)
+            mask = self.mask[..., *part.slices]
+            return network.planes(image[..., *part.slices], mask, *[torch.zeros_like(mask)] * self.guided)
 
         output = compute([*network.encoder, *network.dilated, *network.decoder], planes, self.size, box)
         return F.hardtanh(image[..., *box.slices] + output) if network.residual else output
 
     def _planes(self, part: Rectangle) -> Tensor:
-        assert self.refinement is not None
         return self.refinement.planes(self.completed[..., *part.slices], self.mask[..., *part.slices])
 
-    def _attention_features(self, refinement: RefinementNetwork) -> Tensor:
-        layers, whole = [*refinement.attention_encoder], Rectangle(0, 0, *self.quarter)
-        features: Tensor | None = None
-        for tile in _split(whole, _TILE // _FEATURE):
-            part = compute(layers, self._planes, self.size, tile)
-            if features is None:
-                features = part.new_empty(1, part.shape[1], whole.height, whole.width)
-            features[..., *tile.slices] = part
-        assert features is not None
+    def _attention_features(self) -> Tensor:
+        layers, channels = [*self.refinement.attention_encoder], self.refinement.decoder.merge.in_channels // 2
+        features = self.completed.new_empty(1, channels, *self.quarter)
+        for tile in _split(Rectangle(0, 0, *self.quarter), _TILE // _FEATURE):
+            features[..., *tile.slices] = compute(layers, self._planes, self.size, tile)
         return features
 
     def _branches(self, part: Rectangle) -> Tensor:
         refinement = self.refinement
-        assert refinement is not None
         features = compute([*refinement.dilated_encoder, *refinement.dilated], self._planes, self.size, part)
         if refinement.attention is None:
             return features
@@ -177,9 +162,7 @@ class ExactPass:
         return torch.cat([features, attended], dim=1)
 
     def _attended(self, part: Rectangle) -> Tensor:
-        assert self.refinement is not None
         attention = self.refinement.attention
-        assert attention is not None
         rate = attention.rate
         rows = range(part.top // rate, -(-part.bottom // rate))
         columns = range(part.left // rate, -(-part.right // rate))
@@ -194,25 +177,23 @@ class ExactPass:
 
 @torch.no_grad()
 def complete(
-    generator: nn.Module, image: Tensor, hole: Tensor, return_offset: bool = False, source: Tensor | None = None
+    generator: nn.Module,
+    image: Tensor,
+    hole: Tensor,
+    return_offset: bool = False,
+    source: Tensor | None = None,
+    sketch: Tensor | None = None,
 ) -> Completion:
     """Return both stages' outputs, of the image's size; the offset's grid is that of the padded image.
 
-    Args:
-        generator: Maps (masked, mask) to a `Completion`.
-        image: Images; what lies in the hole does not matter.
-        hole: Hole mask; 1 = hole.
-        return_offset: Whether the offset is wanted.
-        source: Where attention may copy from, 1 = allowed; None: from all known pixels.
-
     Shape:
-        - image: (B, 3, H, W), [-1, 1]
-        - hole, source: (B, 1, H, W), {0, 1}
+        - image: (B, 3, H, W), [-1, 1]; what lies in the hole does not matter
+        - hole, source, sketch: (B, 1, H, W), {0, 1}, as for `GatedGenerator`
     """
     h, w = image.shape[-2:]
     mask = mirrored(hole)
-    limits = {} if source is None else {"source": mirrored(source)}
-    completion = generator(mask_out(mirrored(image), mask), mask, return_offset=return_offset, **limits)
+    given = {name: mirrored(x) for name, x in (("source", source), ("sketch", sketch)) if x is not None}
+    completion = generator(mask_out(mirrored(image), mask), mask, return_offset=return_offset, **given)
     refined = None if completion.refined is None else completion.refined[..., :h, :w]
     return Completion(completion.coarse[..., :h, :w], refined, completion.offset)
 

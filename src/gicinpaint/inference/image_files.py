@@ -5,6 +5,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,21 +25,13 @@ _GAP = 4  # pixels between the two images of a side-by-side view
 
 
 class Loaded(NamedTuple):
-    """An image file that was read, or the reason why it could not be.
-
-    Attributes:
-        number: Its number.
-        file: The image, upright, in its own mode and depth, and what else its file holds.
-        mask: Its hole, bool (H, W), if masks are files.
-        fault: Why there is no image, in one line.
-        source: Where it may be copied from, bool (H, W), if sources are given.
-    """
+    """An image file that was read, or the reason why it could not be."""
 
     number: int
-    file: Unchanged | None = None
-    mask: np.ndarray | None = None
-    fault: str = ""
-    source: np.ndarray | None = None
+    file: Unchanged | None = None  # the image, upright, in its own mode and depth, and what else its file holds
+    mask: np.ndarray | None = None  # its hole, bool (H, W), if masks are files
+    source: np.ndarray | None = None  # where it may be copied from, bool (H, W), if sources are given
+    fault: str = ""  # why there is no image, in one line
 
 
 def open_source(path: str, output: str, max_pixels: int) -> ImageSource:
@@ -54,28 +47,25 @@ def open_source(path: str, output: str, max_pixels: int) -> ImageSource:
         return TarShards(path, max_pixels=max_pixels)
     if os.path.isfile(path) and path.lower().endswith((*SUFFIXES, ".gif")):
         return NamedFiles(os.path.dirname(path), Names.of([os.fsencode(os.path.basename(path))]), max_pixels=max_pixels)
-    files: NamedFiles
-    gifs = [os.fsencode(file.relative_to(path)) for file in Path(path).rglob("*") if file.suffix.lower() == ".gif"]
+    gifs = [os.fsencode(name) for name in _gifs(path)]
     try:
         hint = "set input to an image, a folder, a pattern or .tar shards"
-        files = ImageFiles(path, max_pixels=max_pixels, hint=hint)
+        files: NamedFiles = ImageFiles(path, max_pixels=max_pixels, hint=hint)
     except DatasetError:
         if not gifs:
             raise
-        files = NamedFiles(path, Names.of(sorted(gifs)), max_pixels=max_pixels)
-    else:
-        if gifs:
-            files = NamedFiles(files.root, Names.of(sorted([*files.names, *gifs])), max_pixels=max_pixels)
-    inside = Path(output).resolve()
-    parents = {path}
+        files = NamedFiles(path, Names.of(()), max_pixels=max_pixels)
+    if gifs:
+        files.names = Names.of(sorted([*files.names, *gifs]))
+    inside, parents = Path(output).resolve(), {path}
     if is_pattern(path) or not os.path.isdir(path):
         parents = {os.path.dirname(files.path(index)) for index in range(len(files))}
-    if not any(inside.is_relative_to(Path(parent).resolve()) for parent in parents):
-        return files
-    kept = [n for i, n in enumerate(files.names) if not Path(files.path(i)).resolve().is_relative_to(inside)]
-    if not kept:
-        raise JobError(f"output: all images of {show_name(path)} lie in {show_name(output)}; name another folder")
-    return NamedFiles(files.root, Names.of(kept), max_pixels=max_pixels)
+    if any(inside.is_relative_to(Path(parent).resolve()) for parent in parents):
+        kept = [n for i, n in enumerate(files.names) if not Path(files.path(i)).resolve().is_relative_to(inside)]
+        if not kept:
+            raise JobError(f"output: all images of {show_name(path)} lie in {show_name(output)}; name another folder")
+        files.names = Names.of(kept)
+    return files
 
 
 def result_names(source: ImageSource) -> list[str]:
@@ -125,7 +115,7 @@ class Masks:
         path: A file, a folder, or None where the hole is told by its colour.
         rename: Text in an image's name, and what stands in its place in its mask's name.
         max_pixels: Largest width x height that is decoded.
-        hole: What marks the hole: "white", "black" or "transparent".
+        hole: "white", "black" or "transparent".
         key: The setting that named the path, for messages.
 
     Raises:
@@ -149,8 +139,7 @@ class Masks:
         if path is None:
             return
         if os.path.isdir(path):
-            names = [os.fsdecode(name) for name in list_folder(path)]
-            names += [str(f.relative_to(path)) for f in sorted(Path(path).rglob("*")) if f.suffix.lower() == ".gif"]
+            names = [*map(os.fsdecode, list_folder(path)), *_gifs(path)]
             self.by_name = {os.path.splitext(name)[0]: os.path.join(path, name) for name in reversed(names)}
         elif not os.path.isfile(path):
             raise JobError(f"{key}: there is nothing at {show_name(path)}; name a file for all images or a folder")
@@ -180,33 +169,16 @@ class Masks:
             raise ImageError(f"mask {show_name(path)} {error}") from None
 
 
+@dataclass
 class Reader:
-    """Read images with their masks by number; what cannot be read becomes a fault.
+    """Read images with their masks by number; what cannot be read becomes a fault."""
 
-    Args:
-        source: The images.
-        names: Their names.
-        masks: Their masks.
-        sources: Where they may be copied from; read as masks.
-        numbers: Which of them to read.
-        max_pixels: Largest width x height that is decoded.
-    """
-
-    def __init__(
-        self,
-        source: ImageSource,
-        names: Sequence[str],
-        masks: Masks,
-        sources: Masks,
-        numbers: Sequence[int],
-        max_pixels: int,
-    ) -> None:
-        self.source = source
-        self.names = names
-        self.masks = masks
-        self.sources = sources
-        self.numbers = numbers
-        self.max_pixels = max_pixels
+    source: ImageSource
+    names: Sequence[str]
+    masks: Masks
+    sources: Masks  # where images may be copied from; read as masks
+    max_pixels: int  # largest width x height that is decoded
+    numbers: Sequence[int]  # of the images to read
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -217,17 +189,13 @@ class Reader:
             file = io.BytesIO(self.source.encoded(number))
             decoded = decode_unchanged(file, self.source.name(number), max_pixels=self.max_pixels)
             mask, source = (files.read(self.names[number]) for files in (self.masks, self.sources))
-            return Loaded(number, decoded, mask, source=source)
+            return Loaded(number, decoded, mask, source)
         except ImageError as error:
             return Loaded(number, fault=str(error))
 
 
 class Writer:
-    """Save results in the background, each whole or not at all.
-
-    Args:
-        report: Is called with the number and the reason of each image that could not be saved.
-    """
+    """Save results in the background, each whole or not at all; `report` gets number and reason of what failed."""
 
     def __init__(self, report: Callable[[int, str], None]) -> None:
         self.report = report
@@ -235,15 +203,7 @@ class Writer:
         self.waiting: deque[tuple[int, Future[None]]] = deque()
 
     def save(self, number: int, result: Unchanged, path: Path, hole: np.ndarray, original: Unchanged | None) -> None:
-        """Save a result; waits where too many are in line.
-
-        Args:
-            number: The image's number.
-            result: The filled image, with what else its file is to hold.
-            path: Where it goes.
-            hole: The hole, bool (H, W), for the view.
-            original: The image before, if a view of both is to be saved beside the result.
-        """
+        """Save a result, and beside it a view of both if the original is given; wait if too many are in line."""
         self.waiting.append((number, self.pool.submit(_save, result, path, hole, original)))
         while len(self.waiting) > _WAITING:
             self._finish_first()
@@ -275,6 +235,10 @@ def _save(result: Unchanged, path: Path, hole: np.ndarray, original: Unchanged |
 
 def _view(image: Image.Image | np.ndarray) -> Image.Image:
     return (Image.fromarray((image >> 8).astype(np.uint8)) if isinstance(image, np.ndarray) else image).convert("RGB")
+
+
+def _gifs(folder: str) -> list[str]:
+    return [str(file.relative_to(folder)) for file in sorted(Path(folder).rglob("*")) if file.suffix.lower() == ".gif"]
 
 
 def _holds_shards(folder: str) -> bool:

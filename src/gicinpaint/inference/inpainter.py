@@ -2,7 +2,6 @@
 
 import os
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -12,8 +11,7 @@ from torch import Tensor, nn
 
 from gicinpaint.inference.blending import Blend, check_blend
 from gicinpaint.inference.canvas import HoleColour
-from gicinpaint.inference.engine import Engine, FillTask, read_task
-from gicinpaint.inference.guided import Sketched, read_sketch
+from gicinpaint.inference.engine import Engine, FillTask
 from gicinpaint.inference.regions import Method, most_pixels
 from gicinpaint.models.stored import HubModel, fetch
 from gicinpaint.weights.hub import find_model, published_models
@@ -25,19 +23,15 @@ MAX_MEMORY = 3.0  # GB; an image of 1920x1080 fits
 class Filled(NamedTuple):
     """A filled image and how it came about.
 
-    Attributes:
-        image: The filled image, of the kind, size and type of the input.
-        coarse: The same, filled with the first stage's guess.
-        offset: Where the attention copied each cell of 8 x 8 pixels from: int64 (2, rows, columns), absolute (row,
-            column) on the grid of cells; cells far from the hole may hold their own place. None where the network has
-            no attention or none of the whole image.
-        method: How it was filled, in words.
+    `offset` tells where the attention copied each cell of 8 x 8 pixels from: int64 (2, rows, columns), absolute (row,
+    column) on the grid of cells; cells far from the hole may hold their own place. It is None where the network has no
+    attention or none of the whole image.
     """
 
-    image: Any
-    coarse: Any
+    image: Any  # of the kind, size and type of the input
+    coarse: Any  # the same, filled with the first stage's guess
     offset: Tensor | None
-    method: str
+    method: str  # how it was filled, in words
 
 
 class Inpainter(HubModel):
@@ -97,8 +91,7 @@ class Inpainter(HubModel):
             path: A training checkpoint, a folder with model.safetensors and config.json, a folder with a TensorFlow
                 checkpoint of the authors' code (its colour channels are swapped to red, green, blue), or the name of
                 a model that `gicinpaint models` lists.
-            device: As for the class.
-            options: Other arguments of the class.
+            device: As for the class, like the options.
 
         Raises:
             ValueError: If there is no model, it is damaged, or it carries code, which is not run.
@@ -107,19 +100,8 @@ class Inpainter(HubModel):
 
     @classmethod
     def default(cls, device: str | torch.device = "auto", **options: Any) -> Self:
-        """Return an inpainter with the model that GICINPAINT_WEIGHTS names, or the one that comes with the package.
-
-        Raises:
-            ValueError: If there is none; the message says how to get one.
-        """
+        """Return an inpainter with the model that GICINPAINT_WEIGHTS names, or the one that comes with the package."""
         return cls.from_checkpoint(find_default(), device, **options)
-
-    @classmethod
-    def like(cls, other: "Inpainter", device: str | torch.device) -> Self:
-        """Return an inpainter with the settings of another, on a device."""
-        inpainter = cls(other.generator, device)
-        inpainter.engine = replace(other.engine, device=inpainter.device)
-        return inpainter
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the generator as model.safetensors and config.json; see `gicinpaint.weights.save_generator`."""
@@ -130,11 +112,9 @@ class Inpainter(HubModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
-        """Return an inpainter with a model by its name, of a folder, or of a hub repository.
+        """Return an inpainter with a model by its name, of a folder, or of a hub repository such as `user/model`.
 
-        Args:
-            pretrained_model_name_or_path: `faces_128`, for example, a folder, or a repository such as `user/model`.
-            options: Arguments of the class, and huggingface_hub's options for a repository.
+        Options are arguments of the class, and huggingface_hub's for a repository.
 
         Raises:
             ImportError: If it is a repository and huggingface_hub is not installed.
@@ -171,45 +151,42 @@ class Inpainter(HubModel):
             image: A Pillow image, a NumPy array (H, W) or (H, W, C) of uint8, uint16 or floats in [0, 1], or a tensor
                 (C, H, W) of uint8 or floats in [-1, 1]; an array or tensor of one more dimension, or a list, for
                 several images.
-            mask: The hole: white, true or 1. One for each image, or one for all.
+            mask: The hole: white, true or 1. Of this and of the source and the sketch one for each image, or for all.
             hole_colour: Pixels of this colour are hole too: a name, a level, or red, green, blue, 0..255.
             hole_tolerance: Largest difference from that colour, in 8-bit levels.
             grow: Pixels by which the hole is grown, or shrunk if negative.
             source: Where attention may copy from, like a mask: white, true or 1; None: from all known pixels. Copied
                 are patches of about 24 x 24 pixels that lie inside as a whole; the networks still see all of the image.
             blend: "none", "feather" or "poisson"; see `gicinpaint.inference.blending.blended`.
-            sketch: Edges that a guided generator follows in the hole of one image, of the kinds of masks.
+            sketch: Edges that a guided generator follows in the hole, like a mask; the image must fit one pass.
 
         Raises:
-            TypeError: If image, mask or source are of another kind.
-            ValueError: If their sizes or values differ from that, neither mask nor colour is given, all is hole, or
-                there is no source or no attention to limit.
+            TypeError: If image, mask, source or sketch are of another kind.
+            ValueError: If their sizes or values differ from that, neither mask nor colour is given, all is hole, there
+                is no source or no attention to limit, or the generator takes no sketch.
             ArithmeticError: If the generator answers with values that are not finite.
         """
-        if isinstance(image, np.ndarray | Tensor) and image.ndim == 4:
-            stacked = [
-                list(one) if getattr(one, "ndim", 0) > 2 and len(one) == len(image) else one for one in (mask, source)
-            ]
-            hole: Any = {"hole_colour": hole_colour, "hole_tolerance": hole_tolerance, "grow": grow}
-            filled = self(list(image), stacked[0], source=stacked[1], blend=blend, **hole)
-            return torch.stack(filled) if isinstance(image, Tensor) else np.stack(filled)
-        if sketch is not None:
-            how: Any = {"hole_colour": hole_colour, "hole_tolerance": hole_tolerance, "grow": grow}
-            return self.fill(image, mask, source=source, blend=blend, sketch=sketch, **how).image
-        images = list(image) if isinstance(image, list | tuple) else [image]
-        masks, sources = (list(one) if isinstance(one, list | tuple) else [one] * len(images) for one in (mask, source))
-        for name, given in (("masks", masks), ("sources", sources)):
-            if len(given) != len(images):
+        several = isinstance(image, list | tuple)
+        stacked = isinstance(image, np.ndarray | Tensor) and image.ndim == 4
+        images = list(image) if several or stacked else [image]
+
+        def each(name: str, given: Any) -> list[Any]:
+            of_stack = stacked and getattr(given, "ndim", 0) > 2 and len(given) == len(images)
+            found = list(given) if of_stack or isinstance(given, list | tuple) else [given] * len(images)
+            if len(found) != len(images):
                 raise ValueError(
-                    f"{name} must be as many as images, {len(images)}, got {len(given)}; or pass one for all"
+                    f"{name} must be as many as images, {len(images)}, got {len(found)}; or pass one for all"
                 )
-        tasks = [
-            read_task(one, its, hole_colour, hole_tolerance, grow, divide=self.engine.divide, source=allowed)
-            for one, its, allowed in zip(images, masks, sources, strict=True)
-        ]
+            return found
+
+        own = zip(images, each("masks", mask), each("sources", source), each("sketches", sketch), strict=True)
+        hole: Any = {"hole_colour": hole_colour, "hole_tolerance": hole_tolerance, "grow": grow}
+        tasks = [self.engine.read(one, its, source=allowed, sketch=edges, **hole) for one, its, allowed, edges in own]
         _fill(self.engine, tasks, blend)
         results = [task.canvas.finish() for task in tasks]
-        return results if isinstance(image, list | tuple) else results[0]
+        if stacked:
+            return torch.stack(results) if isinstance(image, Tensor) else np.stack(results)
+        return results if several else results[0]
 
     def fill(
         self,
@@ -223,18 +200,10 @@ class Inpainter(HubModel):
         blend: Blend = "none",
         sketch: Any = None,
     ) -> Filled:
-        """Return one filled image with its coarse guess, where the attention copied from, and the method.
-
-        Arguments and errors are those of a call with one image.
-        """
-        engine = self.engine
-        if sketch is not None:
-            engine = replace(engine, generator=(sketched := Sketched(self.generator)))
-        options: Any = {"divide": engine.divide, "source": source, "stages": True}
-        task = read_task(image, mask, hole_colour, hole_tolerance, grow, **options)
-        if sketch is not None:
-            sketched.sketch = read_sketch(sketch, task.canvas.size, engine.most_pixels)
-        _fill(engine, [task], blend)
+        """Return one filled image with its coarse guess and offset; arguments and errors are those of a call."""
+        hole: Any = {"hole_colour": hole_colour, "hole_tolerance": hole_tolerance, "grow": grow}
+        task = self.engine.read(image, mask, source=source, sketch=sketch, stages=True, **hole)
+        _fill(self.engine, [task], blend)
         assert task.coarse is not None
         return Filled(task.canvas.finish(), task.coarse.finish(), task.offset, str(task.method))
 

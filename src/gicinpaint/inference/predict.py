@@ -1,28 +1,35 @@
-"""The inpaint job: fill image files with a model, and say what was done."""
+"""The inpaint job: each process reads, fills and writes its own share of the files; the first says what was done."""
 
 import logging
 import os
 import signal
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, ListConfig
+from torch.utils.data import DataLoader
 
 from gicinpaint.attention import ContextualAttention
 from gicinpaint.config.atomic_files import write_text
+from gicinpaint.config.progress_bar import Bar
 from gicinpaint.config.validation import JobError, build, check_configuration
 from gicinpaint.data import DatasetError
 from gicinpaint.data.image_io import show_name
-from gicinpaint.inference.blending import check_blend
+from gicinpaint.data.image_unchanged import check_format
+from gicinpaint.inference.blending import Blend, check_blend
 from gicinpaint.inference.canvas import HoleColour, read_colour
-from gicinpaint.inference.image_files import Masks, Reader, open_source, result_names, result_paths
+from gicinpaint.inference.engine import Engine, FillTask
+from gicinpaint.inference.image_files import Loaded, Masks, Reader, Writer, open_source, result_names, result_paths
 from gicinpaint.inference.inpainter import Inpainter
-from gicinpaint.inference.predict_module import FillFiles
 from gicinpaint.inference.regions import Method
 from gicinpaint.weights.pretrained import find_default, load_generator
 
@@ -51,13 +58,131 @@ _FORMATS = ("png", "tiff", "webp", "same")
 _LARGE_HOLE = 0.6  # hole ratio from which on an inverted mask is more likely than such a hole
 _FEW = 3  # that are named in a remark
 _SHOWN = 20  # images that are named on the command line
+_NOTHING = -1  # stands in for the image of a process that has none
+_PATIENCE = timedelta(days=7)
+
+
+class FillFiles(LightningModule):
+    """Fill images of files and write the results to `paths`.
+
+    Process r of n takes every n-th image, from the r-th on: none is lost or done twice. What is there already is left
+    out by each process for itself, after that, so the shares do not depend on when a process looks.
+
+    The reader is made for some of the images; `hole` are the arguments of `Engine.read` that tell the hole by its
+    colour and grow it; the other arguments are settings of the job.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        reader: Callable[[list[int]], Reader],
+        paths: list[Path],
+        hole: Mapping[str, Any],
+        *,
+        blend: Blend,
+        overwrite: bool,
+        side_by_side: bool,
+        workers: int,
+    ) -> None:
+        super().__init__()
+        self.generator = engine.generator  # registered, so that the trainer moves it
+        self.engine = engine
+        self.reader = reader
+        self.paths = paths
+        self.hole = hole
+        self.blend = blend
+        self.overwrite = overwrite
+        self.side_by_side = side_by_side
+        self.workers = workers
+        # what was found, by the numbers of the images; at the end that of all processes
+        self.faults: list[tuple[int, str]] = []  # why an image was not filled
+        self.skipped = 0  # results that were there already
+        self.methods: Counter[str] = Counter()
+        self.ratios: dict[int, float] = {}  # hole ratios of the images that were filled
+        self.left_out: dict[str, list[int]] = {}  # what results could not keep of their files
+
+    def predict_dataloader(self) -> DataLoader[Loaded]:
+        """Return this process's share, a batch of images at a time."""
+        share = list(range(len(self.paths)))[self.trainer.global_rank :: self.trainer.world_size]
+        left = [index for index in share if self.overwrite or not self.paths[index].exists()]
+        self.skipped = len(share) - len(left)
+        self.left = len(left)
+        # the trainer leaves the loop out where there is nothing, and the other processes would wait for this one
+        images: Any = self.reader(left) if left else [Loaded(_NOTHING)]
+        size, workers = self.engine.batch_size, min(self.workers, len(left))
+        return DataLoader(images, batch_size=size, num_workers=workers, collate_fn=list)
+
+    def on_predict_start(self) -> None:
+        """Open the writer and the progress bar."""
+        self.engine = replace(self.engine, device=self.device)
+        self.writer = Writer(lambda index, reason: self.faults.append((index, reason)))
+        quiet = not self.trainer.is_global_zero
+        self.bar = Bar(total=self.left, desc="filling", unit="image", disable=quiet, smoothing=0.05)
+        # a group of its own, because shares of large images may end hours apart, where the usual wait gives up
+        several = self.trainer.world_size > 1
+        self.everyone = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE) if several else None
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Leave images where they are; their regions go to the device one by one."""
+        return batch
+
+    def predict_step(self, batch: list[Loaded], batch_idx: int) -> None:
+        """Fill a few images and hand them to the writer."""
+        batch = [loaded for loaded in batch if loaded.number != _NOTHING]
+        tasks = [(loaded, task) for loaded in batch if (task := self._read(loaded)) is not None]
+        try:
+            self.engine.fill([task for _, task in tasks], self.blend)
+        except (torch.OutOfMemoryError, ArithmeticError) as error:
+            memory = "there was not enough memory; set a smaller max_memory or batch_size"
+            reason = str(error) if isinstance(error, ArithmeticError) else memory
+            self.faults += [(loaded.number, reason) for loaded, _ in tasks]
+            tasks = []
+        for loaded, task in tasks:
+            assert loaded.file is not None
+            number, path = loaded.number, self.paths[loaded.number]
+            self.methods[str(task.method)] += 1
+            self.ratios[number] = task.hole.float().mean().item()
+            for what in check_format(loaded.file, path):
+                self.left_out.setdefault(what, []).append(number)
+            result = loaded.file._replace(image=task.canvas.finish())
+            self.writer.save(number, result, path, task.hole.numpy(), loaded.file if self.side_by_side else None)
+        self.bar.update(len(batch))
+
+    def on_predict_end(self) -> None:
+        """Wait for the disk, and learn what the other processes found."""
+        self.finish()
+        if self.everyone is not None:
+            found: list[Any] = [None] * self.trainer.world_size
+            own = (self.faults, self.skipped, self.methods, self.ratios, self.left_out)
+            torch.distributed.all_gather_object(found, own, group=self.everyone)
+            self.faults = [fault for faults, *_ in found for fault in faults]
+            self.skipped = sum(skipped for _, skipped, *_ in found)
+            self.methods = sum((methods for _, _, methods, *_ in found), Counter())
+            self.ratios = {number: ratio for *_, ratios, _ in found for number, ratio in ratios.items()}
+            kinds = dict.fromkeys(what for *_, left_out in found for what in left_out)
+            self.left_out = {what: [n for *_, left_out in found for n in left_out.get(what, ())] for what in kinds}
+        self.faults.sort()
+
+    def finish(self) -> None:
+        """Wait until everything that was computed is written."""
+        if hasattr(self, "writer"):
+            self.writer.close()
+            self.bar.close()
+
+    def _read(self, loaded: Loaded) -> FillTask | None:
+        if loaded.file is None:
+            self.faults.append((loaded.number, loaded.fault))
+            return None
+        try:
+            check_format(loaded.file, self.paths[loaded.number])  # before the work
+            return self.engine.read(loaded.file.image, loaded.mask, source=loaded.source, **self.hole)
+        except (ValueError, TypeError) as error:
+            self.faults.append((loaded.number, str(error)))
+            return None
 
 
 def inpaint(config: DictConfig) -> None:
-    """Fill what a configuration names.
-
-    Args:
-        config: `conf/inpaint.yaml`, composed.
+    """Fill what a configuration, `conf/inpaint.yaml` composed, names.
 
     Raises:
         ConfigurationError: If a value is missing, wrong or unused.
@@ -80,11 +205,8 @@ def inpaint(config: DictConfig) -> None:
         raise JobError(str(error)) from error
     except SystemExit as stop:  # Ctrl+C, which the trainer turns into exit code 1, or a signal that ends the process
         module.finish()
-        print(
-            f"stopped after {len(module.ratios):,} of {len(module.paths):,} images; the same command goes on: "
-            f"{config.output}",
-            flush=True,
-        )
+        done = f"stopped after {len(module.ratios):,} of {len(module.paths):,} images"
+        print(f"{done}; the same command goes on: {config.output}", flush=True)
         if stop.code != 1:
             raise
         signal.signal(signal.SIGINT, before)  # the trainer ignores it from then on
@@ -111,9 +233,8 @@ def build_module(config: DictConfig) -> FillFiles:
     names = result_names(source)
     paths = result_paths(source, names, Path(output), config.format)
     try:
-        where = None if config.masks is None else os.path.expanduser(config.masks)
+        where, allowed = (path and os.path.expanduser(path) for path in (config.masks, config.sources))
         masks = Masks(where, config.mask_rename, config.max_pixels, config.hole)
-        allowed = None if config.sources is None else os.path.expanduser(config.sources)
         sources = Masks(allowed, config.mask_rename, config.max_pixels, key="sources")
         check_blend(config.blend)
         if hole_colour is not None:
@@ -125,12 +246,10 @@ def build_module(config: DictConfig) -> FillFiles:
     except ValueError as error:
         raise JobError(str(error)) from error
     return FillFiles(
-        inpainter,
-        partial(Reader, source, names, masks, sources, max_pixels=config.max_pixels),
+        inpainter.engine,
+        partial(Reader, source, names, masks, sources, config.max_pixels),
         paths,
-        hole_colour=hole_colour,
-        hole_tolerance=config.hole_tolerance,
-        grow=config.grow,
+        {"hole_colour": hole_colour, "hole_tolerance": config.hole_tolerance, "grow": config.grow},
         blend=config.blend,
         overwrite=config.overwrite,
         side_by_side=config.side_by_side,
@@ -154,12 +273,17 @@ def _report(module: FillFiles, config: DictConfig) -> None:
     output = Path(os.path.expanduser(config.output))
     print(f"{'; '.join(parts)}: {show_name(output)[1:-1]}", flush=True)
 
+    def name(number: int) -> str:
+        path = module.paths[number]
+        return show_name(str((path.relative_to(output) if path != output else Path(path.name)).with_suffix("")))[1:-1]
+
     def some(numbers: Sequence[int]) -> str:
         more = f" and {len(numbers) - _FEW:,} more" if len(numbers) > _FEW else ""
-        return ", ".join(_name(module.paths[number], output) for number in sorted(numbers)[:_FEW]) + more
+        return ", ".join(map(name, sorted(numbers)[:_FEW])) + more
 
     if large := [number for number, ratio in module.ratios.items() if ratio > _LARGE_HOLE]:
-        hint = "" if config.masks is None else f"; if the masks are inverted, set {_other(config.hole)}"
+        other = "white" if config.hole in ("black", 0) else "black"
+        hint = "" if config.masks is None else f"; if the masks are inverted, set hole={other}"
         print(f"more than {_LARGE_HOLE:.0%} hole in {some(large)}{hint}", flush=True)
     for what, numbers in module.left_out.items():
         print(f"not kept, {what}: {some(numbers)}", flush=True)
@@ -167,17 +291,7 @@ def _report(module: FillFiles, config: DictConfig) -> None:
     if module.faults or output.is_dir():
         listing.unlink(missing_ok=True)
     if module.faults:
-        names = [f"{_name(module.paths[number], output)}: {reason}" for number, reason in module.faults]
+        names = [f"{name(number)}: {reason}" for number, reason in module.faults]
         write_text(listing, "\n".join(names) + "\n")
         more = f"; {len(names) - _SHOWN} more are in {listing}" if len(names) > _SHOWN else ""
         raise JobError(f"{len(names)} of {total} images were not filled: {'; '.join(names[:_SHOWN])}{more}")
-
-
-def _other(hole: str | int) -> str:
-    return "hole=white" if hole in ("black", 0) else "hole=black"
-
-
-def _name(path: Path, output: Path) -> str:
-    """Return what an image is called in reports: its place below the input, without suffix."""
-    name = str((path.relative_to(output) if path != output else Path(path.name)).with_suffix(""))
-    return show_name(name)[1:-1]

@@ -31,24 +31,15 @@ class Method(StrEnum):
 
 
 class Region(NamedTuple):
-    """A part of an image that is filled by itself.
+    """A part of an image that is filled by itself."""
 
-    Attributes:
-        box: What the networks see.
-        own: The part of it whose hole is painted.
-        reduced: Whether the box is too large for one pass at full size.
-    """
-
-    box: Rectangle
-    own: Rectangle
-    reduced: bool
+    box: Rectangle  # what the networks see
+    own: Rectangle  # the part of it whose hole is painted
+    reduced: bool  # whether the box is too large for one pass at full size
 
 
 def most_pixels(max_memory: float) -> int:
-    """Return how many pixels one pass may have.
-
-    Args:
-        max_memory: Bound on the memory of one pass, in GB.
+    """Return how many pixels one pass may have within a bound on its memory in GB.
 
     Raises:
         ValueError: If no useful pass fits it.
@@ -70,11 +61,7 @@ def divide(hole: Tensor, pixels: int) -> tuple[Method, list[Region]]:
 
     An image of at most `pixels` is one region. In a larger one, near holes are filled together in a crop with context:
     their own height and width on each side, at least 128 and at most 512 pixels, less where the memory asks for it. A
-    group of holes whose crop is too large even so is filled at reduced size and then refined.
-
-    Args:
-        hole: bool (H, W).
-        pixels: Most pixels of one pass.
+    group of holes whose crop is too large even so is filled at reduced size and then refined. The hole is bool (H, W).
     """
     h, w = hole.shape
     whole = Rectangle(0, 0, h, w)
@@ -96,7 +83,15 @@ def divide(hole: Tensor, pixels: int) -> tuple[Method, list[Region]]:
 
 def group(hole: Tensor, pixels: int) -> list[Rectangle]:
     """Return disjoint rectangles that hold the whole hole, bool (H, W); each fits a few near holes tightly."""
-    boxes = merged(groups(hole), lambda one, other: _belong_together(one, other, pixels))
+
+    def together(one: Rectangle, other: Rectangle) -> bool:
+        both = one.joined(other)
+        if max(both.height, both.width) <= _LEAST_CONTEXT and both.area <= pixels // 16:
+            return True  # both are small and share most of their context
+        rows = min(one.bottom, other.bottom) > max(one.top, other.top)
+        return rows and min(one.right, other.right) > max(one.left, other.left)
+
+    boxes = merged(groups(hole), together)
     return [_tight(hole, box) for box in boxes]
 
 
@@ -140,15 +135,6 @@ def merged(boxes: list[Rectangle], together: Callable[[Rectangle, Rectangle], bo
                 result[index] = box.joined(result[index])
         boxes = result
     return boxes
-
-
-def _belong_together(one: Rectangle, other: Rectangle, pixels: int) -> bool:
-    """Return whether rectangles overlap, or are small and share most of their context."""
-    both = one.joined(other)
-    if max(both.height, both.width) <= _LEAST_CONTEXT and both.height * both.width <= pixels // 16:
-        return True
-    rows = min(one.bottom, other.bottom) > max(one.top, other.top)
-    return rows and min(one.right, other.right) > max(one.left, other.left)
 
 
 def _padded_area(box: Rectangle) -> int:
