@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from PIL import Image
 
 from gicinpaint.attention import ContextualAttention
 from gicinpaint.evaluation.copying import (
+    CopiedShare,
     RepeatedImage,
     Shuffled,
     copied_distance,
@@ -121,6 +123,31 @@ def test_the_distance_of_what_is_copied_is_that_of_the_offsets() -> None:
         offset = generator(image * (1 - mask), mask, return_offset=True).offset[0]
     expected = [math.dist((y, x), offset[:, y, x].tolist()) * 4 for y in range(2, 4) for x in range(2, 6)]
     assert copied_distance(generator, image, mask).tolist() == pytest.approx(expected)
+
+
+def test_the_share_that_a_training_prints_is_that_of_a_slow_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    generator = Generator(width=4, attention=ContextualAttention(rate=1))
+    data = SimpleNamespace(validation=SimpleNamespace(source=[noise(1), noise(2)]))
+    data.validation.source = type("Source", (list,), {"read": list.__getitem__})(data.validation.source)
+    trainer = SimpleNamespace(is_global_zero=True, datamodule=data)
+    CopiedShare(count=3, size=48, hole=12).on_fit_end(trainer, SimpleNamespace(generator=generator))
+    rng, mask, copied = torch.Generator().manual_seed(0), torch.zeros(1, 1, 48, 48), []
+    mask[..., 18:30, 18:30] = 1
+    for seed in (1, 2, 1):
+        one = repeat_view(noise(seed), 48, rng, (17, 24))
+        with torch.no_grad():
+            offset = generator(one.image[None] * (1 - mask), mask, return_offset=True).offset[0]
+        for y in range(18 // 4, -(-30 // 4)):  # cells of 4 x 4 pixels that touch the hole
+            for x in range(18 // 4, -(-30 // 4)):
+                own = one.places[:, 4 * y + 2, 4 * x + 2].tolist()
+                v, u = offset[:, y, x].tolist()
+                other = one.places[:, 4 * v + 2, 4 * u + 2].tolist()
+                apart = (min((a - b) % p, (b - a) % p) for a, b, p in zip(own, other, one.period, strict=True))
+                copied.append(all(distance <= 4 for distance in apart))
+    assert capsys.readouterr().out.startswith(f"copied       {sum(copied) / len(copied):.0%} of the hole from where")
+    CopiedShare().on_fit_end(trainer, SimpleNamespace(generator=Generator(width=4, attention=None)))
+    assert capsys.readouterr().out == ""
 
 
 def test_the_shipped_model_copies_and_loses_by_shuffling(tmp_path: Path) -> None:

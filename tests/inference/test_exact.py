@@ -23,6 +23,7 @@ HOLES = {
     "corners": [(0, 0, 30, 40), (0, 352, 50, 40), (316, 0, 20, 40), (306, 372, 30, 20)],
     "one pixel": [(211, 207, 1, 1)],
     "half of it": [(0, 0, 336, 190)],
+    "scratch": [(20 + 5 * i, 20 + 6 * i, 8, 8) for i in range(58)],
 }
 GENERATORS: dict[str, Any] = {
     "contextual": lambda: Generator(2),
@@ -141,6 +142,20 @@ def test_scattered_holes_are_boxes_that_hold_them_and_large_ones_are_split() -> 
     boxes = boxes_of(hole)
     expected = (100, 100, 110, 200), (600, 1500, 1500, 1700), (1500, 1500, 2400, 1700)
     assert boxes == [Rectangle(*box) for box in expected]
+
+
+def test_a_diagonal_scratch_is_several_boxes_of_less_work() -> None:
+    hole = torch.zeros(1600, 1600, dtype=torch.bool)
+    for i in range(1500):
+        hole[40 + i : 48 + i, 40 + i : 48 + i] = True
+    boxes = boxes_of(hole)
+    owners = torch.zeros(1600, 1600, dtype=torch.int64)
+    for box in boxes:
+        owners[box.slices] += 1
+    assert (owners[hole] > 0).all()
+    one = [Rectangle(40, 40, 1547, 1547)]
+    generator = Generator(8, None)
+    assert operations(generator, (1600, 1600), boxes) < 0.45 * operations(generator, (1600, 1600), one)
 
 
 def test_a_network_that_changes_its_parts_is_passed_over_the_whole() -> None:

@@ -4,6 +4,7 @@ Each image repeats one view of a photograph on a lattice whose period, skew and 
 a convolution could learn, is of no use.
 """
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from lightning import Callback
 from PIL import Image
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
@@ -139,6 +141,40 @@ def measure_copying(
             shuffled = _complete_shuffled(generator, layer, image, mask, number)
             note({"shuffled": _psnr((shuffled - image).square().mean(1)[0][inside])})
     return {name: fmean(values) for name, values in found.items()}
+
+
+class CopiedShare(Callback):
+    """Print, when training ends, what share of the hole attention fills with true copies, on images that repeat a view.
+
+    Args:
+        count: Images, in turn views of the validation images.
+        size: Their height and width in pixels.
+        hole: Height and width of the hole in the middle, in pixels.
+        periods: Smallest and largest height and width of the repeated view in pixels.
+    """
+
+    def __init__(self, count: int = 24, size: int = 64, hole: int = 16, periods: tuple[int, int] = (17, 24)) -> None:
+        self.count = count
+        self.size = size
+        self.hole = hole
+        self.periods = periods
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Measure a copy of the generator on the processor and print a line."""
+        generator, source = (
+            copy.deepcopy(pl_module.generator).cpu().float().eval(),
+            trainer.datamodule.validation.source,
+        )
+        if trainer.is_global_zero and attention_of(generator) is not None:
+            rng = torch.Generator().manual_seed(0)
+            photographs = (source.read(number % len(source)) for number in range(self.count))
+            images = [repeat_view(photograph, self.size, rng, self.periods) for photograph in photographs]
+            found = measure_copying(generator, images, self.hole)
+            print(
+                f"copied       {found['copies']:.0%} of the hole from where the same is seen, {found['chance']:.0%} by "
+                f"chance ({self.count} views of validation images, each repeated all over an image)",
+                flush=True,
+            )
 
 
 def bin_name(low: float, high: float) -> str:

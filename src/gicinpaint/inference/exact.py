@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gicinpaint.attention.layer import resize_nearest
-from gicinpaint.inference.regions import groups, merged, padded_size
+from gicinpaint.inference.regions import groups, merged, padded_size, tight
 from gicinpaint.models.compositing import mask_out
 from gicinpaint.models.gated import GatedGenerator
 from gicinpaint.models.generator import CoarseGenerator, CoarseNetwork, Completion, Generator, RefinementNetwork, closed
@@ -31,11 +31,23 @@ def boxes_of(hole: Tensor) -> list[Rectangle]:
     """Return rectangles that hold the whole hole, bool (H, W), and are each filled by themselves."""
 
     def saves(one: Rectangle, other: Rectangle) -> bool:
-        areas = [(box.height + 2 * _MARGIN) * (box.width + 2 * _MARGIN) for box in (one, other, one.joined(other))]
-        return areas[0] + areas[1] >= areas[2]
+        return _work(one.joined(other)) <= _work(one) + _work(other)
 
-    parts = [part for box in merged(groups(hole), saves) for part in _split(box, _BOX)]
+    def halved(box: Rectangle) -> list[Rectangle]:
+        """Halve the sides of a box while that saves work: a diagonal scratch fills little of it."""
+        halves = [part for part in _split(box, -(-max(box.height, box.width) // 2)) if bool(hole[part.slices].any())]
+        halves = merged([tight(hole, part) for part in halves], saves)
+        if sum(map(_work, halves)) >= _work(box):
+            return [box]
+        return [part for half in halves for part in halved(half)]
+
+    boxes = merged([part for box in merged(groups(hole), saves) for part in halved(box)], saves)
+    parts = [part for box in boxes for part in _split(box, _BOX)]
     return [part for part in parts if bool(hole[part.slices].any())]
+
+
+def _work(box: Rectangle) -> int:
+    return (box.height + 2 * _MARGIN) * (box.width + 2 * _MARGIN)
 
 
 def is_exact(generator: nn.Module) -> bool:

@@ -92,7 +92,7 @@ def group(hole: Tensor, pixels: int) -> list[Rectangle]:
         return rows and min(one.right, other.right) > max(one.left, other.left)
 
     boxes = merged(groups(hole), together)
-    return [_tight(hole, box) for box in boxes]
+    return [tight(hole, box) for box in boxes]
 
 
 def groups(hole: Tensor) -> list[Rectangle]:
@@ -100,24 +100,27 @@ def groups(hole: Tensor) -> list[Rectangle]:
     cells = F.max_pool2d(hole[None].float(), _CELL, ceil_mode=True)
     near = F.max_pool2d(cells, 2 * _NEAR + 1, stride=1, padding=_NEAR)[0].bool().numpy()
     found = (properties.bbox for properties in regionprops(label(near, connectivity=2)))
-    return [_tight(hole, Rectangle(*(int(edge) * _CELL for edge in bbox))) for bbox in found]
+    return [tight(hole, Rectangle(*(int(edge) * _CELL for edge in bbox))) for bbox in found]
 
 
 def tiles(box: Rectangle, size: int, overlap: int) -> list[Rectangle]:
-    """Return rectangles of at most `size` x `size` pixels that cover a box and overlap by at least `overlap`."""
+    """Return as few rectangles of at most `size` x `size` pixels as cover a box and overlap by at least `overlap`.
 
-    def starts(first: int, length: int) -> list[int]:
+    They are as small as that number allows, in steps of 8 pixels.
+    """
+
+    def sides(first: int, length: int) -> list[tuple[int, int]]:
         count = max(1, -(-(length - overlap) // (size - overlap)))
-        return [first + round(i * (length - min(size, length)) / max(1, count - 1)) for i in range(count)]
+        side = min(length, size, padded_size(-(-(length + (count - 1) * overlap) // count), 1)[0])
+        starts = (first + round(i * (length - side) / max(1, count - 1)) for i in range(count))
+        return [(start, start + side) for start in starts]
 
-    return [
-        Rectangle(top, left, min(top + size, box.bottom), min(left + size, box.right))
-        for top in starts(box.top, box.height)
-        for left in starts(box.left, box.width)
-    ]
+    rows, columns = sides(box.top, box.height), sides(box.left, box.width)
+    return [Rectangle(top, left, bottom, right) for top, bottom in rows for left, right in columns]
 
 
-def _tight(hole: Tensor, box: Rectangle) -> Rectangle:
+def tight(hole: Tensor, box: Rectangle) -> Rectangle:
+    """Return the smallest rectangle that holds a box's part of the hole, which must not be empty."""
     rows, columns = (places + start for places, start in zip(np.nonzero(hole[box.slices].numpy()), box, strict=False))
     return Rectangle(int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
 
