@@ -49,10 +49,10 @@ _NAME = re.compile(r"[^/\\\0]{1,200}")
 
 
 class Candidate(NamedTuple):
-    """A method to measure: how to build it, and plain data that tells it from others."""
+    """A method to measure."""
 
     make: Callable[[], Method]
-    identity: Any
+    identity: Any  # plain data that differs from that of every other method
 
 
 def evaluate(config: DictConfig) -> dict[str, MethodResult]:
@@ -229,11 +229,9 @@ def _draw_methods(measurement: Measurement, names: list[str]) -> Image.Image:
 
 def _fabric(config: DictConfig) -> Fabric:
     warnings.filterwarnings("ignore", message=".*does not have many workers")
-    alone = config.devices in (1, "1")
+    strategy = "auto" if config.devices in (1, "1") else "ddp"
     try:
-        return Fabric(
-            accelerator=config.accelerator, devices=config.devices, strategy="auto" if alone else "ddp", precision=None
-        )
+        return Fabric(accelerator=config.accelerator, devices=config.devices, strategy=strategy)
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         raise JobError(f"accelerator: {error}") from error
 

@@ -56,29 +56,17 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Everything that is the same for all methods.
-
-    Args:
-        images: The images.
-        masks: Mask i belongs to image i.
-        metrics: Columns of the table.
-        folder: Folder of results and of interrupted work.
-        pictured: Indices of the images whose completions are saved.
-        fabric: The processes and their devices; it must be launched.
-        batch_size: Images per call of a method, in each process.
-        workers: Processes that read images, for each process.
-        groups: Indices of the images of each group that gets patch distances of its own.
-    """
+    """Everything that is the same for all methods."""
 
     images: EvaluationImages
-    masks: NumberedMasks
-    metrics: MetricCollection
-    folder: Path
-    pictured: Sequence[int]
-    fabric: Fabric
-    batch_size: int = 8
-    workers: int = 0
-    groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    masks: NumberedMasks  # mask i belongs to image i
+    metrics: MetricCollection  # columns of the table
+    folder: Path  # of results and of interrupted work
+    pictured: Sequence[int]  # indices of the images whose completions are saved
+    fabric: Fabric  # the processes and their devices; it must be launched
+    batch_size: int = 8  # images per call of a method, in each process
+    workers: int = 0  # processes that read images, for each process
+    groups: Mapping[str, Sequence[int]] = field(default_factory=dict)  # indices, for patch distances of each group
 
     def run(self, name: str, make: Callable[[], Method], identity: dict[str, Any]) -> MethodResult:
         """Measure the method that `make` builds, or return its result if the folder has it.
@@ -109,7 +97,10 @@ class Measurement:
         progress.load()
         shown: Any = {"desc": name, "unit": " images", "disable": not fabric.is_global_zero, "dynamic_ncols": True}
         with Bar(total=len(mine), initial=progress.done, **shown) as bar:
-            for indices, image in self._batches(mine[progress.done :]):
+            left, size = mine[progress.done :], self.batch_size
+            batches = [list(left[start : start + size]) for start in range(0, len(left), size)]
+            loader = DataLoader(self.images, batch_sampler=batches, num_workers=self.workers)
+            for indices, image in zip(batches, loader, strict=True):
                 image = image.to(fabric.device)
                 mask = self.masks(indices, self.images.height, self.images.width)[0].to(fabric.device)
                 with progress.cost.running():
@@ -127,28 +118,15 @@ class Measurement:
         spent = torch.tensor([progress.cost.seconds, progress.cost.peak], dtype=torch.float64, device=fabric.device)
         everyones = torch.as_tensor(fabric.all_gather(spent)).reshape(-1, 2)  # (processes, 2)
         seconds, peak, count = everyones[:, 0].sum(), everyones[:, 1].max(), len(self.images)
-        return MethodResult(
-            _computed(progress.metrics),
-            count,
-            float(seconds) / count,
-            float(peak) / 2**20,
-            self._each(progress),
-            {group: _computed(metrics) for group, metrics in progress.of_groups.items()},
-        )
-
-    def _each(self, progress: "_Progress") -> dict[str, list[float | None]]:
-        """Join the processes' values of their images; each left zeros for the others' images."""
-        everyones = self.fabric.all_reduce(progress.each.to(self.fabric.device), reduce_op="sum")
-        columns = torch.as_tensor(everyones).unbind(1)  # of (images, 2)
-        return {
-            column: [value if counted else None for value, counted in rows.tolist()]
-            for column, rows in zip(progress.columns, columns, strict=True)
+        joined = fabric.all_reduce(progress.each.to(fabric.device), reduce_op="sum")  # zeros for the others' images
+        rows = torch.as_tensor(joined).unbind(1)  # for each column (images, 2)
+        each = {
+            column: [value if counted else None for value, counted in values.tolist()]
+            for column, values in zip(progress.columns, rows, strict=True)
         }
-
-    def _batches(self, indices: Sequence[int]) -> Iterator[tuple[list[int], Tensor]]:
-        batches = [list(indices[start : start + self.batch_size]) for start in range(0, len(indices), self.batch_size)]
-        loader = DataLoader(self.images, batch_sampler=batches, num_workers=self.workers)
-        return zip(batches, loader, strict=True)
+        groups = {group: _computed(metrics) for group, metrics in progress.of_groups.items()}
+        values, seconds_per_image = _computed(progress.metrics), float(seconds) / count
+        return MethodResult(values, count, seconds_per_image, float(peak) / 2**20, each, groups)
 
 
 class Cost:
@@ -208,10 +186,9 @@ class _Progress:
 
     def load(self) -> None:
         """Resume an interrupted run of the same work, if there was one."""
-        if not self.path.is_file():
-            return
-        kept = AtomicCheckpointIO().load_checkpoint(self.path, map_location=self.cost.device)
-        if kept["key"] == self.key:
+        io = AtomicCheckpointIO()
+        kept = io.load_checkpoint(self.path, map_location=self.cost.device) if self.path.is_file() else {}
+        if kept.get("key") == self.key:
             for name, metric in self._all_metrics().items():
                 metric.merge_state(kept["states"][name])
             self.cost = Cost(self.cost.device, kept["seconds"], kept["peak"])
