@@ -63,3 +63,14 @@ def test_a_sketch_that_cannot_be_used_is_named(generator: GatedGenerator) -> Non
     large = [np.kron(x, np.ones((20, 20, 1)[: x.ndim], x.dtype)) for x in (image, hole, edges)]
     with pytest.raises(ValueError, match=r"with a sketch must fit one pass, .* got 1000x740; raise max_memory"):
         inpainter(large[0], large[1], sketch=large[2])
+
+
+def test_several_images_have_a_sketch_each_or_one_for_all(generator: GatedGenerator) -> None:
+    image, hole, edges = scene()
+    inpainter = Inpainter(generator, "cpu", batch_size=2)
+    alone = [inpainter(image, hole, sketch=one) for one in (edges, ~edges)]
+    assert not np.array_equal(*alone)
+    stacked = inpainter(np.stack([image, image]), hole, sketch=np.stack([edges, ~edges]))
+    shared = inpainter([image, image], hole, sketch=edges)
+    for found, expected in [*zip(stacked, alone, strict=True), (shared[0], alone[0]), (shared[1], alone[0])]:
+        assert np.abs(found.astype(int) - expected).max() <= 1  # sums in another order
