@@ -132,7 +132,8 @@ def _candidates(config: DictConfig, runs: list[Run], device: torch.device) -> di
             identity = Checkpoint(path).sha256()  # reading it now: a wrong file shows before the work starts
         except (ValueError, ImportError) as error:
             raise JobError(f"{name}: {error}") from error
-        found[name] = Candidate(partial(Checkpoint, path, device), {"checkpoint": str(path), "sha256": identity})
+        make = partial(lambda path: Checkpoint(path).to(device), path)
+        found[name] = Candidate(make, {"checkpoint": str(path), "sha256": identity})
     if not found:
         raise JobError("there is no method to evaluate; set method=classical, +checkpoints.<name>=FILE or runs=FOLDER")
     for name in found:

@@ -59,11 +59,15 @@ class EvaluationImages(torch.utils.data.Dataset[Tensor]):
         try:
             return to_tensor(self.crop(image, self.height, self.width, torch.Generator().manual_seed(index)))
         except ImageError as error:
-            raise ImageError(f"cannot use image {self.source.name(self.indices[index])}: {error}") from None
+            raise ImageError(f"cannot use image {self.name(index)}: {error}") from None
+
+    def name(self, index: int) -> str:
+        """Return the name of image `index`, as messages show it."""
+        return self.source.name(self.indices[index])
 
     def names(self) -> list[str]:
         """Return the names of all images, without quotes."""
-        return [self.source.name(index).strip("'") for index in self.indices]
+        return [self.name(index).strip("'") for index in range(len(self))]
 
     def manifest(self, progress: bool = False) -> dict[str, int | str]:
         """Describe the images: two results were measured on the same images exactly when their manifests are equal.

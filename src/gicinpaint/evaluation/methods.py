@@ -22,15 +22,19 @@ class Checkpoint:
     Args:
         path: What `gicinpaint.weights.load_generator` reads: a training checkpoint, a model's folder, or a folder with
             a TensorFlow checkpoint of the authors' code.
-        device: Where it runs.
 
     Raises:
         ValueError: If nothing usable is there.
     """
 
-    def __init__(self, path: str | Path, device: torch.device | str = "cpu") -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.generator = load_generator(path).to(device)
+        self.generator = load_generator(path)
+
+    def to(self, device: torch.device) -> "Checkpoint":
+        """Move the generator to a device."""
+        self.generator.to(device)
+        return self
 
     @torch.inference_mode()
     def __call__(self, image: Tensor, mask: Tensor) -> Tensor:

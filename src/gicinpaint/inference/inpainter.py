@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -102,6 +103,13 @@ class Inpainter(HubModel):
     def default(cls, device: str | torch.device = "auto", **options: Any) -> Self:
         """Return an inpainter with the model that GICINPAINT_WEIGHTS names, or the one that comes with the package."""
         return cls.from_checkpoint(find_default(), device, **options)
+
+    @classmethod
+    def like(cls, other: "Inpainter", device: str | torch.device) -> Self:
+        """Return an inpainter with the settings of another, on a device."""
+        inpainter = cls(other.generator, device)
+        inpainter.engine = replace(other.engine, device=inpainter.device)
+        return inpainter
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the generator as model.safetensors and config.json; see `gicinpaint.weights.save_generator`."""
