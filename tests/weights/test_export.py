@@ -81,6 +81,20 @@ def test_the_loaded_program_equals_the_network(files: Path, completer: Completer
     assert compare(open_torch(files / "generator.pt2"), completer, size).difference <= 1e-6
 
 
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_openvino_equals_the_network(files: Path, completer: Completer, size: tuple[int, int, int]) -> None:
+    """OpenVINO is the extra `openvino`; in single precision, as its default may be another on some processors."""
+    openvino = pytest.importorskip("openvino", reason="needs the extra openvino")
+    compiled = openvino.Core().compile_model(files / "generator.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    image, mask = example(size)
+    found = [torch.from_numpy(x) for x in compiled([image.numpy(), mask.numpy()]).values()]
+    with torch.inference_mode():
+        expected = completer(image, mask)
+    for name, actual, wanted in zip(OUTPUTS[:3], found, expected, strict=False):
+        torch.testing.assert_close(actual, wanted, atol=1e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+    assert (found[3] != expected[3]).float().mean() < 0.02  # equally good keys may be told apart by rounding
+
+
 def test_every_mask_counts_for_its_own_image(files: Path) -> None:
     run = open_onnx(files / "generator.onnx")
     image, mask = example((2, 32, 48))
