@@ -63,7 +63,9 @@ def evaluate(config: DictConfig) -> dict[str, MethodResult]:
         JobError: If a method, the images or the masks cannot be used, or a package that is needed is absent.
     """
     check_configuration(config, {**READS, **_named_values(config)})
-    _check_values(config)
+    for key, smallest in (("batch_size", 1), ("workers", 0), ("pictures", 0), ("threads", 1)):
+        if config[key] is not None and config[key] < smallest:
+            raise ConfigurationError(f"{key}: expected {smallest} or more, got {config[key]}")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     runs = find_runs(Path(config.runs)) if config.runs else []
@@ -257,10 +259,3 @@ def _named_values(config: DictConfig) -> dict[str, Any]:
         if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
             raise ConfigurationError(f"groups.{name}: expected a pattern or a list of patterns, got {given!r}")
     return {f"checkpoints.{name}": str for name in checkpoints} | {f"groups.{name}": str for name in named}
-
-
-def _check_values(config: DictConfig) -> None:
-    for key, smallest in (("batch_size", 1), ("workers", 0), ("pictures", 0), ("threads", 1)):
-        value = config[key]
-        if value is not None and value < smallest:
-            raise ConfigurationError(f"{key}: expected {smallest} or more, got {value}")

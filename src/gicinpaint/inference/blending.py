@@ -14,11 +14,7 @@ FEATHER = 16  # pixels over which a feathered correction fades
 
 
 def check_blend(blend: str) -> None:
-    """Raise unless a way of blending is known.
-
-    Raises:
-        ValueError: If it is not.
-    """
+    """Raise a `ValueError` unless a way of blending is known."""
     if blend not in get_args(Blend):
         raise ValueError(f"blend must be one of {', '.join(get_args(Blend))}, got {blend!r}")
 

@@ -150,11 +150,7 @@ def find_colour(canvas: Canvas, colour: HoleColour, tolerance: int = 0) -> Tenso
 
 
 def read_colour(colour: HoleColour) -> tuple[int, int, int]:
-    """Return red, green and blue, 0..255, of a colour in any form.
-
-    Raises:
-        ValueError: If it cannot be read.
-    """
+    """Return red, green and blue, 0..255, of a colour in any form; raise a `ValueError` if it cannot be read."""
     try:
         levels = ImageColor.getrgb(colour)[:3] if isinstance(colour, str) else colour
         red, green, blue = map(index, [levels] * 3 if isinstance(levels, int) else levels)

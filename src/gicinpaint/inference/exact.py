@@ -94,14 +94,8 @@ class ExactPass:
         masked: (1, 3, H, W), [-1, 1], the hole 0; H and W multiples of 8.
         mask: (1, 1, H, W), {0, 1}, 1 = hole.
         holes: Rectangles that hold the whole hole.
-        return_offset: Whether the offset is wanted.
-        source: Where attention may copy from, like the mask; None: from all known pixels.
-
-    Raises:
-        ValueError: If there is a source, but no attention.
-
-    Attributes:
-        offset: As in `Completion`; cells that were not computed hold their own place. None unless wanted.
+        return_offset: Whether `offset` is wanted: as in `Completion`; cells not computed hold their own place.
+        source: Where attention may copy from, like the mask; a ValueError without attention.
     """
 
     def __init__(

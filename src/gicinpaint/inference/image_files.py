@@ -71,8 +71,7 @@ def open_source(path: str, output: str, max_pixels: int) -> ImageSource:
 def result_names(source: ImageSource) -> list[str]:
     """Return each image's name for its result and its mask: a relative path without suffix.
 
-    Files of a folder keep their sub-folders; those of a pattern or a list keep what follows their common folder; an
-    image of a shard is called by the shard and its number in it.
+    Files of a pattern or a list keep what follows their common folder; an image of a shard has shard and number.
     """
     if isinstance(source, TarShards):
         stems = [os.path.basename(shard).removesuffix(".tar") for shard in source.shards]
@@ -115,12 +114,8 @@ class Masks:
         path: A file, a folder, or None where the hole is told by its colour.
         rename: Text in an image's name, and what stands in its place in its mask's name.
         max_pixels: Largest width x height that is decoded.
-        hole: "white", "black" or "transparent".
-        key: The setting that named the path, for messages.
-
-    Raises:
-        JobError: If nothing is there.
-        ValueError: If `hole` is another word.
+        hole: "white", "black" or "transparent"; another word is a ValueError.
+        key: The setting that named the path, for the JobError if nothing is there.
     """
 
     def __init__(
