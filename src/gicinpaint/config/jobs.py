@@ -64,6 +64,11 @@ COMMANDS = {
     "download": Command(
         "download NAME... [folder=FOLDER]", "Download models by name.", "gicinpaint.weights.hub:download_models"
     ),
+    "dashboard": Command(
+        "dashboard [entity=ENTITY] [project=PROJECT]",
+        "Make a workspace and a report of W&B with a run's panels.",
+        "gicinpaint.training.dashboard:upload_dashboard",
+    ),
     "schema": Command(
         "schema [folder=FOLDER]",
         "Write JSON schemas of the configuration, for editors.",
