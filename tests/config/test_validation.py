@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pytest
 from omegaconf import OmegaConf
 
+from gicinpaint.config.signatures import find
 from gicinpaint.config.validation import ConfigurationError, JobError, build, check_configuration, closest
 
 
@@ -138,3 +139,10 @@ def test_a_bug_in_a_constructor_is_not_hidden() -> None:
 def test_closest_finds_a_slip_and_nothing_for_another_word() -> None:
     assert closest("max_step", ["max_steps", "devices"]) == "max_steps"
     assert closest("zebra", ["max_steps", "devices"]) is None
+
+
+def test_a_target_that_cannot_be_imported_is_named_with_the_reason() -> None:
+    with pytest.raises(
+        ImportError, match=r"cannot find 'gicinpaint\.nowhere\.Thing' \(module 'gicinpaint' has no attribute"
+    ):
+        find("gicinpaint.nowhere.Thing")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gicinpaint.masks import FreeFormMask
-from gicinpaint.masks.sampler import hole_window
+from gicinpaint.masks.sampler import hole_extent, hole_window
 from holes import best_window, seeded
 
 
@@ -37,3 +37,11 @@ def test_a_window_counts_holes_of_more_pixels_than_small_integers_hold() -> None
 def test_a_window_larger_than_the_mask_is_refused() -> None:
     with pytest.raises(ValueError, match="box 4x5 must fit the image 4x4, needs 4x5; choose a smaller box"):
         hole_window(torch.ones(1, 1, 4, 4), (4, 5))
+
+
+def test_the_extent_is_that_of_the_highest_and_the_widest_hole_of_a_batch() -> None:
+    mask = torch.zeros(3, 1, 12, 16)
+    mask[0, 0, 2, 3] = mask[0, 0, 6, 5] = 1  # 5 rows, 3 columns, with a gap between
+    mask[1, 0, 9:11, 4:15] = 1  # 2 rows, 11 columns; the third mask has no hole
+    assert hole_extent(mask) == (5, 11)
+    assert hole_extent(mask[2:]) == (1, 1)
