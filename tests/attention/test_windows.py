@@ -44,3 +44,9 @@ def test_strips_are_narrower_where_there_are_many_keys() -> None:
     assert {len(columns) for columns in tiles.columns} == {13, 14}
     many = torch.empty(1, 1, 1, 1).expand(1, 1, 3000, 4000)
     assert len(Tiles.of(queries, many, settings).columns) == 5  # of at most 16 columns, never fewer
+
+
+def test_strips_and_blocks_depend_on_the_number_of_keys_not_on_the_shape_of_their_grid() -> None:
+    queries, settings = torch.empty(1, 1, 66, 66), Settings(2, 3, 3, 0, 0, 0)
+    tiles = [Tiles.of(queries, torch.empty(1, 1, *grid), settings) for grid in ((20, 500), (100, 100), (500, 20))]
+    assert tiles[0] == tiles[1] == tiles[2]
