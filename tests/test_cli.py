@@ -174,3 +174,29 @@ def test_ctrl_c_while_libraries_load_is_an_interruption_and_no_error(
     assert main(["train", f"hydra.run.dir={tmp_path}"]) == 130
     assert capsys.readouterr().err == "gicinpaint: interrupted\n"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+DYING = """
+import os, signal, sys, time
+from gicinpaint import cli
+
+class Dying:
+    def __del__(self):
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+        time.sleep(0.01)  # the signal's exception is raised here, where Python ignores it
+
+def job(*_):
+    Dying()
+    time.sleep(60)
+    return 0
+
+cli._run = job
+sys.exit(cli.main(["train"]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows ends a process itself")
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_that_arrives_in_a_destructor_ends_the_job(name: str, code: int) -> None:
+    result = subprocess.run([sys.executable, "-c", DYING, name], capture_output=True, text=True, timeout=120)
+    assert (result.returncode, "Exception ignored" in result.stderr) == (code, False), result.stderr

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from pkgutil import resolve_name
 from tempfile import TemporaryDirectory
-from threading import current_thread, main_thread
+from threading import Timer, current_thread, main_thread
 from typing import Any
 
 from omegaconf import DictConfig
@@ -89,11 +89,13 @@ def _main(arguments: list[str]) -> int:
         if signal.getsignal(number) is signal.SIG_DFL and current_thread() is main_thread():
             signal.signal(number, _end)
     _interrupts.clear()
+    sys.unraisablehook = _send_again
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler and current_thread() is main_thread():
         signal.signal(signal.SIGINT, _interrupt)
     try:
         return _run(job, overrides)
     finally:
+        sys.unraisablehook = sys.__unraisablehook__
         if signal.getsignal(signal.SIGINT) is _interrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -105,6 +107,18 @@ def _end(number: int, _: object) -> None:
 def _interrupt(number: int, _: object) -> None:
     _interrupts.append(number)
     raise KeyboardInterrupt
+
+
+def _send_again(ignored: "sys.UnraisableHookArgs") -> None:
+    """Deliver a signal again, a moment later, if Python had to ignore its exception, as it does in a destructor."""
+    if isinstance(ignored.exc_value, KeyboardInterrupt):
+        number = signal.SIGINT
+    elif isinstance(ignored.exc_value, SystemExit) and ignored.exc_value.code in (128 + one for one in _ENDING):
+        number = signal.Signals(int(ignored.exc_value.code) - 128)
+    else:
+        sys.__unraisablehook__(ignored)
+        return
+    Timer(0.05, os.kill, (os.getpid(), number)).start()
 
 
 def overview() -> str:

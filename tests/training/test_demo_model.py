@@ -68,7 +68,7 @@ def test_the_script_runs_every_step_once(photographs: Path, tmp_path: Path) -> N
         return subprocess.run([*command, *SMALL, *QUIET], env=environment, capture_output=True, text=True, check=True)
 
     first = start()
-    assert first.stdout.count("everything goes to") == 9
+    assert first.stdout.count("output folder:") == 9
     assert first.stdout.count("the generator starts with") == 8  # every step but the first builds on another
     runs = {path.parent.name for path in (tmp_path / "runs").glob("*/done")}
     both = {f"{name}{step}" for name in ("contextual", "baseline") for step in ("_128", "")}

@@ -46,6 +46,13 @@ def test_a_run_killed_at_the_edge_of_an_epoch_continues_to_the_bit(undisturbed: 
     assert not list((output / "checkpoints").glob(".*"))
 
 
+def test_a_run_is_not_written_over(undisturbed: Path) -> None:
+    before = digest(undisturbed)
+    assert run(undisturbed) == 1
+    assert "holds a run already; resume=auto continues it, or choose another hydra.run.dir=" in log_of(undisturbed)
+    assert digest(undisturbed) == before
+
+
 def test_a_run_asked_to_end_in_validation_saves_and_makes_up_for_it(undisturbed: Path, tmp_path: Path) -> None:
     output = tmp_path / "asked"
     assert run(output, *fault(batch=4, what="SIGTERM", when="on_validation_batch_start")) == 143

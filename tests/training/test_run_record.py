@@ -33,7 +33,7 @@ def test_a_run_tells_everything(tmp_path: Path) -> None:
     assert (second["seed"], second["processes"]) == (3, 1)
     assert (output / "git.diff").exists()
     log = (output / "output.log").read_text()
-    assert log.count("everything goes to") == log.count("completed  ") == 2
+    assert log.count("output folder:") == log.count("completed  ") == 2
     assert "\r" not in log
 
 

@@ -160,7 +160,7 @@ def test_without_a_network_it_is_one_line(
     assert main(["download", NAME, f"folder={tmp_path}"]) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "refused" in line
-    assert "the same command goes on where it stopped" in line
+    assert "run the same command again to continue" in line
 
 
 def test_a_downloaded_model_is_found_by_its_name(

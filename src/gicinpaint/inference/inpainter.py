@@ -128,7 +128,7 @@ class Inpainter(HubModel):
             ImportError: If it is a repository and huggingface_hub is not installed.
         """
         name = str(pretrained_model_name_or_path)
-        if not Path(name).exists() and (find_model(name) or name in published_models()):
+        if "/" not in name and not Path(name).exists():  # not a repository, user/model
             return cls.from_checkpoint(name, **options)
         inpainter: Self = super().from_pretrained(pretrained_model_name_or_path, **options)
         return inpainter

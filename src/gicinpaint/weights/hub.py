@@ -83,7 +83,7 @@ def print_models() -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print("\ngicinpaint download NAME fetches one that is not here; model=NAME takes it, Inpainter.from_pretrained too")
+    print("\nFetch one from the hub with gicinpaint download NAME; use it with model=NAME or Inpainter.from_pretrained(NAME).")
 
 
 def download_models(name: str, *names: str, folder: str | None = None) -> None:
@@ -143,7 +143,7 @@ def fetch_file(url: str, target: Path, entry: HubEntry) -> None:
                 break
             reason = reason or f"it ends after {size:,} of {entry.bytes:,} bytes"
         else:
-            raise JobError(f"{url}: {reason}; the same command goes on where it stopped")
+            raise JobError(f"{url}: {reason}; run the same command again to continue")
     if not partial.exists() or partial.stat().st_size < entry.bytes:
         raise JobError(f"{url}: {reason}; is the model published there? {_ENDPOINT} names another address of the hub")
     if (found := sha256(partial)) != entry.sha256:

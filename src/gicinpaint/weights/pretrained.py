@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gicinpaint.attention import ContextualAttention
 from gicinpaint.config.aliases import modernize
+from gicinpaint.config.validation import closest
 from gicinpaint.models import CoarseGenerator, GatedGenerator, Generator
 from gicinpaint.models.stored import CONFIG_FILE, WEIGHTS_FILE, StoredNetwork, check_plain, read_folder, write_folder
 from gicinpaint.weights import hub
@@ -67,8 +68,11 @@ def load_generator(path: str | os.PathLike[str], *, raw: bool = False) -> Stored
     if not path.is_file():
         if str(path) in hub.published_models():
             raise ValueError(f"the model {path} is not on this machine; run: gicinpaint download {path}")
-        known = f"; or take one by its name: {', '.join(names)}" if (names := hub.shipped_models()) else ""
-        raise ValueError(f"{path} must be a model's file or folder, got nothing there; {_HOW_TO_GET_ONE}{known}")
+        names = hub.shipped_models()
+        match = closest(path.name, names)
+        hint = f"did you mean {match}? Otherwise " if match else ""
+        known = f"; or take one by its name: {', '.join(names)}" if names else ""
+        raise ValueError(f"{path} must be a model's file or folder, got nothing there; {hint}{_HOW_TO_GET_ONE}{known}")
     return _from_checkpoint(path)
 
 

@@ -24,6 +24,7 @@ from gicinpaint.config.validation import JobError
 from gicinpaint.data import Batch, InpaintingDataModule
 from gicinpaint.losses import Wasserstein
 from gicinpaint.training.callbacks.save_and_stop import SaveByUpdates
+from gicinpaint.training.checkpoint import BEST
 from gicinpaint.training.loggers import show_picture
 from gicinpaint.training.module import InpaintingModule, inpainting
 
@@ -158,7 +159,7 @@ def opening(
     """Return what is about to happen, in a few lines."""
     parameters = sum(parameter.numel() for parameter in module.generator.parameters())
     shared = f" ({data.batch_size // trainer.world_size} on each of {trainer.world_size} devices)"
-    start = f"continues {checkpoint}" if checkpoint else "starts at zero"
+    start = f"continues {checkpoint}" if checkpoint else "a new run"
     if data.batch_size < _SMALL_BATCH and module.critics and isinstance(module.loss.adversary, Wasserstein):
         _log.warning(
             "batches of %d images: Wasserstein critics are known to fail below %d; set dataset.batch_size=%d, and "
@@ -169,7 +170,7 @@ def opening(
         f"{len(data.train):,} training and {len(data.validation):,} validation images, {data.batch_size} per batch"
         f"{shared if trainer.world_size > 1 else ''}; "
         f"a generator of {parameters:,} parameters, {config.updates:,} updates; {start}\n"
-        f"everything goes to {config.output}"
+        f"output folder: {config.output}"
     )
 
 
@@ -190,7 +191,9 @@ def report(trainer: Trainer) -> str:
             line += f"{value:{len(columns[column]) + 3}.{digits}f}"
         lines.append(line)
     lines += [f"picture      {one.last_path}" for one in _callbacks(trainer, SavePictures) if one.last_path]
-    lines += [f"checkpoint   {one.last_path}" for one in _callbacks(trainer, SaveByUpdates)]
+    for one in _callbacks(trainer, SaveByUpdates):
+        best = one.folder / BEST
+        lines += [f"checkpoint   {one.last_path}"] + ([f"the best     {best}"] if best.exists() else [])
     return "\n".join(lines)
 
 
