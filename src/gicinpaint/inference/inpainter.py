@@ -15,7 +15,6 @@ from gicinpaint.inference.canvas import HoleColour
 from gicinpaint.inference.engine import Engine, FillTask
 from gicinpaint.inference.regions import Method, most_pixels
 from gicinpaint.models.stored import HubModel, fetch
-from gicinpaint.weights.hub import find_model, published_models
 from gicinpaint.weights.pretrained import find_default, load_generator, save_generator
 
 MAX_MEMORY = 3.0  # GB; an image of 1920x1080 fits

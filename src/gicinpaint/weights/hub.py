@@ -83,7 +83,7 @@ def print_models() -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print("\nFetch one from the hub with gicinpaint download NAME; use it with model=NAME or Inpainter.from_pretrained(NAME).")
+    print("\nFetch one with gicinpaint download NAME; use it with model=NAME or Inpainter.from_pretrained(NAME).")
 
 
 def download_models(name: str, *names: str, folder: str | None = None) -> None:
