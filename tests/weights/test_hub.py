@@ -107,7 +107,7 @@ def test_a_download_goes_on_where_the_line_was_cut(server: Hub, tmp_path: Path) 
 
 def test_a_later_call_goes_on_where_an_earlier_one_gave_up(server: Hub, tmp_path: Path) -> None:
     server.breaks = [300_000, 0, 0, 0, 0]
-    with pytest.raises(JobError, match=r"it ends after 300,000 of 1,818,324 bytes; the same command goes on where"):
+    with pytest.raises(JobError, match=r"it ends after 300,000 of 1,818,324 bytes; run the same command again"):
         download_model(NAME, tmp_path)
     assert not (tmp_path / NAME / "model.safetensors").exists()
     assert (tmp_path / NAME / UNFINISHED_FILE).read_bytes() == WEIGHTS[:300_000]
