@@ -111,14 +111,13 @@ def _interrupt(number: int, _: object) -> None:
 
 def _send_again(ignored: "sys.UnraisableHookArgs") -> None:
     """Deliver a signal again, a moment later, if Python had to ignore its exception, as it does in a destructor."""
-    if isinstance(ignored.exc_value, KeyboardInterrupt):
-        number = signal.SIGINT
-    elif isinstance(ignored.exc_value, SystemExit) and ignored.exc_value.code in (128 + one for one in _ENDING):
-        number = signal.Signals(int(ignored.exc_value.code) - 128)
+    error = ignored.exc_value
+    code = error.code if isinstance(error, SystemExit) else 0
+    number = signal.SIGINT if isinstance(error, KeyboardInterrupt) else code - 128 if isinstance(code, int) else 0
+    if number in (signal.SIGINT, *_ENDING):
+        Timer(0.05, os.kill, (os.getpid(), number)).start()
     else:
         sys.__unraisablehook__(ignored)
-        return
-    Timer(0.05, os.kill, (os.getpid(), number)).start()
 
 
 def overview() -> str:
