@@ -93,7 +93,8 @@ def _name(scope: str, kind: str) -> str:
 def _taken(given: Mapping[str, Any], names: Mapping[str, str], network: str) -> StateDict:
     wrong = sorted(given.keys() ^ set(names.values()))
     if wrong or not all(isinstance(value, Tensor) for value in given.values()):
-        what = f"{len(wrong)} are absent or left over, the first {wrong[0]}" if wrong else "not all are tensors"
+        left = f"{len(wrong)} are absent or left over, the first {wrong[0]}" if wrong else ""
+        what = left or "got other things than tensors"
         raise ValueError(
             f"the {network} of a PyTorch conversion must have the released layers, {what}; take it as it was published"
         )
