@@ -115,7 +115,7 @@ class Measurement:
                     progress.save()
                 bar.update(len(indices))
         progress.save()
-        spent = torch.tensor([progress.cost.seconds, progress.cost.peak], dtype=torch.float64, device=fabric.device)
+        spent = torch.tensor([progress.cost.seconds, progress.cost.peak], dtype=torch.float32, device=fabric.device)
         everyones = torch.as_tensor(fabric.all_gather(spent)).reshape(-1, 2)  # (processes, 2)
         seconds, peak, count = everyones[:, 0].sum(), everyones[:, 1].max(), len(self.images)
         joined = fabric.all_reduce(progress.each.to(fabric.device), reduce_op="sum")  # zeros for the others' images
