@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -102,3 +103,10 @@ def assert_gradients_equal(actual: dict[str, Tensor], expected: dict[str, Tensor
             assert actual[name].norm() < 1e-5, name
         else:
             assert relative_norm(actual[name], gradient) < tolerance, name
+
+
+def attention_files() -> list[Path]:
+    """Return the yaml of each attention that runs here: Triton needs a GPU, or its interpreter, which takes minutes."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    files = sorted((DATA.parents[1] / "conf" / "attention").glob("*.yaml"))
+    return [path for path in files if path.stem != "triton" or interpreted]

@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
+import golden
 from gicinpaint import ContextualAttention, GatedGenerator, Generator, Inpainter, mask_out
 from gicinpaint.attention import ReferenceAttention
 from gicinpaint.inference.regions import Method
@@ -20,8 +21,7 @@ from gicinpaint.models.generator import CoarseGenerator
 from gicinpaint.weights import save_generator
 from inpaint_runs import run_here
 
-OPTIONS = sorted((Path(__file__).parents[2] / "conf" / "attention").glob("*.yaml"))
-BACKENDS = [path for path in OPTIONS if path.stem != "triton"]  # which needs a GPU
+BACKENDS = golden.attention_files()
 
 
 def _case(height: int = 96, width: int = 96) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

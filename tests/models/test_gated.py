@@ -20,14 +20,14 @@ from gicinpaint.models.layers import Convolution, Upsample
 from gicinpaint.weights import convert
 from gicinpaint.weights.tf_write import revert
 
-CONF = Path(__file__).parents[2] / "conf" / "attention"
+HINGE = Path(__file__).parents[2] / "conf" / "loss" / "hinge_v2.yaml"
 PADDING = {"SAME": "zeros", "SYMMETRIC": "mirror"}
 ACTIVATIONS = {"elu": nn.ELU, "relu": nn.ReLU}
 LAYERS = list(golden.paths_v2("gated_*.npz"))
 GENERATORS = golden.paths_v2("generator_*.npz")
 ATTENTIONS = {
     path.stem: instantiate(config, _convert_="all")
-    for path in sorted(CONF.glob("*.yaml"))
+    for path in golden.attention_files()
     if "_target_" in (config := OmegaConf.load(path))
 }
 
@@ -215,7 +215,7 @@ def test_losses_and_gradients_of_both_networks_equal_the_golden_ones(
     generator, critic = GatedGenerator(meta["cnum_generator"], attention), PatchCritic(meta["cnum_discriminator"])
     generator.load_state_dict(weights["generator"])
     critic.load_state_dict(weights["patch_critic"])
-    loss = instantiate(OmegaConf.load(CONF.parent / "loss" / "hinge_v2.yaml"), _convert_="all")
+    loss = instantiate(OmegaConf.load(HINGE), _convert_="all")
     image, mask = values["batch_data"] / 127.5 - 1, values["mask"].expand(2, -1, -1, -1)
     completion = generator(values["x"], mask)
     completed = composite(image, completion.refined, mask)

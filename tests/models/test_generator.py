@@ -18,7 +18,6 @@ from gicinpaint.models.harmonic_fill import fill_harmonically
 from gicinpaint.weights import convert
 from gicinpaint.weights.tf_convert import generator_scopes
 
-CONF = Path(__file__).parents[2] / "conf" / "attention"
 FILES = golden.paths("generator_*.npz")
 PADDING = {"SAME": "zeros", "SYMMETRIC": "mirror"}
 
@@ -26,7 +25,7 @@ PADDING = {"SAME": "zeros", "SYMMETRIC": "mirror"}
 def _attentions() -> dict[str, ContextualAttention]:
     """Build every attention of conf/attention; files whose layer is null have no backend."""
     found = {}
-    for path in sorted(CONF.glob("*.yaml")):
+    for path in golden.attention_files():
         config = OmegaConf.load(path)
         if "_target_" in config:
             found[path.stem] = instantiate(config, _convert_="all")
