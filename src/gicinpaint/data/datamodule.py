@@ -36,7 +36,7 @@ class InpaintingDataModule(lightning.LightningDataModule):
     Args:
         train: Images to train on.
         validation: Images to validate on.
-        mask: Draws the holes.
+        mask: Draws the holes. None is for configurations that are not built, as in `evaluate`.
         validation_mask: Draws the validation holes, or masks with numbers (`FixedMasks`): image i gets mask i.
             Default: `mask`.
         image_size: Height and width in pixels, or one number for both.
@@ -64,7 +64,7 @@ class InpaintingDataModule(lightning.LightningDataModule):
         self,
         train: ImageSource,
         validation: ImageSource,
-        mask: MaskSampler,
+        mask: MaskSampler | None,
         *,
         validation_mask: MaskSampler | NumberedMasks | None = None,
         image_size: int | Sequence[int] = 256,
@@ -82,6 +82,8 @@ class InpaintingDataModule(lightning.LightningDataModule):
         multiprocessing_context: str | None = None,
     ) -> None:
         super().__init__()
+        if mask is None:
+            raise ValueError("mask must be a sampler of holes, got None; choose one, e.g. RectangleMask()")
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         if min(height, width, batch_size, prefetch) < 1 or workers < 0:
             raise ValueError(

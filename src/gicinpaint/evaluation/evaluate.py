@@ -62,8 +62,6 @@ def evaluate(config: DictConfig) -> dict[str, MethodResult]:
         ConfigurationError: If a value is missing, wrong or unused; nothing is built then.
         JobError: If a method, the images or the masks cannot be used, or a package that is needed is absent.
     """
-    if OmegaConf.select(config, "dataset.mask", default="") is None:  # unused: eval_mask draws the holes
-        config.dataset.mask = {"_target_": "gicinpaint.masks.RectangleMask"}
     check_configuration(config, {**READS, **_named_values(config)})
     for key, smallest in (("batch_size", 1), ("workers", 0), ("pictures", 0), ("threads", 1)):
         if config[key] is not None and config[key] < smallest:
