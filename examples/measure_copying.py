@@ -53,7 +53,7 @@ def main() -> None:
         cells = ("" if k not in row else f"{row[k]:.2f}" if k in decimal else f"{row[k]:.0%}" for k in COLUMNS)
         print(f"| {Path(name).name} | " + " | ".join(cells) + " |")
     if options.picture:
-        draw_copying(load_generator(options.models[0]), images[:3], size // 2).save(options.picture)
+        draw_copying(load_generator(options.models[0]), images[:3], size // 2, side=384).save(options.picture)
         print(f"\npicture {options.picture}")
 
 

@@ -17,6 +17,7 @@ from gicinpaint.evaluation.copying import (
     Shuffled,
     copied_distance,
     copy_distance,
+    draw_copying,
     measure_copying,
     repeat_view,
     true_copies,
@@ -125,6 +126,34 @@ def test_the_distance_of_what_is_copied_is_that_of_the_offsets() -> None:
     assert copied_distance(generator, image, mask).tolist() == pytest.approx(expected)
 
 
+class _Paints(torch.nn.Module):
+    """Fills first with red and then with green, and copies all from the upper left cell."""
+
+    def forward(self, masked: torch.Tensor, mask: torch.Tensor, return_offset: bool = False) -> Completion:
+        red, green = (masked.new_tensor(one).view(1, 3, 1, 1).expand_as(masked) for one in ([1, -1, -1], [-1, 1, -1]))
+        return Completion(red, green, torch.zeros(1, 2, 12, 12, dtype=torch.int64))
+
+
+def test_the_picture_of_copying_shows_the_hole_large_outlined_and_with_arrows() -> None:
+    grey = RepeatedImage(torch.zeros(3, 48, 48), torch.zeros(2, 48, 48, dtype=torch.int64), (8, 8))
+    sheet = draw_copying(_Paints(), [grey, grey], hole=8, side=192)
+    near, white, level = 192 // 2 - 12, (255, 255, 255), (128, 128, 128)  # close-ups: 24 pixels, 3.5 times as large
+    assert sheet.size == (192 + 2 * (near + 4), 2 * (192 + 24) - 4)
+    right, below = near + 4, near + 24
+    shown = {(0, 0): white, (right, 0): (255, 0, 0), (0, below): (0, 255, 0), (right, below): level}
+    for top in (20, 20 + 192 + 24):  # a row for each image: input, first stage, completed, ground truth
+        for (x, y), colour in shown.items():
+            x, y = 196 + x + near // 2, top + y + near // 2
+            assert sheet.getpixel((x, y)) == colour
+            assert sheet.getpixel((x, y - 14 - 1)) == white  # half of 8 x 3.5 pixels
+            assert sheet.getpixel((x, y - 14 - 5)) != white
+        # from the middle of cell (5, 5), 22, to that of the upper left one, 2; four times as large
+        on_it = [sheet.getpixel((at, top + at)) for at in range(12, 72)]
+        assert sum(pixel not in (level, white) for pixel in on_it) > 0.9 * len(on_it)
+        beside = [sheet.getpixel((at + 12, top + at)) for at in range(12, 50)]
+        assert beside == [level] * len(beside)
+
+
 def test_the_share_that_a_training_prints_is_that_of_a_slow_loop(capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     generator = Generator(width=4, attention=ContextualAttention(rate=1))
@@ -164,4 +193,4 @@ def test_the_shipped_model_copies_and_loses_by_shuffling(tmp_path: Path) -> None
     assert copies > 2 * chance
     assert attention > 2 * chance
     with Image.open(tmp_path / "copies.png") as picture:
-        assert picture.width > picture.height > 700
+        assert picture.size == (384 + 2 * (180 + 4), 3 * (384 + 24) - 4)

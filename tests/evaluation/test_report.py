@@ -79,6 +79,8 @@ def test_a_question_ends_in_its_report(question: str, tmp_path: Path, monkeypatc
     for column in ("TV ratio", "patch distance", "checkpoint SHA-256", "minutes of the last start"):
         assert f"<th>{column}</th>" in page
     assert len(embedded(page)) == pictures
+    assert str(tmp_path) not in page
+    assert "swept" not in page  # the folder, whose name tells nothing
     markdown = (tmp_path / "swept" / "report.md").read_text()
     files = re.findall(r"\]\((.*?)\)", markdown)
     assert len(files) == pictures

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from lightning import Callback
-from PIL import Image
+from PIL import Image, ImageDraw
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from gicinpaint.attention.attention_map import AttentionCall, overhear, relative_offset
-from gicinpaint.attention.visualize import attention_of, draw_arrows, draw_sheet, to_tensor
+from gicinpaint.attention.visualize import attention_of, draw_arrows, draw_sheet, to_image, to_tensor
 from gicinpaint.data import RandomScaleCrop
 from gicinpaint.data.transforms import lattice_places
 from gicinpaint.masks import CenterMask
@@ -196,26 +196,37 @@ def copied_distance(generator: nn.Module, image: Tensor, mask: Tensor) -> Tensor
 
 
 @torch.no_grad()
-def draw_copying(generator: nn.Module, images: Sequence[RepeatedImage], hole: int, zoom: int = 4) -> Image.Image:
-    """Draw input, first stage, the completed image, arrows from the hole to their sources, and the truth."""
-    columns: dict[str, list[Tensor]] = {}
-    mask = CenterMask(hole)(1, *images[0].image.shape[-2:])[0]
-    for repeated in images:
-        image = repeated.image[None]
+def draw_copying(generator: nn.Module, images: Sequence[RepeatedImage], hole: int, side: int = 576) -> Image.Image:
+    """Draw each image with arrows from the hole to their sources, `side` pixels wide, and four close-ups of the hole.
+
+    The close-ups show input, first stage, the completed image and the truth, three times as wide as the hole, which is
+    outlined in white.
+    """
+    size, near, gap = images[0].image.shape[-1], side // 2 - 12, 4  # two close-ups with titles are as high as the whole
+    mask = CenterMask(hole)(1, size, size)[0]
+    wide = min(size, 3 * hole)
+    start, first = (size - wide) // 2, (size - hole) // 2
+    outline = [(first - start) * near / wide - 1] * 2 + [(first - start + hole) * near / wide] * 2
+    sheet = Image.new("RGB", (side + 2 * (near + gap), len(images) * (side + 24) - gap), "white")
+
+    def close_up(picture: Tensor) -> Tensor:
+        cut = to_image(picture[0, :, start : start + wide, start : start + wide])
+        large = cut.resize((near, near), Image.Resampling.LANCZOS)
+        ImageDraw.Draw(large).rectangle(outline, outline="white")
+        return to_tensor(large)[None]
+
+    for number, repeated in enumerate(images):
+        image, top = repeated.image[None], number * (side + 24)
         completion = generator(mask_out(image, mask), mask, return_offset=True)
         completed = composite(image, completion.refined, mask)
-        arrows = draw_arrows(completed[0], mask[0], completion.offset[0], every=3, zoom=zoom)
-        shown = {
-            "input": image.masked_fill(mask > 0, 1),
-            "first stage": composite(image, completion.coarse, mask),
-            "completed": completed,
-            "what was copied from where": to_tensor(arrows)[None],
-            "ground truth": image,
-        }
-        for name, picture in shown.items():  # the arrows are drawn large
-            large = nn.functional.interpolate(picture, arrows.size[::-1], mode="nearest")
-            columns.setdefault(name, []).append(large[0].clamp(-1, 1))
-    return draw_sheet({name: torch.stack(column) for name, column in columns.items()})
+        arrows = draw_arrows(completed[0], mask[0], completion.offset[0], every=2, zoom=side // size)
+        whole = to_tensor(arrows.resize((side, side), Image.Resampling.LANCZOS))[None]
+        asked = {"input": image.masked_fill(mask > 0, 1), "first stage": composite(image, completion.coarse, mask)}
+        filled = {"completed": completed, "ground truth": image}
+        sheet.paste(draw_sheet({"copied from (arrows)": whole}), (0, top))
+        for part, y in ((asked, top), (filled, top + near + 24)):
+            sheet.paste(draw_sheet({name: close_up(one) for name, one in part.items()}), (side + gap, y))
+    return sheet
 
 
 def _what_is_copied(call: AttentionCall, offset: Tensor, repeated: RepeatedImage, mask: Tensor) -> dict[str, float]:

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 
 from gicinpaint.attention.visualize import attention_of
 from gicinpaint.config.validation import build
@@ -58,6 +59,7 @@ def report_copying(
     photographs = EvaluationImages(source, RandomScaleCrop(1.0, enlarge=True), size, size, few)
     mask = CenterMask(hole)(1, size, size)[0]
     rows: dict[str, list[dict[str, float]]] = {}
+    drawn: dict[str, Image.Image] = {}
     for setting, members in by_setting(runs).items():
         for run in members:
             generator = load_generator(run.checkpoint)
@@ -65,11 +67,19 @@ def report_copying(
             if attention_of(generator) is not None:
                 apart = torch.cat([copied_distance(generator, photographs[i][None], mask) for i in range(few)])
                 row |= {"median": float(apart.median()), "ninth": float(apart.quantile(0.9))}
-                if "arrows" not in report.names:
-                    sheet = draw_copying(generator, images[: len(distances)], hole, zoom=1)  # one of each distance
-                    report.picture("arrows", sheet, f"{run.name}: where what fills the hole was copied from")
+                drawn = drawn or {run.name: draw_copying(generator, images[: len(distances)], hole)}
             rows.setdefault(setting, []).append(row)
     _report_rows(rows, report, [bin_name(*pair) for pair in pairwise((0, *distances, math.inf))], (count, size, hole))
+    for name, sheet in drawn.items():
+        report.picture(
+            "arrows",
+            sheet,
+            f"What {name} copies into the hole. From top to bottom the view repeats about every "
+            f"{', '.join(map(str, distances))} pixels. Left the whole image: the hole is outlined in white; an arrow "
+            "starts at a patch of the hole, and its head is at the known patch that got most of its attention; colours "
+            "are directions. Where attention copies truly, the arrow spans whole periods and both its ends show the "
+            f"same place of the view. Right the hole, {hole} pixels wide, close up.",
+        )
 
 
 def _report_rows(

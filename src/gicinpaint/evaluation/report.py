@@ -34,9 +34,10 @@ from gicinpaint.masks.sampler import NumberedMasks
 from gicinpaint.training.run_record import STARTS
 
 _STYLE = (
-    "body{font:15px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em}table{border-collapse:collapse;"
-    "margin:1em 0}td,th{border:1px solid #ccc;padding:.2em .6em;text-align:right}td:first-child,th:first-child"
-    "{text-align:left}img{max-width:100%}figcaption{color:#555}"
+    "body{font:15px/1.5 sans-serif;max-width:80em;margin:2em auto;padding:0 1em}div{overflow-x:auto;margin:1em 0}"
+    "table{border-collapse:collapse;font-size:12.5px}td,th{border:1px solid #ccc;padding:.2em .4em;text-align:right}"
+    "td{white-space:nowrap}th{text-wrap:balance;vertical-align:bottom}td:first-child,th:first-child{text-align:left}"
+    "small{font-size:85%}p,figcaption{max-width:60em}figure{margin:1em 0}img{max-width:100%}figcaption{color:#555}"
 )
 
 
@@ -61,9 +62,10 @@ class Report:
     def table(self, cells: Sequence[Sequence[str]]) -> None:
         """Add a table: a header, then rows."""
         rows = [("th" if i == 0 else "td", row) for i, row in enumerate(cells)]
-        shown = ("".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) for tag, row in rows)
+        shown = ("".join(f"<{tag}>{_cell(cell)}</{tag}>" for cell in row) for tag, row in rows)
         self._add(
-            "<table>" + "".join(f"<tr>{row}</tr>" for row in shown) + "</table>", "\n".join(markdown_lines(cells))
+            f"<div><table>{''.join(f'<tr>{row}</tr>' for row in shown)}</table></div>",
+            "\n".join(markdown_lines(cells)),
         )
 
     def picture(self, name: str, picture: Any, caption: str) -> None:
@@ -96,6 +98,11 @@ class Report:
     def _add(self, as_html: str, as_markdown: str) -> None:
         self._html.append(as_html)
         self._markdown.append(as_markdown)
+
+
+def _cell(text: str) -> str:
+    value, sign, spread = html.escape(text).partition(" ± ")
+    return f"{value} <small>± {spread}</small>" if sign else value
 
 
 Section = Callable[[Sequence[Run], Report], None]
@@ -131,9 +138,7 @@ def write_report(
         print("no report: none of the runs has saved a checkpoint", flush=True)
         return
     report = Report(question or "Runs compared", folder / "report")
-    report.text(
-        f"{len(runs)} runs of {folder}, {datetime.now():%Y-%m-%d %H:%M}; a setting is a row, its seeds are joined."
-    )
+    report.text(f"{len(runs)} runs, {datetime.now():%Y-%m-%d %H:%M}; a setting is a row, its seeds are joined.")
     groups = _by_dataset(runs)
     results: dict[str, MethodResult] = {}
     records = []
