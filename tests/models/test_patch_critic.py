@@ -119,6 +119,31 @@ def test_after_many_calls_every_kernel_has_the_largest_singular_value_one() -> N
         np.testing.assert_allclose(sigma.numpy(), np.linalg.svd(matrix.numpy())[1][0], rtol=1e-4)
 
 
+def test_a_linear_critic_adds_one_score_that_may_fall_as_far_as_it_rises() -> None:
+    """By hand: the C scores of the same layers, convolved with the last kernel over its largest singular value."""
+    torch.manual_seed(0)
+    critic = PatchCritic(4, depth=2, linear=True).double()
+    image, mask = torch.rand(2, 3, 24, 20).double() * 2 - 1, torch.ones(1, 1, 24, 20).double()
+    with torch.no_grad():
+        critic.features[-1].bias.fill_(-0.5)
+        for _ in range(300):
+            found = critic(image, mask)
+        released = PatchCritic(4, depth=2).double()
+        released.load_state_dict({k: v for k, v in critic.state_dict().items() if not k.startswith("features.2")})
+        scores = released(image, mask).numpy()
+    kernel = critic.features[-1].weight.detach().numpy()
+    kernel = kernel / np.linalg.svd(kernel.reshape(1, -1))[1][0]
+    padded = np.pad(scores, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    expected = -0.5 + sum(
+        np.einsum("bchw,c->bhw", padded[:, :, i : i + 6, j : j + 5], kernel[0, :, i, j])
+        for i in range(3)
+        for j in range(3)
+    )
+    np.testing.assert_allclose(found[:, 0].numpy(), expected, atol=1e-6)
+    assert found.shape == (2, 1, 6, 5)
+    assert found.min() < -0.5 < found.max()
+
+
 @pytest.mark.parametrize(("h", "w"), [(1, 1), (3, 7), (64, 65), (61, 130)])
 @pytest.mark.parametrize("depth", [1, 2, 4, 6])
 def test_any_size_has_one_column_of_scores_per_patch(h: int, w: int, depth: int) -> None:

@@ -130,11 +130,14 @@ class PatchCritic(nn.Module):
         in_channels: Channels of image and mask together; 3 leaves the mask out.
         depth: Number of convolutions; each halves the size, so fewer suit small images.
         detach: Whether gradients stop at the singular vectors, the usual form; the released code lets them pass.
+        linear: Whether a 3x3 convolution without activation turns the C scores into one. Learns faster: the last
+            leaky ReLU of the released code lets a completed image's score fall at a fifth of the slope only.
 
     Shape:
         - image: (B, 3, H, W), [-1, 1]
         - mask: (B or 1, 1, H, W), {0, 1}, 1 = hole
-        - returned: (B, C, ceil(H / 2^depth), ceil(W / 2^depth)), unbounded scores; C is 4 * width from depth 3 on
+        - returned: (B, C, ceil(H / 2^depth), ceil(W / 2^depth)), unbounded scores; C is 4 * width from depth 3 on, or
+          1 with linear
 
     Raises:
         ValueError: If a setting is out of range, the mask is missing, or shapes, types or values differ from that.
@@ -143,7 +146,9 @@ class PatchCritic(nn.Module):
         Yu et al. 2019, section 3.3, SN-PatchGAN; layers, depth and width as in the released code.
     """
 
-    def __init__(self, width: int = 64, in_channels: int = 4, depth: int = 6, detach: bool = False) -> None:
+    def __init__(
+        self, width: int = 64, in_channels: int = 4, depth: int = 6, detach: bool = False, linear: bool = False
+    ) -> None:
         super().__init__()
         _check_widths([width])
         if in_channels not in (3, 4) or depth < 1:
@@ -151,9 +156,11 @@ class PatchCritic(nn.Module):
                 f"a patch critic needs 3 or 4 in_channels and a depth of at least 1, got {in_channels} and {depth}; "
                 "the released values are 4 and 6"
             )
-        self.width, self.in_channels, self.depth, self.detach = width, in_channels, depth, detach
+        self.width, self.in_channels, self.depth, self.detach, self.linear = width, in_channels, depth, detach, linear
         channels = [in_channels, *(width * min(2**layer, 4) for layer in range(depth))]
         self.features = nn.Sequential(*(_SpectralConvolution(*pair, detach) for pair in pairwise(channels)))
+        if linear:
+            self.features.append(_SpectralConvolution(channels[-1], 1, detach, linear=True))
 
     def forward(self, image: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the scores of all patches; each call updates the estimates of the singular vectors."""
@@ -173,15 +180,17 @@ class PatchCritic(nn.Module):
 
 
 class _SpectralConvolution(Convolution):
-    """A 5x5 convolution with stride 2 whose kernel is divided by an estimate of its largest singular value.
+    """A convolution whose kernel is divided by an estimate of its largest singular value.
 
     Every call, also in evaluation, takes one step of the power iteration and keeps the left vector `u` as state.
     """
 
     u: Tensor
 
-    def __init__(self, in_channels: int, out_channels: int, detach: bool) -> None:
-        super().__init__(in_channels, out_channels, 5, 2, activation=nn.LeakyReLU(_SLOPE, inplace=True))
+    def __init__(self, in_channels: int, out_channels: int, detach: bool, linear: bool = False) -> None:
+        kernel_size, stride = (3, 1) if linear else (5, 2)
+        activation = None if linear else nn.LeakyReLU(_SLOPE, inplace=True)
+        super().__init__(in_channels, out_channels, kernel_size, stride, activation=activation)
         self.detach = detach
         self.register_buffer("u", nn.init.trunc_normal_(torch.empty(out_channels)))
 
