@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import demo_server
-from gicinpaint import GatedGenerator
+from gicinpaint import GatedGenerator, Inpainter
 from gicinpaint.data import SamplePhotographs
 from gicinpaint.weights import save_generator
 
@@ -66,9 +66,9 @@ class Page:
     def size(self) -> list[int]:
         return self.driver.execute_script("return [$('image').hidden ? 0 : $('image').width, $('image').height]")
 
-    def painted(self) -> np.ndarray:
+    def painted(self, canvas: str = "$('paint')") -> np.ndarray:
         """Return the opacity of what is painted, (H, W)."""
-        read = "const c = $('paint'); return Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)"
+        read = f"const c = {canvas}; return Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)"
         width, height = self.size()
         return np.array(self.driver.execute_script(read), np.uint8).reshape(height, width, 4)[..., 3]
 
@@ -309,6 +309,32 @@ def test_the_sketch_brush_of_a_guided_model_changes_what_is_filled(guided_page: 
     guided_page.find("#undo").click()
     guided_page.fill()
     assert np.array_equal(guided_page.download("#download", "filled.png"), without)
+
+
+def test_what_is_painted_green_is_where_attention_copies_from(page: Page, photograph: Path) -> None:
+    page.until(lambda: page.find("#source").is_displayed())
+    page.open(photograph)
+    page.driver.execute_script("$('model').value = 'textures_64'")  # whose attention matters most
+    page.paint((15, 10), (15, 10))
+    page.fill()
+    everywhere = page.download("#download", "filled.png")
+    hole = page.download("#download-mask", "mask.png") > 0
+    page.find("body").send_keys("c")
+    assert page.find("#source").get_attribute("aria-pressed") == "true"
+    page.driver.execute_script("$('size').value = 100")
+    page.paint((-50, 0))
+    page.fill()
+    limited = page.download("#download", "filled.png")
+    assert np.array_equal(page.download("#download-mask", "mask.png") > 0, hole)  # green is no hole
+    source = page.painted("layer('source')") > 127
+    assert 0.1 < source.mean() < 0.6
+    inpainter = Inpainter.from_checkpoint("textures_64", device="cpu")
+    expected = inpainter(np.asarray(Image.open(photograph)), hole, source=source)
+    assert np.abs(limited.astype(int) - expected).max() <= 1  # threads add in another order
+    assert (np.abs(limited.astype(int) - everywhere) > 1).any(axis=-1)[hole].mean() > 0.5
+    page.find("#undo").click()
+    page.fill()
+    assert np.array_equal(page.download("#download", "filled.png"), everywhere)
 
 
 def test_a_model_that_takes_no_sketch_has_no_brush_for_it(page: Page) -> None:

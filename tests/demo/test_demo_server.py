@@ -150,6 +150,22 @@ def test_a_shipped_model_fills_by_its_name(server: demo_server.Server) -> None:
     assert (own != shipped)[mask > 0].mean() > 0.5
 
 
+def test_attention_copies_from_where_the_request_says(server: demo_server.Server) -> None:
+    image, mask = picture(5)
+    source = np.zeros_like(mask)
+    source[:, 80:] = 255
+    fields = [{"image": png(image), "mask": png(mask)}, {"image": png(image), "mask": png(mask), "source": png(source)}]
+    answers = [send(server, "POST", "/api/fill", form({}, one), **MULTIPART) for one in fields]
+    everywhere, limited = (np.asarray(Image.open(io.BytesIO(content))) for _, content, _ in answers)
+    inpainter = Inpainter.from_checkpoint(server.folder / "model", device="cpu")
+    expected = inpainter(image, mask > 0, source=source > 0)
+    assert np.abs(limited.astype(int) - expected).max() <= 1
+    assert np.abs(everywhere.astype(int) - expected).max() > 1
+    text = form({"source": "all"}, {"image": png(image), "mask": png(mask)})
+    status, content, _ = send(server, "POST", "/api/fill", text, **MULTIPART)
+    assert (status, json.loads(content)) == (400, {"error": "source: expected a file"})
+
+
 def test_the_api_describes_itself(server: demo_server.Server) -> None:
     status, content, _ = send(server, "GET", "/api")
     described = json.loads(content)
@@ -164,6 +180,7 @@ def test_the_api_describes_itself(server: demo_server.Server) -> None:
         "disk": 2_000_000_000,
         "examples": 4,
         "guided": False,
+        "attends": True,
     }
 
 
@@ -294,10 +311,10 @@ REQUESTS: dict[str, tuple[str, str, object, dict[str, str], tuple[int, ...]]] = 
     "a form without its boundary": ("POST", "/api/fill", b"x", {"Content_Type": "multipart/form-data"}, (400,)),
     "a form without a mask": ("POST", "/api/fill", form({}, {"image": IMAGE}), MULTIPART, (400,)),
     "text in place of files": ("POST", "/api/fill", form({"image": "/etc/passwd", "mask": "x"}, {}), MULTIPART, (400,)),
-    "a fourth file": (
+    "a fifth file": (
         "POST",
         "/api/fill",
-        form({}, {"image": IMAGE, "mask": MASK, "sketch": MASK, "more": b"x"}),
+        form({}, {"image": IMAGE, "mask": MASK, "sketch": MASK, "source": MASK, "more": b"x"}),
         MULTIPART,
         (400,),
     ),

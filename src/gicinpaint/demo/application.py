@@ -5,7 +5,7 @@ import contextlib
 import ipaddress
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -113,10 +113,11 @@ class Application:
 
     async def _get(self, path: str, query: Any) -> Response:
         if path in _STATIC:
-            return FileResponse(str(files("gicinpaint.demo").joinpath("static", _STATIC[path])))
+            return FileResponse(str(resources.files("gicinpaint.demo").joinpath("static", _STATIC[path])))
         if path == "/settings":
-            more = {"examples": len(self.examples), "guided": self.filler.guided, "models": list(self.filler.models)}
-            return JSONResponse({**self.filler.limits._asdict(), **more})
+            filler = self.filler
+            more = {"guided": filler.guided, "attends": filler.attends, "models": list(filler.models)}
+            return JSONResponse({**filler.limits._asdict(), "examples": len(self.examples), **more})
         if path == "/api/wheel":
             return Response(wheel(), media_type="image/png")
         kind, _, rest = path.strip("/").partition("/")
@@ -141,18 +142,17 @@ class Application:
         async with self._body(headers.get("content-length"), receive) as limited:
             request = Request(scope, limited)
             async with asyncio.timeout(_BODY_SECONDS):
-                form = await request.form(max_files=3, max_fields=3, max_part_size=_FIELD_BYTES)
+                form = await request.form(max_files=4, max_fields=3, max_part_size=_FIELD_BYTES)
             try:
-                uploads = [form.get(name) for name in ("image", "mask")]
-                for name, upload in zip(("image", "mask"), uploads, strict=True):
-                    _require(isinstance(upload, UploadFile), 400, f"{name}: expected a file")
+                files = {name: form.get(name) for name in ("image", "mask", "sketch", "source")}
+                for name, upload in files.items():
+                    absent = upload is None and name in ("sketch", "source")
+                    _require(absent or isinstance(upload, UploadFile), 400, f"{name}: expected a file")
                 grow = str(form.get("grow", "0"))
                 _require(grow.removeprefix("-").isdecimal() and len(grow) < 9, 400, "grow: expected a whole number")
                 blend: Any = str(form.get("blend", "none"))
-                sketch = form.get("sketch")
-                _require(sketch is None or isinstance(sketch, UploadFile), 400, "sketch: expected a file")
-                opened = [one.file for one in (*uploads, sketch) if isinstance(one, UploadFile)]
-                future = self.filler.submit(*opened, grow=int(grow), blend=blend, model=str(form.get("model", "")))
+                opened: Any = {name: one.file for name, one in files.items() if isinstance(one, UploadFile)}
+                future = self.filler.submit(**opened, grow=int(grow), blend=blend, model=str(form.get("model", "")))
                 answer = await self._wait(future, receive)
             finally:
                 await form.close()
@@ -176,7 +176,7 @@ class Application:
     @contextlib.asynccontextmanager
     async def _body(self, length: str | None, receive: Receive) -> AsyncIterator[Receive]:
         """Yield a source of the body that ends above the limit, of this request or of all together."""
-        most = (2 + self.filler.guided) * self.filler.limits.upload + _FORM_BYTES
+        most = (2 + self.filler.guided + self.filler.attends) * self.filler.limits.upload + _FORM_BYTES
         too_large = TooLargeError(f"the request is larger than the limit of {most:,} bytes, max_upload for each file")
         if length is not None and (not length.isdecimal() or int(length) > most):
             raise too_large

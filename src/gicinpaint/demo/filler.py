@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from gicinpaint.attention.attention_map import AttentionCall, colour_legend, colour_offset, overhear, relative_offset
-from gicinpaint.attention.visualize import to_image
+from gicinpaint.attention.visualize import attention_of, to_image
 from gicinpaint.data.image_io import FORMATS, decode_image
 from gicinpaint.inference.blending import Blend, check_blend
 from gicinpaint.inference.inpainter import Inpainter
@@ -97,11 +97,17 @@ class Filler:
         """Whether the model takes a sketch."""
         return bool(getattr(self.inpainter.generator, "guided", False))
 
+    @property
+    def attends(self) -> bool:
+        """Whether the model has attention, which can be told where to copy from."""
+        return attention_of(self.inpainter.generator) is not None
+
     def submit(
         self,
         image: IO[bytes] | bytes,
         mask: IO[bytes] | bytes,
         sketch: IO[bytes] | bytes | None = None,
+        source: IO[bytes] | bytes | None = None,
         *,
         grow: int = 0,
         blend: Blend = "none",
@@ -114,6 +120,7 @@ class Filler:
                 parts white.
             mask: A file of the same size, white in the hole; see `gicinpaint.masks.read_mask_file`.
             sketch: A file of the same size, white where a guided model shall draw edges in the hole.
+            source: A file of the same size, white where attention may copy from; None: from all known pixels.
             grow: Pixels by which the hole is grown, 0..64.
             blend: As for `Inpainter`.
             model: One of `models`; empty: the inpainter that the server was started with.
@@ -130,8 +137,11 @@ class Filler:
         if len(self._abandoned) >= self.limits.waiting:
             raise BusyError(f"{len(self._abandoned)} images are waiting already; try again in a minute")
         abandoned = Event()
-        first, second, third = (BytesIO(file) if isinstance(file, bytes) else file for file in (image, mask, sketch))
-        future = self._worker.submit(self._fill, first, second, third, grow, blend, model, abandoned)
+        given = {"image": image, "mask": mask, "sketch": sketch, "source": source}
+        files = {
+            name: BytesIO(one) if isinstance(one, bytes) else one for name, one in given.items() if one is not None
+        }
+        future = self._worker.submit(self._fill, files, grow, blend, model, abandoned)
         self._abandoned[future] = abandoned
         future.add_done_callback(lambda done: self._abandoned.pop(done, None))
         return future
@@ -147,26 +157,25 @@ class Filler:
         self._worker.shutdown(wait=False, cancel_futures=True)
         self.abandon()
 
-    def _fill(
-        self, image: Any, mask: Any, sketch: Any, grow: int, blend: Blend, model: str, abandoned: Event
-    ) -> Answer:
+    def _fill(self, files: dict[str, IO[bytes]], grow: int, blend: Blend, model: str, abandoned: Event) -> Answer:
         begin = time.perf_counter()
-        self._check(image, "image")
-        picture = decode_image(image, "of the image", max_pixels=self.limits.pixels)
-        hole = self._read(mask, "mask", picture)
-        edges = None if sketch is None else self._read(sketch, "sketch", picture)
+        self._check(files["image"], "image")
+        picture = decode_image(files["image"], "of the image", max_pixels=self.limits.pixels)
+        read: dict[str, Any] = {
+            name: self._read(file, name, picture) for name, file in files.items() if name != "image"
+        }
+        hole = read.pop("mask")
         if not hole.any():
             raise ValueError("there is no hole; paint over what is to be filled, or send a mask that is white there")
         hole = grown(hole, grow)
         if model not in self._opened:  # by this thread alone
             self._opened[model] = self.models[model]()
         inpainter = self._opened[model]
-        layer: Any = next((n.attention for n in inpainter.generator.children() if getattr(n, "attention", None)), None)
+        layer = attention_of(inpainter.generator)
         noted: Any = nullcontext([]) if layer is None else overhear(layer)
         with warnings.catch_warnings(), _Stoppable(abandoned.is_set), noted as calls:
             warnings.simplefilter("ignore")
-            options: Any = {} if edges is None else {"sketch": edges}
-            filled = inpainter.fill(picture, hole, blend=blend, **options)
+            filled = inpainter.fill(picture, hole, blend=blend, **read)
         seconds = time.perf_counter() - begin
         cell = CELL // 2 * getattr(layer, "rate", 2)
         copied = None if filled.offset is None else _colours(filled.offset, hole, picture, cell)
@@ -175,7 +184,7 @@ class Filler:
         return Answer(png(filled.image), hole, copied, attention, text, cell)
 
     def _read(self, file: IO[bytes], name: str, picture: Image.Image) -> np.ndarray:
-        """Return where a mask or a sketch is white, bool (H, W)."""
+        """Return where a mask, sketch or source is white, bool (H, W)."""
         self._check(file, name)
         try:
             white = read_mask_file(file, max_pixels=self.limits.pixels)

@@ -3,12 +3,12 @@
 
 const $ = (id) => document.getElementById(id);
 const PAINT = "#ff3b8d";
-const SKETCH = "#00e5ff";
+const COLOURS = { source: "#2ecc40", hole: PAINT, sketch: "#00e5ff" }; // of strokes, from the lowest layer to the highest
 const SKETCH_WIDTH = 3; // pixels of the image
 const state = {
   file: null, // the image as it is sent
   given: null, // a canvas with the hole of a mask file
-  strokes: [], // {points, size, erase, sketch}, in pixels of the image
+  strokes: [], // {points, size, erase, kind}, in pixels of the image
   undone: [],
   request: null, // of the fill that is under way
   answer: null, // {name, width, height, hole, urls}
@@ -87,9 +87,9 @@ async function openMask(file) {
   draw();
 }
 
-function drawStroke(context, { points, size, erase, sketch }, from = 0) {
+function drawStroke(context, { points, size, erase, kind }, from = 0) {
   context.globalCompositeOperation = erase ? "destination-out" : "source-over";
-  Object.assign(context, { lineCap: "round", lineJoin: "round", lineWidth: size, strokeStyle: sketch ? SKETCH : PAINT });
+  Object.assign(context, { lineCap: "round", lineJoin: "round", lineWidth: size, strokeStyle: COLOURS[kind] });
   context.beginPath();
   context.moveTo(...points[Math.max(0, from - 1)]);
   for (const point of points.slice(from)) context.lineTo(...point);
@@ -97,25 +97,28 @@ function drawStroke(context, { points, size, erase, sketch }, from = 0) {
   context.globalCompositeOperation = "source-over";
 }
 
-function layer(sketch) {
+function layer(kind) {
   const { width, height } = $("paint");
   const canvas = Object.assign(document.createElement("canvas"), { width, height });
   const context = canvas.getContext("2d");
-  if (!sketch && state.given) context.drawImage(state.given, 0, 0);
-  for (const stroke of state.strokes) if (stroke.sketch === sketch) drawStroke(context, stroke);
+  if (kind === "hole" && state.given) context.drawImage(state.given, 0, 0);
+  for (const stroke of state.strokes) if (stroke.kind === kind) drawStroke(context, stroke);
   return canvas;
+}
+
+function has(kind) {
+  return state.strokes.some((one) => one.kind === kind && !one.erase);
 }
 
 function draw() {
   const context = $("paint").getContext("2d");
   context.clearRect(0, 0, $("paint").width, $("paint").height);
-  context.drawImage(layer(false), 0, 0);
-  if (state.strokes.some((one) => one.sketch)) context.drawImage(layer(true), 0, 0);
+  for (const kind in COLOURS) if (kind === "hole" || has(kind)) context.drawImage(layer(kind), 0, 0);
   refresh();
 }
 
-function whiteFile(sketch) {
-  const canvas = layer(sketch);
+function whiteFile(kind) {
+  const canvas = layer(kind);
   const { width, height } = canvas;
   const context = canvas.getContext("2d");
   context.globalCompositeOperation = "source-in";
@@ -146,8 +149,9 @@ $("paint").addEventListener("pointerdown", (event) => {
   if (event.button !== 0) return;
   $("paint").setPointerCapture(event.pointerId);
   const point = place(event, $("paint"), $("paint").width, $("paint").height);
-  const [erase, sketch] = ["eraser", "sketch"].map((name) => $(name).ariaPressed === "true");
-  stroke = { points: [point], size: sketch && !erase ? SKETCH_WIDTH : Number($("size").value), erase, sketch };
+  const [erase, sketch, source] = ["eraser", "sketch", "source"].map((name) => $(name).ariaPressed === "true");
+  const size = sketch && !erase ? SKETCH_WIDTH : Number($("size").value);
+  stroke = { points: [point], size, erase, kind: sketch ? "sketch" : source ? "source" : "hole" };
   state.strokes.push(stroke);
   state.undone = [];
   draw();
@@ -175,7 +179,11 @@ $("clear").addEventListener("click", () => {
   Object.assign(state, { given: null, strokes: [], undone: [] });
   draw();
 });
-for (const name of ["eraser", "sketch"]) $(name).addEventListener("click", () => ($(name).ariaPressed = $(name).ariaPressed !== "true"));
+for (const name of ["eraser", "sketch", "source"])
+  $(name).addEventListener("click", () => {
+    $(name).ariaPressed = $(name).ariaPressed !== "true";
+    if (name !== "eraser") $(name === "sketch" ? "source" : "sketch").ariaPressed = "false"; // one kind at a time
+  });
 
 document.addEventListener("keydown", (event) => {
   if (event.target.matches("input[type=number], select, summary, a")) return;
@@ -186,6 +194,7 @@ document.addEventListener("keydown", (event) => {
   else if (key === "[" || key === "]") $("size").value = Math.round($("size").value * (key === "]" ? 1.2 : 1 / 1.2));
   else if (key === "e") $("eraser").click();
   else if (key === "s" && state.limits.guided) $("sketch").click();
+  else if (key === "c" && state.limits.attends) $("source").click();
   else if (key === "enter" && !event.target.matches("button")) fill();
   else return;
   event.preventDefault();
@@ -211,6 +220,7 @@ document.addEventListener("drop", (event) => {
   const settings = await (await fetch("settings")).json();
   state.limits = settings;
   $("sketch").hidden = !settings.guided;
+  $("source").hidden = !settings.attends;
   for (const name of settings.models) $("model").append(new Option(name, name));
   $("models").hidden = !settings.models.length;
   for (let i = 0; i < settings.examples; i++) {

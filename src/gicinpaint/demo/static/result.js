@@ -4,7 +4,7 @@
 async function fill() {
   if (state.request) return;
   if (!state.file) return say("there is no image yet; open one or pick an example");
-  if (!state.given && !state.strokes.some((one) => !one.erase && !one.sketch)) return say("there is no hole; paint over what is to be filled, or open a mask file");
+  if (!state.given && !has("hole")) return say("there is no hole; paint over what is to be filled, or open a mask file");
   const abort = (state.request = new AbortController());
   refresh();
   const begin = Date.now();
@@ -13,8 +13,8 @@ async function fill() {
   try {
     const form = new FormData();
     form.append("image", sent);
-    form.append("mask", await whiteFile(false));
-    if (state.strokes.some((one) => one.sketch)) form.append("sketch", await whiteFile(true));
+    form.append("mask", await whiteFile("hole"));
+    for (const kind of ["sketch", "source"]) if (has(kind)) form.append(kind, await whiteFile(kind));
     form.append("grow", $("grow").value || "0");
     form.append("blend", $("blend").value);
     if ($("model").value) form.append("model", $("model").value);
