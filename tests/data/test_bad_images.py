@@ -224,7 +224,7 @@ def test_training_skips_all_of_them_up_to_one_per_cent(mixture: tuple[ImageFiles
     mask = RectangleMask(box=8, inset=2)
     data = InpaintingDataModule(source, source, mask, image_size=20, batch_size=50, workers=0, on_error="skip")
     assert sum(len(batch.image) for batch in data.val_dataloader()) == len(source) - len(bad)
-    assert data.validation.bad_images.bad == len(bad)
+    assert data.validation.bad_images.totals[1] == len(bad)
     with pytest.raises(DatasetError, match="more than 1% of the"):
         list(data.val_dataloader())  # the same ones again: now more than one per cent of the images are bad
 

@@ -360,7 +360,7 @@ def test_a_skipped_training_image_is_replaced_by_the_same_one_in_every_run(caplo
     assert "skipped bad training image 1: cannot read image noise 50: broken" in caplog.text
     assert_same([replacement], [build(**settings).train[(0, 50)]])
     assert picture_numbers(replacement) != [50]
-    assert data.train.bad_images.bad == 1
+    assert data.train.bad_images.totals[1] == 1
     assert not torch.equal(replacement.image, data.train[(1, 50)].image)  # another one in the next epoch
 
 
@@ -368,8 +368,7 @@ def test_a_skipped_validation_image_is_left_out(caplog):
     data = build(validation=200, bad_validation=[5], on_error="skip", validation_crop=Corner(), workers=2)
     numbers = [number for batch in data.val_dataloader() for number in picture_numbers(batch)]
     assert sorted(numbers) == [number for number in range(200) if number != 5]
-    assert data.validation.bad_images.bad == 1
-    assert data.validation.bad_images.read == 200
+    assert data.validation.bad_images.totals == (200, 1)
     with caplog.at_level(logging.WARNING):
         data.teardown("fit")
     assert "skipped 1 bad validation images of 200 read" in caplog.text

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from gicinpaint.data import DatasetError, ImageFiles
-from gicinpaint.data.sources import Names, list_folder, list_glob, read_list
+from gicinpaint.data.sources import Names, list_folder, read_list
 
 
 def touch(folder, *names):
@@ -80,7 +80,7 @@ def test_an_empty_list_has_no_names(tmp_path):
 
 def test_a_pattern_takes_images_at_any_depth(tmp_path):
     touch(tmp_path, "a/1_large.png", "a/1_small.png", "b/c/2_large.JPG", "b/large.txt")
-    names = [os.path.relpath(os.fsdecode(name), tmp_path) for name in list_glob(f"{tmp_path}/**/*large*")]
+    names = [os.path.relpath(os.fsdecode(name), tmp_path) for name in ImageFiles(f"{tmp_path}/**/*large*").names]
     assert names == ["a/1_large.png", "b/c/2_large.JPG"]
 
 

@@ -12,7 +12,7 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from gicinpaint.data.dataset import BadImageCount, Batch, InpaintingDataset, OnError, collate
+from gicinpaint.data.dataset import Batch, InpaintingDataset, OnError, collate
 from gicinpaint.data.image_io import ImageError
 from gicinpaint.data.order import EndlessBatchSampler, EpochBatchSampler, FiniteBatchSampler
 from gicinpaint.data.sources import DatasetError, ImageSource
@@ -101,7 +101,7 @@ class InpaintingDataModule(lightning.LightningDataModule):
         self.seed = seed
         self.prefetch = prefetch
         self.multiprocessing_context = multiprocessing_context
-        shared: dict[str, Any] = {"height": height, "width": width, "on_error": on_error}
+        shared: dict[str, Any] = {"height": height, "width": width, "on_error": on_error, "workers": workers}
         self.train = InpaintingDataset(
             train,
             train_crop or RandomCrop(),
@@ -109,7 +109,7 @@ class InpaintingDataModule(lightning.LightningDataModule):
             seed=seed,
             flip=flip,
             color_augment=color_augment,
-            bad_images=BadImageCount("training", len(train), workers),
+            name="training",
             **shared,
         )
         self.validation = InpaintingDataset(
@@ -119,7 +119,7 @@ class InpaintingDataModule(lightning.LightningDataModule):
             seed=validation_seed,
             flip=0,
             replace=False,
-            bad_images=BadImageCount("validation", len(validation), workers),
+            name="validation",
             **shared,
         )
         for dataset in (self.train, self.validation):
@@ -155,11 +155,7 @@ class InpaintingDataModule(lightning.LightningDataModule):
         )
         return self._load(self.validation, sampler)
 
-    test_dataloader = val_dataloader
-
-    def predict_dataloader(self) -> DataLoader:
-        """Return what `val_dataloader` returns."""
-        return self.val_dataloader()
+    test_dataloader = predict_dataloader = val_dataloader
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Turn 8-bit images and masks into floating point, in the trainer's precision."""

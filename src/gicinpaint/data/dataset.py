@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from dataclasses import KW_ONLY, InitVar, dataclass
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 from kornia.geometry.transform import hflip
@@ -79,6 +80,12 @@ class Sample(NamedTuple):
     box: Box
 
 
+def check_on_error(on_error: str) -> None:
+    """Raise a ValueError unless it is one of the two ways to treat a bad image."""
+    if on_error not in get_args(OnError):
+        raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}; choose one of the two")
+
+
 def collate(samples: Sequence[Sample]) -> Batch:
     """Join items; in a worker process the result is in shared memory.
 
@@ -94,27 +101,25 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return Batch(image, mask, Box(top, left, *sizes[0]))
 
 
+@dataclass(eq=False)
 class BadImageCount:
     """Count the reads and the bad images of all worker processes of one data loader, in rows of a shared tensor.
 
-    Each process adds to its own row, so no lock is needed. `length` images are the least that the share of bad ones is
-    taken of; messages call them by `name`.
+    Each process adds to its own row, so no lock is needed. The share of bad images is taken of `length` at least.
     """
 
-    def __init__(self, name: str, length: int, workers: int = 0) -> None:
-        self.name = name
-        self.length = length
+    name: str
+    length: int
+    workers: InitVar[int] = 0
+
+    def __post_init__(self, workers: int) -> None:
         self._rows = torch.zeros(max(1, workers), 2, dtype=torch.int64).share_memory_()
 
     @property
-    def read(self) -> int:
-        """Number of images asked for so far."""
-        return int(self._rows[:, 0].sum())
-
-    @property
-    def bad(self) -> int:
-        """Number of them that could not be used."""
-        return int(self._rows[:, 1].sum())
+    def totals(self) -> tuple[int, int]:
+        """Number of images asked for so far, and of those that could not be used."""
+        read, bad = self._rows.sum(0).tolist()
+        return read, bad
 
     def add_read(self) -> None:
         """Count an image that was asked for."""
@@ -123,7 +128,7 @@ class BadImageCount:
     def add_bad(self, error: ImageError) -> None:
         """Count a bad image, log the first ten, and raise a DatasetError if more than 1 % is bad."""
         self._rows[self._row(), 1] += 1
-        bad, read = self.bad, self.read
+        read, bad = self.totals
         if bad <= _SHOWN:
             last = "; later ones are only counted" if bad == _SHOWN else ""
             _LOG.warning("skipped bad %s image %d: %s%s", self.name, bad, error, last)
@@ -135,14 +140,16 @@ class BadImageCount:
 
     def log_total(self) -> None:
         """Log how many images were skipped, if any."""
-        if self.bad:
-            _LOG.warning("skipped %d bad %s images of %d read", self.bad, self.name, self.read)
+        read, bad = self.totals
+        if bad:
+            _LOG.warning("skipped %d bad %s images of %d read", bad, self.name, read)
 
     def _row(self) -> int:
         worker = get_worker_info()
         return 0 if worker is None else worker.id % len(self._rows)
 
 
+@dataclass(eq=False)
 class InpaintingDataset(Dataset[Batch | None]):
     """Images with a crop, a flip and a hole of their own.
 
@@ -160,63 +167,48 @@ class InpaintingDataset(Dataset[Batch | None]):
         color_augment: Changes an image's colors, (3, H, W) in [-1, 1]; None keeps them.
         on_error: What to do with an image that cannot be used: "raise" its `ImageError`, or "skip" it.
         replace: What takes its place then: another image, the same in every run, or None (for validation).
-        bad_images: Counts what is skipped.
+        name: What messages call the images.
+        workers: Number of processes that make items.
 
     Raises:
         ValueError: If `on_error` or `flip` is none of the values above.
     """
 
-    def __init__(
-        self,
-        source: ImageSource,
-        crop: Crop,
-        mask: MaskSampler | NumberedMasks,
-        *,
-        height: int,
-        width: int,
-        seed: int = 0,
-        flip: float = 0.5,
-        color_augment: ColorAugment | None = None,
-        on_error: OnError = "raise",
-        replace: bool = True,
-        bad_images: BadImageCount | None = None,
-    ) -> None:
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}; choose one of the two")
-        if not 0 <= flip <= 1:
-            raise ValueError(f"flip must be a probability in 0..1, got {flip}; use 0.5, or 0 for no flips")
-        self.source = source
-        self.crop = crop
-        self.mask = mask
-        self.height = height
-        self.width = width
-        self.seed = seed
-        self.flip = flip
-        self.color_augment = color_augment
-        self.on_error = on_error
-        self.replace = replace
-        self.bad_images = bad_images if bad_images is not None else BadImageCount("dataset", len(source))
-        self._is_numbered = isinstance(mask, NumberedMasks)  # asked once: for a protocol the question is slow
+    source: ImageSource
+    crop: Crop
+    mask: MaskSampler | NumberedMasks
+    _: KW_ONLY
+    height: int
+    width: int
+    seed: int = 0
+    flip: float = 0.5
+    color_augment: ColorAugment | None = None
+    on_error: OnError = "raise"
+    replace: bool = True
+    name: str = "dataset"
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        check_on_error(self.on_error)
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"flip must be a probability in 0..1, got {self.flip}; use 0.5, or 0 for no flips")
+        self.bad_images = BadImageCount(self.name, len(self.source), self.workers)
+        self._is_numbered = isinstance(self.mask, NumberedMasks)  # asked once: for a protocol the question is slow
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, item: Item) -> Batch | None:
-        """Return item (epoch, index) as a batch of one, or None for a bad image that nothing replaces.
-
-        Raises:
-            ImageError: If the image cannot be used and `on_error` is "raise".
-            DatasetError: If more than 1 % of the images cannot be used and `on_error` is "skip".
-        """
+        """Return item (epoch, index) as a batch of one, or None for a bad image that nothing replaces."""
         sample = self._make(*item)
         return None if sample is None else collate([sample])
 
     def __getitems__(self, items: Sequence[Item]) -> list[Sample]:
-        """Return the items of a batch, for a loader, without bad images that nothing replaces.
+        """Return the items of a batch, (epoch, index) each, without bad images that nothing replaces.
 
         Raises:
-            ImageError: As for one item; and if none is left.
-            DatasetError: As for one item.
+            ImageError: If an image cannot be used and `on_error` is "raise"; and if none is left.
+            DatasetError: If more than 1 % of the images cannot be used and `on_error` is "skip".
         """
         samples = [sample for item in items if (sample := self._make(*item)) is not None]
         if not samples:
@@ -235,14 +227,12 @@ class InpaintingDataset(Dataset[Batch | None]):
         image = self._find_usable(epoch, index)
         if image is None:
             return None
-        mask, box = self._draw_hole(epoch, index)
-        return Sample(image, mask[0].to(torch.uint8), box)
-
-    def _draw_hole(self, epoch: int, index: int) -> tuple[Tensor, Box]:
         if self._is_numbered:
-            return cast(NumberedMasks, self.mask)([index], self.height, self.width)
-        generator = self._generator(epoch, index, "mask")
-        return cast(MaskSampler, self.mask)(1, self.height, self.width, generator=generator)
+            mask, box = cast(NumberedMasks, self.mask)([index], self.height, self.width)
+        else:
+            generator = self._generator(epoch, index, "mask")
+            mask, box = cast(MaskSampler, self.mask)(1, self.height, self.width, generator=generator)
+        return Sample(image, mask[0].to(torch.uint8), box)
 
     def _find_usable(self, epoch: int, index: int) -> Tensor | None:
         self.bad_images.add_read()

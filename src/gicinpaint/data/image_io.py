@@ -8,12 +8,12 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import MAX_TEXT_CHUNK, MAX_TEXT_MEMORY
 from torch import Tensor
 
@@ -28,16 +28,6 @@ _BEFORE_STREAM = {  # of chunks of a PNG file that hold a packed stream
     b"iTXt": rb"[^\0]*\0\x01.[^\0]*\0[^\0]*\0",
 }
 _TEXT_CHUNKS = (b"tEXt", b"eXIf", *_BEFORE_STREAM)
-ORIENTATION_TAG = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class ImageError(ValueError):
@@ -82,8 +72,8 @@ def decode_image(
 ) -> Image.Image:
     """Decode an open binary file as `read_image` does; `name` is what the `ImageError` calls it."""
     with open_checked(file, name, max_pixels, formats) as image:
-        image.load()
-        return turn_upright(image, _to_rgb(image, name))
+        turn_upright(image)
+        return _to_rgb(image, name)
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -115,12 +105,9 @@ def open_checked(file: IO[bytes], name: str, max_pixels: int, formats: tuple[str
             warnings.simplefilter("ignore")  # Pillow warns of what is checked below or harmless (EXIF remains)
             with _open(file, formats) as image:
                 width, height = image.size
-                if width < 1 or height < 1:
-                    raise ImageError(f"cannot read image {name}: it is {width}x{height} pixels")
-                if width * height > max_pixels:
-                    raise ImageError(
-                        f"cannot read image {name}: {width}x{height} pixels are more than the limit of {max_pixels}"
-                    )
+                if not 1 <= width * height <= max_pixels:
+                    reason = f"are more than the limit of {max_pixels}" if width * height else "are too few"
+                    raise ImageError(f"cannot read image {name}: {width}x{height} pixels {reason}")
                 yield image
     except ImageError:
         raise
@@ -208,14 +195,11 @@ def _scale(values: np.ndarray, name: str) -> np.ndarray:
     return np.round(values * (255.0 / ceiling)).astype(np.uint8)
 
 
-def turn_upright(source: Image.Image, image: Image.Image) -> Image.Image:
-    """Return an image turned as the EXIF orientation of its source says."""
-    try:
-        orientation = source.getexif().get(ORIENTATION_TAG)
-    except Exception:  # a broken EXIF block: the pixels are intact, and upright is what viewers show
-        return image
-    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if method is None else image.transpose(method)
+def turn_upright(image: Image.Image) -> None:
+    """Load an image and turn it in place as its EXIF orientation says."""
+    image.load()
+    with suppress(Exception):  # a broken EXIF block: the pixels are intact, and upright is what viewers show
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 @contextmanager

@@ -9,13 +9,12 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 import tifffile
-from PIL import Image
+from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo, putchunk
 
 from gicinpaint.config.atomic_files import atomic_file
-from gicinpaint.data.image_io import FORMATS, MAX_PIXELS, ORIENTATION_TAG, ImageError, open_checked, turn_upright
+from gicinpaint.data.image_io import FORMATS, MAX_PIXELS, ImageError, open_checked, turn_upright
 
-_BITS_TAG = 258  # bits per sample of each channel of a TIFF file
 _GREY_DEEP = {"I;16", "I;16B", "I"}
 _KINDS = {f".{kind.lower()}": kind for kind in ("PNG", "WEBP", "TIFF", "BMP", "GIF")} | {".tif": "TIFF"}  # else JPEG
 _MODES = {  # that a format holds without changing a pixel; RGB16 and RGBA16 are color of 16 bits per channel
@@ -72,14 +71,13 @@ def decode_unchanged(
         swapped = _swapped_bytes(image, name)
         image.load()
         extras, left_out = _extras(image)
-        upright: Image.Image | np.ndarray = turn_upright(image, image.copy())
-        if swapped is not None:
-            with open_checked(file, name, max_pixels, formats) as other:
-                vars(other)["tile"] = swapped
-                other.load()
-                low = turn_upright(image, other.copy())
-            upright = np.asarray(upright).astype(np.uint16) << 8 | np.asarray(low)
-    return Unchanged(upright, extras, left_out)
+        turn_upright(image)
+        if swapped is None:
+            return Unchanged(image.copy(), extras, left_out)
+        with open_checked(file, name, max_pixels, formats) as low:
+            vars(low)["tile"] = swapped
+            turn_upright(low)
+            return Unchanged(np.asarray(image).astype(np.uint16) << 8 | np.asarray(low), extras, left_out)
 
 
 def check_format(file: Unchanged, path: Path) -> tuple[str, ...]:
@@ -130,7 +128,7 @@ def _swapped_bytes(image: Image.Image, name: str) -> list[Any] | None:
         return None
     tiles: list[Any] = list(getattr(image, "tile", ()))
     modes = {str(tile.args[0] if isinstance(tile.args, tuple) else tile.args) for tile in tiles}
-    bits = max(getattr(image, "tag_v2", {}).get(_BITS_TAG, (8,)))
+    bits = max(getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, (8,)))
     if bits <= 8 and not any(";16" in mode for mode in modes):
         return None
     swaps = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
@@ -155,7 +153,7 @@ def _extras(image: Image.Image) -> tuple[dict[str, Any], tuple[str, ...]]:
     try:
         exif = Image.Exif()
         exif.load(image.getexif().tobytes())  # a copy: the image's own says how to turn it
-        exif.pop(ORIENTATION_TAG, None)
+        exif.pop(ExifTags.Base.Orientation, None)
         if exif and image.format != "TIFF":  # a TIFF file's own tags are not of the camera
             extras["exif"] = exif.tobytes()
     except Exception:  # a broken EXIF block: the pixels are intact

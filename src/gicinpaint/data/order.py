@@ -1,7 +1,10 @@
 """Seeds and order: every batch is a pure function of (seed, position), so a resumed run continues where it stopped."""
 
 import hashlib
+import itertools
+import operator
 from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -26,16 +29,11 @@ def derive_seed(seed: int, *parts: int | str) -> int:
         >>> derive_seed(0, 3, 14) == derive_seed(0, 3, 14), derive_seed(0, 3, 14) == derive_seed(0, 31, 4)
         (True, False)
     """
-    words = []
-    for part in (seed, *parts):
-        if isinstance(part, str):
-            words.append(repr(part))
-        elif hasattr(part, "__index__"):
-            words.append(str(part.__index__()))
-        else:
-            raise TypeError(
-                f"derive_seed takes integers and strings, got {type(part).__name__}; pass int(...) or str(...)"
-            )
+    for part in parts:
+        if not isinstance(part, str) and not hasattr(part, "__index__"):
+            kind = type(part).__name__
+            raise TypeError(f"derive_seed takes integers and strings, got {kind}; pass int(...) or str(...)")
+    words = (repr(part) if isinstance(part, str) else str(operator.index(part)) for part in (seed, *parts))
     digest = hashlib.blake2b(",".join(words).encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -86,19 +84,13 @@ class EndlessBatchSampler(Sampler[list[Item]]):
             )
         self.length = length
         self.batch_size = batch_size
-        self.seed = seed
         self.position = position
         self.rank = rank
         self.world_size = world_size
-        self._order = order if order is not None else lambda seed, epoch: random_order(length, seed, epoch)
-        self._epoch = -1
-        self._permutation = torch.empty(0, dtype=torch.int64)
+        self._permute = lru_cache(1)(partial(order or partial(random_order, length), seed))  # by epoch
 
     def __iter__(self) -> Iterator[list[Item]]:
-        k = int(self.position())
-        while True:
-            yield self.batch(k)
-            k += 1
+        yield from map(self.batch, itertools.count(int(self.position())))
 
     def batch(self, k: int) -> list[Item]:
         """Return this process's part of global batch k."""
@@ -110,12 +102,6 @@ class EndlessBatchSampler(Sampler[list[Item]]):
             last = min(self.length, first + share - len(items))
             items += [(epoch, index) for index in self._permute(epoch)[first:last].tolist()]
         return items
-
-    def _permute(self, epoch: int) -> Tensor:
-        if epoch != self._epoch:
-            self._permutation = self._order(self.seed, epoch)
-            self._epoch = epoch
-        return self._permutation
 
 
 class EpochBatchSampler(EndlessBatchSampler):
@@ -129,8 +115,7 @@ class EpochBatchSampler(EndlessBatchSampler):
 
     def __iter__(self) -> Iterator[list[Item]]:
         k = int(self.position())
-        for number in range(k, (k // len(self) + 1) * len(self)):
-            yield self.batch(number)
+        yield from map(self.batch, range(k, (k // len(self) + 1) * len(self)))
 
 
 class FiniteBatchSampler(Sampler[list[Item]]):

@@ -1,6 +1,5 @@
 """Work on every image of a dataset in several processes: pack them into shards, or find those that cannot be used."""
 
-import dataclasses
 import io
 import multiprocessing
 import os
@@ -8,6 +7,7 @@ import signal
 import tarfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from gicinpaint.compat import lost_worker
 from gicinpaint.config.atomic_files import atomic_file, sha256
 from gicinpaint.config.progress_bar import Bar
-from gicinpaint.data.dataset import OnError
+from gicinpaint.data.dataset import OnError, check_on_error
 from gicinpaint.data.image_io import MAX_PIXELS, ImageError, decode_image
 from gicinpaint.data.shard_index import ShardIndex, index_path, save_index
 from gicinpaint.data.sources import DatasetError, ImageSource, Names
@@ -28,7 +28,7 @@ from gicinpaint.data.transforms import Crop
 Result = TypeVar("Result")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Packing:
     """How images are packed.
 
@@ -55,8 +55,7 @@ class Packing:
             )
         if not 1 <= self.quality <= 100:
             raise ValueError(f"quality must lie in 1..100, got {self.quality}; use 95")
-        if self.on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error must be 'raise' or 'skip', got {self.on_error!r}; choose one of the two")
+        check_on_error(self.on_error)
 
 
 def write_shard(source: ImageSource, numbers: list[int], first: int, path: Path, packing: Packing) -> list[bytes]:
@@ -144,7 +143,7 @@ def work_through(
         title: Title of the progress bar on the standard error; None shows none.
     """
     dataset = _Tasks(work, subject, tasks)
-    options: dict[str, Any] = {"collate_fn": _unchanged, "worker_init_fn": _prepare_worker, "in_order": False}
+    options: dict[str, Any] = {"worker_init_fn": _prepare_worker, "in_order": False}
     loader: DataLoader[Any] = DataLoader(dataset, batch_size=None, num_workers=workers, **options)
     with Bar(total=total, initial=done, desc=title, unit="image", disable=title is None, smoothing=0.05) as bar:
         try:
@@ -175,13 +174,15 @@ class _StoppedError(Exception):
     """Another task failed or the user interrupted; nobody waits for this one's result."""
 
 
+@dataclass(eq=False)
 class _Tasks(Dataset[Any]):
     """The tasks as a dataset: item i is the number of its images, and its result or error."""
 
-    def __init__(self, work: Callable[..., Any], subject: object, tasks: Sequence[Any]) -> None:
-        self.work = work
-        self.subject = subject
-        self.tasks = tasks
+    work: Callable[..., Any]
+    subject: object
+    tasks: Sequence[Any]
+
+    def __post_init__(self) -> None:
         self.stop = torch.zeros(1, dtype=torch.bool).share_memory_()
 
     def __len__(self) -> int:
@@ -193,10 +194,6 @@ class _Tasks(Dataset[Any]):
             return len(numbers), self.work(self.subject, numbers.tolist(), *rest)
         except Exception as error:  # raised in the parent, as it is: a loader would put a traceback into its message
             return len(numbers), error
-
-
-def _unchanged(item: Any) -> Any:
-    return item
 
 
 def _prepare_worker(_: int) -> None:

@@ -1,7 +1,6 @@
 """Tar files of images: where they are, the cache of remote ones, and the index of the images in each."""
 
 import contextlib
-import dataclasses
 import glob
 import hashlib
 import os
@@ -10,8 +9,8 @@ import tarfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from gicinpaint.config.atomic_files import atomic_file, lock_file
 from gicinpaint.data.image_io import SUFFIXES, show_name
-from gicinpaint.data.sources import DatasetError, Names
+from gicinpaint.data.sources import DatasetError, Names, save_arrays
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -125,7 +124,7 @@ def _locked(target: Path) -> Iterator[None]:
         yield
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class ShardIndex:
     """What is known of a shard without reading it.
 
@@ -155,17 +154,9 @@ def index_path(shard: str) -> str:
 
 def save_index(index: ShardIndex, path: str | os.PathLike[str]) -> None:
     """Write an index so that the file is either whole or absent."""
-    arrays: dict[str, Any] = {
-        "entries": index.entries.numpy(),
-        "names": index.names.data.numpy(),
-        "name_offsets": index.names.offsets.numpy(),
-        "shard_bytes": np.int64(index.shard_bytes),
-        "sha256": np.array(index.sha256),
-        "skipped": index.skipped.data.numpy(),
-        "skipped_offsets": index.skipped.offsets.numpy(),
-    }
-    with atomic_file(path) as partial, partial.open("wb") as file:
-        np.savez(file, **arrays)
+    entries, names, skipped = index.entries.numpy(), index.names.arrays("names"), index.skipped.arrays("skipped")
+    size = np.int64(index.shard_bytes)
+    save_arrays(path, {"entries": entries, **names, "shard_bytes": size, "sha256": index.sha256, **skipped})
 
 
 def load_index(path: str | os.PathLike[str]) -> ShardIndex | None:
@@ -174,10 +165,10 @@ def load_index(path: str | os.PathLike[str]) -> ShardIndex | None:
         with np.load(path, allow_pickle=False) as kept:
             index = ShardIndex(
                 torch.from_numpy(kept["entries"]),
-                Names(torch.from_numpy(kept["names"]), torch.from_numpy(kept["name_offsets"])),
+                Names.load(kept, "names"),
                 int(kept["shard_bytes"]),
                 str(kept["sha256"]),
-                Names(torch.from_numpy(kept["skipped"]), torch.from_numpy(kept["skipped_offsets"])),
+                Names.load(kept, "skipped"),
             )
     except Exception:  # absent, cut off, or foreign bytes
         return None
@@ -203,8 +194,7 @@ def read_index(shard: str, cache: ShardCache) -> ShardIndex:
     with contextlib.suppress(OSError):
         index = load_index(cache.local(beside))
         if index is not None:
-            size = index.shard_bytes if is_remote(shard) else os.path.getsize(shard)
-            if size != index.shard_bytes:
+            if not is_remote(shard) and (size := os.path.getsize(shard)) != index.shard_bytes:
                 raise DatasetError(
                     f"the shard {show_name(shard)} has {size} bytes, its index says {index.shard_bytes}; "
                     "copy both again, or delete the index if the shard was rewritten"

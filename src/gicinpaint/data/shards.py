@@ -94,11 +94,6 @@ class TarShards(ImageSource):
         shard, place = self._find(index)
         return f"{show_name(self.shards[shard])} image {place}"
 
-    def original_name(self, index: int) -> str:
-        """Return the image's file name inside the shard, or the one it had before it was packed, if known."""
-        shard, place = self._find(index)
-        return show_name(read_index(self.shards[shard], self.cache).names[place])
-
     def encoded(self, index: int) -> bytes:
         """Return the bytes of the image's file, or raise an ImageError if the shard cannot be read or ends before."""
         shard, _ = self._find(index)

@@ -8,7 +8,8 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,6 +31,7 @@ class DatasetError(ValueError):
     """A dataset that is missing, empty or unusable; the message says what was looked for, where, and what to do."""
 
 
+@dataclass(frozen=True, eq=False)
 class Names(Sequence[bytes]):
     """An immutable sequence of byte strings in two tensors: all bytes as uint8, and the offset where each starts.
 
@@ -37,9 +39,8 @@ class Names(Sequence[bytes]):
     counts references, and spawned ones receive them through shared memory. The last offset is the end of the data.
     """
 
-    def __init__(self, data: Tensor, offsets: Tensor) -> None:
-        self.data = data
-        self.offsets = offsets
+    data: Tensor
+    offsets: Tensor
 
     @classmethod
     def of(cls, names: Iterable[bytes]) -> "Names":
@@ -48,7 +49,16 @@ class Names(Sequence[bytes]):
         for name in names:
             data += name
             offsets.append(len(data))
-        return cls(_tensor(np.frombuffer(data, np.uint8)), _tensor(np.frombuffer(offsets, np.int64)))
+        return cls(*map(torch.from_numpy, (np.frombuffer(data, np.uint8), np.frombuffer(offsets, np.int64))))
+
+    @classmethod
+    def load(cls, arrays: Mapping[str, np.ndarray], key: str) -> "Names":
+        """Return the names that were stored under a key; `is_possible` says whether they can be."""
+        return cls(torch.from_numpy(arrays[key]), torch.from_numpy(arrays[f"{key.removesuffix('s')}_offsets"]))
+
+    def arrays(self, key: str) -> dict[str, np.ndarray]:
+        """Return the names as arrays for a file."""
+        return {key: self.data.numpy(), f"{key.removesuffix('s')}_offsets": self.offsets.numpy()}
 
     def is_possible(self) -> bool:
         """Say whether the offsets, which may come from a file, divide the data."""
@@ -94,13 +104,14 @@ class ImageSource(ABC):
         return random_order(len(self), seed, epoch)
 
 
+@dataclass(eq=False)
 class NamedFiles(ImageSource):
     """Image files of given names; relative ones start from `root`. No image above `max_pixels` is decoded."""
 
-    def __init__(self, root: str | os.PathLike[str], names: Names, *, max_pixels: int = MAX_PIXELS) -> None:
-        self.root = os.fspath(root)
-        self.names = names
-        self.max_pixels = max_pixels
+    root: str | os.PathLike[str]
+    names: Names
+    _: KW_ONLY
+    max_pixels: int = MAX_PIXELS
 
     def __len__(self) -> int:
         return len(self.names)
@@ -154,7 +165,8 @@ class ImageFiles(NamedFiles):
             start = os.fspath(root) if root is not None else os.path.dirname(where)
             names = _read_existing_list(where, start, hint)
         elif is_pattern(where):
-            start, names = "", list_glob(where)
+            found = map(os.fsencode, glob.iglob(where, recursive=True))  # ** is any depth
+            start, names = "", Names.of(sorted(filter(_is_image, found)))
         else:
             start, names = where, Names.of(())
         check_found(len(names), where, expected, hint)
@@ -215,11 +227,6 @@ def list_folder(folder: str | os.PathLike[str], *, cache_dir: str | os.PathLike[
     return names
 
 
-def list_glob(pattern: str) -> Names:
-    """List the files that match a glob pattern (`**` = any depth), as given, in byte order."""
-    return Names.of(sorted(name for name in map(os.fsencode, glob.iglob(pattern, recursive=True)) if _is_image(name)))
-
-
 def read_list(path: str | os.PathLike[str]) -> Names:
     """Read a list file: one name per line, in the file's order; empty lines are left out."""
     try:
@@ -260,30 +267,25 @@ def _load_listing(path: Path, root: bytes) -> Names | None:
     """Return a kept listing, or None if a folder of it has another time stamp now."""
     try:
         with np.load(path, allow_pickle=False) as kept:
-            folders = Names(_tensor(kept["folders"]), _tensor(kept["folder_offsets"]))
+            folders = Names.load(kept, "folders")
             for index, changed in enumerate(kept["changed"].tolist()):
                 if os.stat(os.path.join(root, folders[index])).st_mtime_ns != changed:
                     return None
-            return Names(_tensor(kept["names"]), _tensor(kept["offsets"]))
+            return Names.load(kept, "names")
     except Exception:  # absent, cut off, of an older version, or a folder is missing: list again
         return None
 
 
+def save_arrays(path: str | os.PathLike[str], arrays: dict[str, Any]) -> None:
+    """Write an .npz file so that it is either whole or absent."""
+    with atomic_file(path) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)
+
+
 def _save_listing(path: Path, names: Names, folders: list[tuple[bytes, int]]) -> None:
     folder_names = Names.of(name for name, _ in folders)
-    arrays: dict[str, Any] = {
-        "names": names.data.numpy(),
-        "offsets": names.offsets.numpy(),
-        "folders": folder_names.data.numpy(),
-        "folder_offsets": folder_names.offsets.numpy(),
-        "changed": np.array([changed for _, changed in folders], np.int64),
-    }
+    changed = np.array([changed for _, changed in folders], np.int64)
     try:
-        with atomic_file(path) as partial, partial.open("wb") as file:
-            np.savez(file, **arrays)
+        save_arrays(path, {**names.arrays("names"), **folder_names.arrays("folders"), "changed": changed})
     except OSError as error:
         warnings.warn(f"the listing was not kept in {path.parent}: {error.strerror}", stacklevel=2)
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(array if array.flags.writeable else array.copy())

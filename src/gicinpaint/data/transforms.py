@@ -3,7 +3,9 @@
 A crop is an object called as `crop(image, height, width, generator) -> image`: 8-bit RGB images in and out.
 """
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -23,6 +25,7 @@ ColorAugment = Callable[[Tensor, torch.Generator], Tensor]
 _RESAMPLE = Image.Resampling.BICUBIC
 
 
+@dataclass
 class RandomCrop:
     """Cut a random window out of the image at its own scale, as for Places2, ImageNet and DTD.
 
@@ -36,11 +39,12 @@ class RandomCrop:
         ValueError: If `cut` is something else.
     """
 
-    def __init__(self, enlarge: bool = False, cut: Literal["pillow", "kornia"] = "pillow") -> None:
-        if cut not in ("pillow", "kornia"):
-            raise ValueError(f"cut must be pillow or kornia, got {cut}; pillow is the fast one")
-        self.enlarge = enlarge
-        self.cut = cut
+    enlarge: bool = False
+    cut: Literal["pillow", "kornia"] = "pillow"
+
+    def __post_init__(self) -> None:
+        if self.cut not in ("pillow", "kornia"):
+            raise ValueError(f"cut must be pillow or kornia, got {self.cut}; pillow is the fast one")
 
     def __call__(self, image: Image.Image, height: int, width: int, generator: torch.Generator) -> Image.Image:
         """Return the window, height x width."""
@@ -54,6 +58,7 @@ class RandomCrop:
         return Image.fromarray(window.movedim(0, -1).numpy())
 
 
+@dataclass
 class RandomScaleCrop:
     """Cut a random window of random scale and shrink it: many different views of few photographs.
 
@@ -66,11 +71,12 @@ class RandomScaleCrop:
         ValueError: If the share is not in that range.
     """
 
-    def __init__(self, smallest: float = 0.4, enlarge: bool = False) -> None:
-        if not 0 < smallest <= 1:
-            raise ValueError(f"smallest must be a share above 0 and at most 1, got {smallest}; try 0.4")
-        self.smallest = smallest
-        self.enlarge = enlarge
+    smallest: float = 0.4
+    enlarge: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.smallest <= 1:
+            raise ValueError(f"smallest must be a share above 0 and at most 1, got {self.smallest}; try 0.4")
 
     def __call__(self, image: Image.Image, height: int, width: int, generator: torch.Generator) -> Image.Image:
         """Return the window, resized to height x width."""
@@ -93,12 +99,12 @@ class ResizeThenCrop:
     def __call__(self, image: Image.Image, height: int, width: int, generator: torch.Generator) -> Image.Image:
         """Return the window, height x width."""
         scale = min(image.height / height, image.width / width)
-        window_height, window_width = scale * height, scale * width
-        top = (image.height - window_height) * torch.rand((), generator=generator).item()
-        left = (image.width - window_width) * torch.rand((), generator=generator).item()
-        return _resize(image, height, width, (left, top, left + window_width, top + window_height))
+        top = (image.height - scale * height) * torch.rand((), generator=generator).item()
+        left = (image.width - scale * width) * torch.rand((), generator=generator).item()
+        return _resize(image, height, width, (left, top, left + scale * width, top + scale * height))
 
 
+@dataclass
 class RepeatedCrop:
     """Cut as another crop does, and now and then a small view that is repeated over the window: patterns to copy.
 
@@ -117,23 +123,22 @@ class RepeatedCrop:
         ValueError: If probability or skew lie outside [0, 1], or the sides are not 0 < smallest <= largest <= 1.
     """
 
-    def __init__(
-        self, crop: Crop, probability: float = 0.5, smallest: float = 0.2, largest: float = 0.5, skew: float = 0.0
-    ) -> None:
-        if not 0 <= probability <= 1:
-            raise ValueError(f"probability must lie in [0, 1], got {probability}; try 0.5")
-        if not 0 <= skew <= 1:
-            raise ValueError(f"skew must lie in [0, 1], got {skew}; try 1")
-        if not 0 < smallest <= largest <= 1:
+    crop: Crop
+    probability: float = 0.5
+    smallest: float = 0.2
+    largest: float = 0.5
+    skew: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"probability must lie in [0, 1], got {self.probability}; try 0.5")
+        if not 0 <= self.skew <= 1:
+            raise ValueError(f"skew must lie in [0, 1], got {self.skew}; try 1")
+        if not 0 < self.smallest <= self.largest <= 1:
             raise ValueError(
-                f"smallest and largest must be shares of the window, 0 < smallest <= largest <= 1, got {smallest} and "
-                f"{largest}; try 0.2 and 0.5"
+                "smallest and largest must be shares of the window, 0 < smallest <= largest <= 1, "
+                f"got {self.smallest} and {self.largest}; try 0.2 and 0.5"
             )
-        self.crop = crop
-        self.probability = probability
-        self.smallest = smallest
-        self.largest = largest
-        self.skew = skew
 
     def __call__(self, image: Image.Image, height: int, width: int, generator: torch.Generator) -> Image.Image:
         """Return the window, height x width."""
@@ -164,6 +169,7 @@ def lattice_places(
     return rows, columns
 
 
+@dataclass
 class CenterCropResize:
     """Cut the largest centred window of the result's shape and resize it; nothing is random.
 
@@ -174,19 +180,15 @@ class CenterCropResize:
             as fits (True).
     """
 
-    def __init__(self, shrink: bool = True) -> None:
-        self.shrink = shrink
+    shrink: bool = True
 
     def __call__(self, image: Image.Image, height: int, width: int, generator: torch.Generator) -> Image.Image:
         """Return the window, height x width; the generator is not used."""
-        scale = min(image.height / height, image.width / width)
-        if not self.shrink:
-            scale = min(scale, 1.0)
-        window_height, window_width = scale * height, scale * width
-        top, left = (image.height - window_height) / 2, (image.width - window_width) / 2
+        scale = min(image.height / height, image.width / width, math.inf if self.shrink else 1.0)
+        top, left = (image.height - scale * height) / 2, (image.width - scale * width) / 2
         if scale == 1:
             return image.crop((int(left), int(top), int(left) + width, int(top) + height))
-        return _resize(image, height, width, (left, top, left + window_width, top + window_height))
+        return _resize(image, height, width, (left, top, left + scale * width, top + scale * height))
 
 
 class ColorJitter:
