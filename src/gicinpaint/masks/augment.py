@@ -1,6 +1,7 @@
 """Augmentation of masks by kornia: what a sampler has drawn, or a file holds, is flipped, moved, grown or shrunk."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from kornia.geometry.transform import get_affine_matrix2d, hflip, vflip, warp_affine
@@ -13,6 +14,7 @@ from gicinpaint.models.compositing import Box
 _CROSS = [[0.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 0.0]]
 
 
+@dataclass
 class MaskAugment:
     """Change masks at random, each image by numbers of its own; a hole that would vanish or cover all stays as it is.
 
@@ -41,32 +43,21 @@ class MaskAugment:
         True
     """
 
-    def __init__(
-        self,
-        flip: float = 0.5,
-        rotation: float = 0.0,
-        scale: Sequence[float] = (1.0, 1.0),
-        shift: float = 0.0,
-        grow: float = 0.0,
-        shrink: float = 0.0,
-    ) -> None:
-        for name, value, most in (
-            ("flip", flip, 1),
-            ("rotation", rotation, 180),
-            ("shift", shift, 1),
-            ("grow", grow, 1),
-            ("shrink", shrink, 1),
-        ):
-            if not 0 <= value <= most:
+    flip: float = 0.5
+    rotation: float = 0.0
+    scale: Sequence[float] = (1.0, 1.0)
+    shift: float = 0.0
+    grow: float = 0.0
+    shrink: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, most in {"flip": 1, "rotation": 180, "shift": 1, "grow": 1, "shrink": 1}.items():
+            if not 0 <= (value := getattr(self, name)) <= most:
                 raise ValueError(f"{name} must lie in [0, {most}], got {value}; 0 switches it off")
-        if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-            raise ValueError(f"scale must be (smallest, largest) factors above 0, got {scale}; (1, 1) switches it off")
-        self.flip = flip
-        self.rotation = rotation
-        self.scale = scale[0], scale[1]
-        self.shift = shift
-        self.grow = grow
-        self.shrink = shrink
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(
+                f"scale must be (smallest, largest) factors above 0, got {self.scale}; (1, 1) switches it off"
+            )
 
     def __call__(self, mask: Tensor, box: Box, generator: torch.Generator | None) -> tuple[Tensor, Box]:
         """Return the changed masks, and boxes of the same size put where most of each hole is.
@@ -78,7 +69,7 @@ class MaskAugment:
         numbers = torch.rand(b, 7, generator=generator, device=device_of(generator)).to(mask.device)
         changed = torch.where(numbers[:, 0, None, None, None] < self.flip, hflip(mask), mask)
         changed = torch.where(numbers[:, 1, None, None, None] < self.flip, vflip(changed), changed)
-        if self.rotation or self.shift or self.scale != (1.0, 1.0):
+        if self.rotation or self.shift or any(factor != 1 for factor in self.scale):
             angle = (2 * numbers[:, 2] - 1) * self.rotation
             factor = self.scale[0] + (self.scale[1] - self.scale[0]) * numbers[:, 3]
             move = (2 * numbers[:, 4:6] - 1) * self.shift * mask.new_tensor([w, h])

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -38,15 +39,12 @@ def read_mask_file(
             if image.width * image.height > max_pixels:
                 raise ValueError(f"{image.width}x{image.height} pixels, more than the limit of {max_pixels}")
             image.load()
-            try:
-                upright = ImageOps.exif_transpose(image)
-            except Exception:  # a broken EXIF block: the pixels are intact
-                upright = image
-            upright.format = image.format
+            with suppress(Exception):  # a broken EXIF block: the pixels are intact
+                ImageOps.exif_transpose(image, in_place=True)
     except Exception as error:  # decoders of foreign bytes raise anything, from struct.error to MemoryError
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"must be a readable image, got {reason}") from error
-    return hole_of_image(upright, hole)
+    return hole_of_image(image, hole)
 
 
 def hole_of_image(image: Image.Image, hole: str | int = "white") -> np.ndarray:

@@ -59,9 +59,8 @@ class FreeFormV2Mask(MaskSampler):
     def draw(self, batch_size: int, size: tuple[int, int], generator: Rng, device: Device) -> tuple[Tensor, Box | None]:
         """Draw masks; see `MaskSampler`."""
         seeds = draw_integers(0, 2**32 - 1, (batch_size,), generator).tolist()
-        return torch.from_numpy(np.stack([self._draw(np.random.RandomState(seed), *size) for seed in seeds]))[
-            :, None
-        ], None
+        masks = np.stack([self._draw(np.random.RandomState(seed), *size) for seed in seeds])
+        return torch.from_numpy(masks)[:, None], None
 
     def _draw(self, rng: np.random.RandomState, height: int, width: int) -> np.ndarray:
         strokes = draw_strokes(rng, height, width, swap_sides=self.swap_sides)
