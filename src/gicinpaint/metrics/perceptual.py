@@ -1,18 +1,18 @@
 """LPIPS and FID: distances in the features of networks that learned to classify images."""
 
 from collections.abc import Callable, Sequence
-from hashlib import sha256
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torchmetrics
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from gicinpaint.checks import check_image, check_like
+from gicinpaint.config.atomic_files import sha256
 from gicinpaint.metrics.region import RegionMetric
 
 _SHIFT = (-0.030, -0.088, -0.188)  # mean and spread of photographs in [-1, 1], as LPIPS was trained with
@@ -231,14 +231,11 @@ def _read(path: str | Path, what: str) -> dict[str, Tensor]:
 
 def file_hash(path: str | Path) -> str:
     """Return the first digits of a file's SHA-256, or nothing if there is no such file."""
-    return f"sha256={sha256(Path(path).read_bytes()).hexdigest()[:12]}" if Path(path).is_file() else ""
+    return f"sha256={sha256(path)[:12]}" if Path(path).is_file() else ""
 
 
 def _published_heads(network: str) -> Path:
-    package = find_spec("torchmetrics")
-    if package is None or not package.submodule_search_locations:
-        raise FileNotFoundError("the published heads of LPIPS come with torchmetrics, which is not installed")
-    return Path(package.submodule_search_locations[0]) / "functional" / "image" / "lpips_models" / f"{network}.pth"
+    return Path(torchmetrics.__file__).parent / "functional" / "image" / "lpips_models" / f"{network}.pth"
 
 
 def _buffer_name(key: str) -> str:
