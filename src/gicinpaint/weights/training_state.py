@@ -1,7 +1,7 @@
 """Networks with Adam's moments: from a training checkpoint or the authors' TensorFlow variables to the other."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Adam
 
 from gicinpaint.config.atomic_files import atomic_file
-from gicinpaint.models import GlobalCritic, LocalCritic, PatchCritic
 from gicinpaint.models.stored import StoredNetwork
 from gicinpaint.weights.pretrained import configuration_node, read_plain
 from gicinpaint.weights.tf_convert import StateDict, convert, swap_image_channels
@@ -122,14 +121,12 @@ def write_training_checkpoint(state: TrainingState, generator: StoredNetwork, pa
     """Write NAME.ckpt, from which `gicinpaint train resume=NAME.ckpt` continues with networks, moments and counts."""
     if not str(path).endswith(".ckpt"):
         raise ValueError(f"output must be a file NAME.ckpt to be trained on from, got {path}; or use slots=false")
-    networks: dict[str, nn.Module] = {}
     weights: StateDict = {}
     for part, tensors in state.networks.items():
-        networks[part] = generator if part == "generator" else _critic(part, tensors)
         prefix = part if part == "generator" else f"critics.{part.removesuffix(_CRITIC)}"
         weights |= {f"{prefix}.{name}": value for name, value in tensors.items()}
     parts = list(state.networks)
-    optimizers = [_adam(state, {p: networks[p] for p in owned}) for owned in (parts[:1], parts[1:]) if owned]
+    optimizers = [_adam(state, owned) for owned in (parts[:1], parts[1:]) if owned]
     checkpoint = {
         "state_dict": weights,
         "optimizer_states": optimizers,
@@ -146,22 +143,13 @@ def write_training_checkpoint(state: TrainingState, generator: StoredNetwork, pa
         torch.save(checkpoint, partial)
 
 
-def _adam(state: TrainingState, networks: Mapping[str, nn.Module]) -> dict[str, Any]:
-    weights = {(part, name): weight for part, net in networks.items() for name, weight in net.named_parameters()}
+def _adam(state: TrainingState, parts: Sequence[str]) -> dict[str, Any]:
+    weights = {(p, name): value for p in parts for name, value in _without_vectors(state.networks[p]).items()}
     optimizer = Adam(weights.values(), lr=state.learning_rate, betas=state.betas, fused=True)
     for (part, name), weight in weights.items():
-        moments = {kind: parts[part][name] for kind, parts in state.moments.items()}
+        moments = {kind: networks[part][name] for kind, networks in state.moments.items()}
         optimizer.state[weight] = {"step": torch.tensor(float(state.adam_updates)), **moments}
     return optimizer.state_dict()
-
-
-def _critic(part: str, state: StateDict) -> nn.Module:
-    first = state["features.0.weight"]
-    if part == "patch_critic":
-        return PatchCritic(first.shape[0], first.shape[1])
-    cells = state["score.weight"].shape[1] // len(state["features.3.bias"])
-    side = 16 * math.isqrt(cells)
-    return {"global_critic": GlobalCritic, "local_critic": LocalCritic}[part](first.shape[0], side)
 
 
 def _swapped(parts: Mapping[str, StateDict]) -> dict[str, StateDict]:
