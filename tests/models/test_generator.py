@@ -258,6 +258,21 @@ def test_residual_stages_add_what_plain_ones_make_of_the_same_input() -> None:
     torch.testing.assert_close(completion.refined, refined)
 
 
+def test_a_coarse_residual_generator_adds_in_the_first_stage_and_makes_images_in_the_second() -> None:
+    whole, plain, mixed = Generator(4, residual=True), Generator(4), Generator(4, residual="coarse")
+    mixed.coarse_network.load_state_dict(whole.coarse_network.state_dict())
+    mixed.refinement_network.load_state_dict(plain.refinement_network.state_dict())
+    masked, mask = _case(32, 48)
+    with torch.no_grad():
+        coarse = whole(masked, mask).coarse
+        refined, _ = plain.refinement_network(composite(masked, coarse, mask), mask)
+        completion = mixed(masked, mask)
+    torch.testing.assert_close(completion.coarse, coarse, atol=0, rtol=0)
+    torch.testing.assert_close(completion.refined, refined, atol=0, rtol=0)
+    with pytest.raises(ValueError, match="residual must be true, false or 'coarse', got 'both'"):
+        Generator(4, residual="both")
+
+
 def test_what_lies_in_the_hole_does_not_reach_a_residual_generator() -> None:
     generator = Generator(4, residual=True)
     masked, mask = _case(32, 48)

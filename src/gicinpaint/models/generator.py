@@ -1,6 +1,6 @@
 """The two-stage generator: a coarse network, then a refinement network with contextual attention."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -179,7 +179,7 @@ class Generator(StoredNetwork):
         attention: Contextual attention of the second stage; None is the paper's baseline without attention.
         padding: "zeros", or "mirror" for the released option SYMMETRIC.
         residual: Whether each stage adds to the image it gets, the first one to a harmonic filling of the hole, instead
-            of making an image; easier to learn from few images.
+            of making an image; easier to learn from few images. "coarse": the first stage alone adds.
 
     Shape:
         - masked: (B, 3, H, W), [-1, 1], the hole set to 0; H and W multiples of 8
@@ -188,7 +188,8 @@ class Generator(StoredNetwork):
         - returned: `Completion`
 
     Raises:
-        ValueError: If shapes, types or values differ from that, or an offset or a source is given without attention.
+        ValueError: If residual, shapes, types or values differ from that, or an offset or a source is given without
+            attention.
 
     Source:
         Yu et al. 2018, figures 2 and 4. Follows the released code where they part: zero padding, and the gradient
@@ -207,11 +208,13 @@ class Generator(StoredNetwork):
         width: int = 32,
         attention: ContextualAttention | None = ContextualAttention(),  # noqa: B008  (no weights: safe to share)
         padding: str = "zeros",
-        residual: bool = False,
+        residual: bool | Literal["coarse"] = False,
     ) -> None:
         super().__init__(width=width, attention=attention, padding=padding, residual=residual)
-        self.coarse_network = CoarseNetwork(width, padding, residual)
-        self.refinement_network = RefinementNetwork(width, attention, padding, residual)
+        if residual not in (True, False, "coarse"):
+            raise ValueError(f"residual must be true, false or 'coarse', got {residual!r}; 'coarse' is the first stage")
+        self.coarse_network = CoarseNetwork(width, padding, bool(residual))
+        self.refinement_network = RefinementNetwork(width, attention, padding, residual is True)
 
     def forward(
         self, masked: Tensor, mask: Tensor, return_offset: bool = False, source: Tensor | None = None
