@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
 import torch
 
+from gicinpaint.attention import tiled
 from gicinpaint.attention.factorized import FactorizedAttention
 from gicinpaint.attention.layer import ContextualAttention
 from gicinpaint.attention.tiled_blocks import Settings, Tiles
@@ -41,9 +43,24 @@ def test_strips_are_narrower_where_there_are_many_keys() -> None:
     assert len(Tiles.of(queries, torch.empty(1, 1, 64, 64), settings).columns) == 1
     tiles = Tiles.of(queries, torch.empty(1, 1, 375, 500), settings)
     assert tiles.rows == 4
-    assert {len(columns) for columns in tiles.columns} == {13, 14}
+    assert {len(columns) for columns in tiles.columns} == {22}  # 2**24 scores // (4 rows x 187,500 keys)
     many = torch.empty(1, 1, 1, 1).expand(1, 1, 3000, 4000)
     assert len(Tiles.of(queries, many, settings).columns) == 5  # of at most 16 columns, never fewer
+
+
+def test_a_strip_is_freed_before_the_next_takes_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[tiled.Strip]] = []
+
+    class Watched(tiled.Strip):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            assert not [strip for strip in made if strip() is not None]
+            super().__init__(*args, **kwargs)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(tiled, "Strip", Watched)
+    features = torch.rand(1, 2, 16, 16, requires_grad=True)
+    ContextualAttention(backend=tiled.TiledAttention(block_columns=3))(features).sum().backward()
+    assert len(made) == 3 + 3  # forward and backward
 
 
 def test_strips_and_blocks_depend_on_the_number_of_keys_not_on_the_shape_of_their_grid() -> None:

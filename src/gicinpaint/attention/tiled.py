@@ -167,6 +167,7 @@ def _attend(
                     multiply(images.values, weights.mT, corners[..., completed])
                 if not strip.whole:
                     strip.corner_columns(sums).add_(corner_grid(corners, strip.grid))
+                del strip, corners, attention, weights  # before the next strip takes as much memory
             from_corners(sums, settings.rate, output[part], 1 / OVERLAP)
     return results
 
@@ -226,6 +227,7 @@ def _attend_gradient(
                 gradient.finish()
                 if not strip.whole:
                     totals.queries[..., strip.sources] += queries
+                del strip, corners, queries, gradient, attention, weights, grad_attention
             arena.used = mark
             squares = arena.take(value_sums.shape[0] * value_sums.shape[1] * images.used.every)
             grad_f[part], grad_b[part] = totals.queries, images.keys.feature_gradient(b, totals)
