@@ -17,9 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import Tensor
+from torch.nn import functional as F
 
 import golden
-from gicinpaint.attention import ContextualAttention, ReferenceAttention
+from gicinpaint.attention import ContextualAttention, ReferenceAttention, TiledAttention
+from gicinpaint.attention.attention_map import overhear
 
 OPTIONS = {path.stem: path for path in sorted((Path(__file__).parents[2] / "conf" / "attention").glob("*.yaml"))}
 # Triton's kernels run on a GPU, or in its interpreter, which takes minutes here: see test_triton.py.
@@ -313,6 +315,94 @@ def test_every_backend_leaves_nothing_in_a_checkpoint(build: Build) -> None:
 # --- The layer ----------------------------------------------------------------------------------------------------
 
 
+STRIDED = [name for name in BACKENDS if "stride" in OmegaConf.load(OPTIONS[name])]
+
+
+def _first(size: int, patch_size: int, stride: int) -> int:
+    """Middle of the first of TensorFlow's 'SAME' patches: ceil(size / stride) of them, most padding at the end."""
+    count = -(-size // stride)
+    return patch_size // 2 - max(0, (count - 1) * stride + patch_size - size) // 2
+
+
+def _attend_slowly(features: Tensor, mask: Tensor, rate: int, stride: int, propagate: bool) -> Tensor:
+    """Return the strided attention of one image, patch by patch; patches of 3 x 3 cells, diagonals of 3."""
+    layer = ContextualAttention(rate=rate)
+    cells, _, _ = (x[0] for x in layer.prepare(features, None, mask))
+    hole, (h, w) = layer._shrink(mask)[0, 0], cells.shape[-2:]
+    padded, holes = F.pad(cells, (1, 1, 1, 1)), F.pad(hole, (1, 1, 1, 1))
+    queries = [(y, x) for y in range(h) for x in range(w)]
+    rows, columns = range(_first(h, 3, stride), h, stride), range(_first(w, 3, stride), w, stride)
+    keys = [(y, x) for y in rows for x in columns]
+    patches = {(y, x): padded[:, y : y + 3, x : x + 3] for y, x in queries}
+    scores = {
+        (q, k): float((patches[q] * patches[k]).sum() / max(1e-4, patches[k].norm())) for q in queries for k in keys
+    }
+    for column_major in (False, True) if propagate else ():
+        order = [sorted(cells, key=lambda cell: cell[::-1]) if column_major else cells for cells in (queries, keys)]
+
+        def next_to(q: int, k: int, d: int, order: list[Any] = order, scores: Any = scores) -> float:
+            q, k = q + stride * d, k + d
+            inside = 0 <= q < len(order[0]) and 0 <= k < len(order[1])
+            return scores[order[0][q], order[1][k]] if inside else 0.0
+
+        numbers = [(q, k) for q in range(len(queries)) for k in range(len(keys))]
+        scores = {(order[0][q], order[1][k]): sum(next_to(q, k, d) for d in (-1, 0, 1)) for q, k in numbers}
+    valid = torch.tensor([float(holes[y : y + 3, x : x + 3].sum() == 0) for y, x in keys], dtype=torch.float64)
+    output = torch.zeros(features.shape[1], rate * (h + 2), rate * (w + 2), dtype=torch.float64)
+    values = F.pad(features[0], (rate, rate, rate, rate))
+    for y, x in queries:
+        row = torch.tensor([scores[(y, x), key] for key in keys], dtype=torch.float64)
+        for weight, (v, u) in zip(torch.softmax(10 * row * valid, 0) * valid, keys, strict=True):
+            (top, left), (high, low) = (
+                ((1 + a) * rate - rate // 2, (1 + b) * rate - rate // 2) for a, b in ((y, x), (v, u))
+            )
+            patch = values[:, high : high + 2 * rate, low : low + 2 * rate]
+            output[:, top : top + 2 * rate, left : left + 2 * rate] += weight * patch / 4
+    return output[None, :, rate : rate * (h + 1), rate : rate * (w + 1)]
+
+
+def test_the_reference_takes_a_stride() -> None:
+    assert "reference" in STRIDED
+
+
+@pytest.mark.parametrize("name", STRIDED)
+@pytest.mark.parametrize(("size", "rate", "stride"), [((6, 5), 1, 2), ((4, 7), 2, 2), ((7, 5), 1, 3), ((3, 3), 2, 5)])
+@pytest.mark.parametrize("propagate", [True, False])
+def test_a_stride_is_that_of_a_slow_loop(
+    name: str, size: tuple[int, int], rate: int, stride: int, propagate: bool
+) -> None:
+    features = _random(1, 2, rate * size[0], rate * size[1], seed=3)
+    mask = torch.zeros(1, 1, *features.shape[-2:], dtype=torch.float64)
+    mask[..., -rate:, -rate:] = 1  # one cell
+    layer = _builder(name)(rate=rate, stride=stride, propagate=propagate)
+    output, offset = layer(features, mask=mask, return_offset=True)
+    expected = _attend_slowly(features, mask, rate, stride, propagate)
+    torch.testing.assert_close(output, expected, atol=1e-12, rtol=1e-12)
+    for axis in (0, 1):
+        assert set((offset[:, axis] % stride).flatten().tolist()) == {_first(size[axis], 3, stride) % stride}
+
+
+@pytest.mark.parametrize("name", STRIDED)
+def test_a_part_of_strided_attention_and_its_rows_are_those_of_the_whole(name: str) -> None:
+    features, mask = _random(1, 3, 12, 10, seed=5), torch.zeros(1, 1, 12, 10, dtype=torch.float64)
+    mask[..., 4:7, 3:6] = 1
+    layer = _builder(name)(rate=1, stride=2)
+    with overhear(layer) as calls:
+        output, offset = layer(features, mask=mask, return_offset=True)
+    part = layer(features, mask=mask, window=(range(4, 7), range(3)))
+    torch.testing.assert_close(part, output[..., 4:7, 0:3])
+    row = calls[0].row(0, (5, 4))
+    assert row.nonzero()[:, 0].remainder(2).eq(1).all()  # of 12 rows every other one from the second on
+    assert row.flatten().argmax() == offset[0, 0, 5, 4] * 10 + offset[0, 1, 5, 4]
+    whole = features.new_zeros(1, 3, 14, 12)  # each query's patch of 2 x 2 cells, without an overlap: by hand
+    for y in range(12):
+        for x in range(10):
+            values = F.pad(features, (0, 1, 0, 1)).unfold(2, 2, 1).unfold(3, 2, 1)  # (1, 3, 12, 10, 2, 2)
+            pasted = (values * calls[0].row(0, (y, x))[None, None, :, :, None, None]).sum((2, 3))
+            whole[..., y : y + 2, x : x + 2] += pasted / 4
+    torch.testing.assert_close(output, whole[..., :12, :10])
+
+
 def test_background_defaults_to_the_foreground() -> None:
     features = _random(1, 4, 8, 8)
     torch.testing.assert_close(ContextualAttention()(features), ContextualAttention()(features, features))
@@ -334,6 +424,11 @@ def test_offsets_point_to_the_copied_patch() -> None:
         ({"patch_size": 2}, "patch_size must be odd .* got 2; use 3"),
         ({"propagation_size": 4}, "propagation_size must be odd .* got 4; use 5"),
         ({"rate": 0}, "rate must be at least 1, got 0"),
+        ({"stride": 0}, "stride must be at least 1, got 0"),
+        (
+            {"stride": 2, "backend": TiledAttention()},
+            "stride=2 needs the backend ReferenceAttention, got TiledAttention",
+        ),
     ],
 )
 def test_wrong_settings_say_what_to_do(settings: dict[str, Any], message: str) -> None:

@@ -141,6 +141,8 @@ def test_outputs_that_a_generator_lacks_are_refused() -> None:
         Completer(CoarseGenerator(width=4), ["refined"])
     with pytest.raises(ValueError, match=r"some of completed, coarse, refined for"):
         Completer(Generator(width=4, attention=None), ["offset"])
+    with pytest.raises(ValueError, match="attention must take every patch to be exported, got stride=2"):
+        Completer(Generator(width=4, attention=ContextualAttention(stride=2)))
 
 
 def test_the_generator_itself_keeps_its_attention() -> None:

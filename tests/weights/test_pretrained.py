@@ -31,6 +31,7 @@ from models import checkpoint, outputs
 
 NETWORKS = {
     "full": lambda: Generator(4, ContextualAttention(patch_size=5, softmax_scale=4.0, propagate=False), "mirror"),
+    "strided": lambda: Generator(4, ContextualAttention(stride=2)),
     "baseline": lambda: Generator(6, attention=None),
     "coarse": lambda: CoarseGenerator(2),
     "residual": lambda: Generator(4, residual=True),
@@ -86,7 +87,7 @@ def test_the_digest_beside_the_weights_is_theirs_and_follows_them(tmp_path: Path
         (),
         ("model=coarse_only",),
         ("model=baseline",),
-        ("attention=reference", "+attention.softmax_scale=5"),
+        ("attention=reference", "+attention.softmax_scale=5", "attention.stride=2"),
         ("model.generator.residual=true",),
     ],
 )

@@ -11,7 +11,14 @@ from torch.nn import functional as F
 
 from gicinpaint.attention.factorized import FactorizedAttention, propagated
 from gicinpaint.attention.layer import ContextualAttention
-from gicinpaint.attention.reference import cut_window, key_norm, masked_softmax, widened, without_autocast
+from gicinpaint.attention.reference import (
+    cut_window,
+    first_key,
+    key_norm,
+    masked_softmax,
+    widened,
+    without_autocast,
+)
 
 _SEGMENTS = (15, 6, 4, 11, 13, 6)  # red-yellow, yellow-green, green-cyan, cyan-blue, blue-magenta, magenta-red
 
@@ -26,6 +33,7 @@ class AttentionCall:
     patch_size: int
     propagation_size: int  # 1 where scores are not propagated
     softmax_scale: float
+    stride: int = 1
 
     @torch.no_grad()
     def row(self, image: int, query: tuple[int, int]) -> Tensor:
@@ -51,13 +59,18 @@ class AttentionCall:
             )
         with without_autocast(self.foreground):
             queries, keys = widened(self.foreground[image : image + 1], self.background[image : image + 1])
-            rows, columns = (range(place, place + 1) for place in query)
-            queries, top, left = cut_window(queries, rows, columns, self.patch_size, self.propagation_size // 2)
+            row, column = (range(place, place + 1) for place in query)
+            reach = self.propagation_size // 2 * self.stride
+            queries, top, left = cut_window(queries, row, column, self.patch_size, reach)
             scores = FactorizedAttention().match(queries, keys, self.patch_size) / key_norm(keys, self.patch_size)
-            scores = propagated(scores, self.propagation_size)[:, top, left].flatten(1)[:, None]  # (1, 1, keys)
-            valid = self.valid[image if len(self.valid) > 1 else 0]
-            row = masked_softmax(scores, valid.reshape(1, -1), self.softmax_scale)
-        return row.reshape(valid.shape)
+            first = first_key(keys.shape[-2:], self.patch_size, self.stride)
+            rows, columns = (slice(start, None, self.stride) for start in first)
+            scores = propagated(scores[..., rows, columns], self.propagation_size, self.stride)[:, top, left]
+            valid = self.valid[image if len(self.valid) > 1 else 0][rows, columns]
+            weights = masked_softmax(scores.flatten(1)[:, None], valid.reshape(1, -1), self.softmax_scale)
+            attention = scores.new_zeros(keys.shape[-2:])
+            attention[rows, columns] = weights.reshape(valid.shape)
+        return attention
 
 
 @contextmanager
@@ -78,8 +91,8 @@ def overhear(attention: ContextualAttention) -> Iterator[list[AttentionCall]]:
     def note(layer: ContextualAttention, inputs: Any, options: dict[str, Any], _: Any) -> None:
         options = {name: value for name, value in options.items() if name in ("background", "mask")}
         queries, keys, valid = layer.prepare(*inputs[:3], **options)
-        call = AttentionCall(queries.detach(), keys.detach(), valid, layer.patch_size, length, layer.softmax_scale)
-        calls.append(call)
+        settings = layer.patch_size, length, layer.softmax_scale, layer.stride
+        calls.append(AttentionCall(queries.detach(), keys.detach(), valid, *settings))
 
     hook = attention.register_forward_hook(note, with_kwargs=True)
     try:

@@ -95,26 +95,25 @@ class UnfoldAttention(FactorizedAttention):
         return F.fold(patches, (rate * (h + 1), rate * (w + 1)), 2 * rate, stride=rate)
 
 
-def diagonal_sum(x: Tensor, query_axis: int, key_axis: int, shifts: Sequence[int]) -> Tensor:
-    """Return the sum over shifts d of x at (query + d, key + d) along two axes, which is 0 outside."""
+def diagonal_sum(x: Tensor, query_axis: int, key_axis: int, shifts: Sequence[int], stride: int = 1) -> Tensor:
+    """Return the sum over shifts d of x at (query + stride * d, key + d) along two axes, which is 0 outside."""
     before, after = max(0, -min(shifts)), max(0, *shifts)
     if before == after == 0:
         return x
     amounts = [0, 0] * x.ndim  # from the last axis to the first
-    for axis in (query_axis, key_axis):
+    for axis, step in ((query_axis, stride), (key_axis, 1)):
         last = 2 * (x.ndim - 1 - axis)
-        amounts[last : last + 2] = before, after
-    padded = F.pad(x, amounts)
-    sizes = x.shape[query_axis], x.shape[key_axis]
-    terms = [padded.narrow(query_axis, before + d, sizes[0]).narrow(key_axis, before + d, sizes[1]) for d in shifts]
+        amounts[last : last + 2] = step * before, step * after
+    padded, sizes, at = F.pad(x, amounts), x.shape, [before + d for d in shifts]
+    terms = [padded.narrow(query_axis, stride * d, sizes[query_axis]).narrow(key_axis, d, sizes[key_axis]) for d in at]
     return sum(terms[1:], terms[0])
 
 
-def propagated(scores: Tensor, size: int) -> Tensor:
+def propagated(scores: Tensor, size: int, stride: int = 1) -> Tensor:
     """Sum along the diagonal of row-major indices, then of column-major ones; both wrap to the next line."""
     shifts = range(-(size // 2), size // 2 + 1)
     for _ in ("rows", "columns"):
         grids = scores.shape[1:3], scores.shape[3:5]
-        matrix = diagonal_sum(scores.flatten(3, 4).flatten(1, 2), 1, 2, shifts)
+        matrix = diagonal_sum(scores.flatten(3, 4).flatten(1, 2), 1, 2, shifts, stride)
         scores = matrix.unflatten(2, grids[1]).unflatten(1, grids[0]).permute(0, 2, 1, 4, 3)  # the other major
     return scores

@@ -1,5 +1,6 @@
 """The contextual attention layer: shrink, find the valid keys, call the backend with the softmax's temperature."""
 
+import inspect
 from typing import Protocol
 
 import numpy as np
@@ -54,14 +55,17 @@ class ContextualAttention(nn.Module):
         propagation_size: Length of the diagonal over which scores are propagated, in cells, odd.
         softmax_scale: Factor on the scores before the softmax.
         propagate: Whether scores are propagated.
-        backend: How the numbers are computed; None means the package's default, `TiledAttention`.
+        backend: How the numbers are computed; None means the package's default, `TiledAttention`, or with a stride
+            `ReferenceAttention`.
+        stride: Every how many cells a patch of the background is taken, along each axis; with 2 there are a quarter of
+            the keys. The paper's option to save memory.
 
     Shape:
         - foreground: (B, C, H, W), multiples of rate
         - background: (B, C, H', W'), multiples of rate
         - mask: (B or 1, 1, H', W'), {0, 1}, 1 = hole: cells of the background that may not be copied from
         - returned: (B, C, H, W); with return_offset also int64 (B, 2, H / rate, W / rate), the absolute
-          (row, column) of the best key on the shrunk background grid, (0, 0) where all keys are invalid
+          (row, column) of the best key on the shrunk background grid, the first one where all keys are invalid
 
     Raises:
         ValueError: If a setting, a shape, a type or a mask value differs from that.
@@ -69,7 +73,9 @@ class ContextualAttention(nn.Module):
     Source:
         Yu et al. 2018, section 4.1. Follows the released code: keys are normalised and queries are not, scores are
         propagated before masking, a masked key takes exp(0) of the softmax, pasted patches are divided by 4. Differs
-        from the released code: one mask per image instead of one per batch, and backgrounds of another size.
+        from the released code: one mask per image instead of one per batch, and backgrounds of another size. Strided
+        patches are the released code's, but each is pasted with the features around its own middle, and propagation
+        goes the same way on both grids; the released code stops there, because it counts a key for every cell.
 
     Example:
         >>> import torch
@@ -88,23 +94,33 @@ class ContextualAttention(nn.Module):
         softmax_scale: float = 10.0,
         propagate: bool = True,
         backend: AttentionBackend | None = None,
+        stride: int = 1,
     ) -> None:
         super().__init__()
         _check_odd(patch_size, "patch_size")
         _check_odd(propagation_size, "propagation_size")
         if rate < 1:
             raise ValueError(f"rate must be at least 1, got {rate}; the released code uses 2, and 1 shrinks nothing")
+        if stride < 1:
+            raise ValueError(f"stride must be at least 1, got {stride}; 1 takes every patch of the background")
         if backend is None:
-            # Imported here so that this file depends on no backend; it names the default and nothing else does.
+            # Imported here so that this file depends on no backend; it names the defaults and nothing else does.
+            from gicinpaint.attention.reference import ReferenceAttention
             from gicinpaint.attention.tiled import TiledAttention
 
-            backend = TiledAttention()
+            backend = TiledAttention() if stride == 1 else ReferenceAttention()
+        if stride > 1 and "stride" not in inspect.signature(backend).parameters:
+            raise ValueError(
+                f"stride={stride} needs the backend ReferenceAttention, got {type(backend).__name__}, "
+                "which takes every patch; choose attention=reference"
+            )
         self.patch_size = patch_size
         self.rate = rate
         self.propagation_size = propagation_size
         self.softmax_scale = softmax_scale
         self.propagate = propagate
         self.backend = backend
+        self.stride = stride
 
     def forward(
         self,
@@ -120,7 +136,7 @@ class ContextualAttention(nn.Module):
         """
         queries, keys, valid = self.prepare(foreground, background, mask)
         if window is not None:
-            spread = self.propagation_size // 2 if self.propagate else 0
+            spread = self.propagation_size // 2 * self.stride if self.propagate else 0
             # One more cell, because the neighbours' pasted patches reach into the window.
             queries, top, left = cut_window(queries, *window, self.patch_size, spread, more=1)
         result = self.backend(
@@ -134,6 +150,7 @@ class ContextualAttention(nn.Module):
             softmax_scale=self.softmax_scale,
             propagate=self.propagate,
             return_offset=return_offset,
+            **({"stride": self.stride} if self.stride > 1 else {}),
         )
         if window is None:
             return result
@@ -160,7 +177,7 @@ class ContextualAttention(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the settings for the printed module."""
-        names = "patch_size", "rate", "propagation_size", "softmax_scale", "propagate", "backend"
+        names = "patch_size", "rate", "propagation_size", "softmax_scale", "propagate", "stride", "backend"
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
     def _check(self, foreground: Tensor, background: Tensor, mask: Tensor | None) -> None:

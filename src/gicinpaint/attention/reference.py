@@ -34,26 +34,46 @@ class ReferenceAttention:
         softmax_scale: float,
         propagate: bool,
         return_offset: bool = False,
+        stride: int = 1,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the filled features and, on request, the offsets; see `AttentionBackend`."""
-        dtype = foreground.dtype
+        dtype, first = foreground.dtype, first_key(background.shape[-2:], patch_size, stride)
+        valid = valid[:, first[0] :: stride, first[1] :: stride]
         outputs, offsets = [], []
         with without_autocast(foreground):
             queries, keys, values = widened(foreground, background, full_background)
             for i, image_valid in enumerate(valid.expand(len(queries), -1, -1)):
-                scores = match(queries[i : i + 1], keys[i : i + 1], patch_size)
+                scores = match(queries[i : i + 1], keys[i : i + 1], patch_size, first, stride)
                 if propagate:
-                    scores = spread(scores, keys.shape[-2:], propagation_size)
+                    scores = spread(scores, image_valid.shape, propagation_size, stride)
                 attention = attend(scores, image_valid, softmax_scale)
-                outputs.append(paste(attention, values[i : i + 1], rate))
+                outputs.append(paste(attention, values[i : i + 1], rate, first, stride))
                 if return_offset:
-                    offsets.append(best_offset(attention.flatten(2).mT, attention.shape[-1], keys.shape[-1]))
+                    widths = attention.shape[-1], image_valid.shape[-1]
+                    offsets.append(best_offset(attention.flatten(2).mT, *widths, first, stride))
         output = torch.cat(outputs).to(dtype)
         return (output, torch.cat(offsets)) if return_offset else output
 
 
-def match(foreground: Tensor, background: Tensor, patch_size: int) -> Tensor:
-    """Return the product of every query patch with every normalised key patch.
+def first_key(grid: tuple[int, ...], patch_size: int, stride: int) -> tuple[int, ...]:
+    """Return the row and column of the first key patch's middle; the others follow at every stride-th cell.
+
+    Source:
+        Released code: `extract_image_patches` with `strides` and 'SAME', the smaller half of the padding first.
+
+    Example:
+        >>> first_key((8, 7), 3, 2)
+        (1, 0)
+    """
+    if stride == 1:
+        return 0, 0
+    return tuple(patch_size // 2 - max(0, patch_size - (size % stride or stride)) // 2 for size in grid)
+
+
+def match(
+    foreground: Tensor, background: Tensor, patch_size: int, first: tuple[int, ...] = (0, 0), stride: int = 1
+) -> Tensor:
+    """Return the product of every query patch with every normalised key patch, of every stride-th from the first on.
 
     Shape:
         - foreground: (1, C, h, w), shrunk features to fill
@@ -63,19 +83,21 @@ def match(foreground: Tensor, background: Tensor, patch_size: int) -> Tensor:
     Source:
         Yu et al. 2018, section 4.1, "match and attend". Only the key is normalised, as in the released code.
     """
-    channels = background.shape[1]
-    columns = F.unfold(background, patch_size, padding=patch_size // 2)  # (1, C * patch_size^2, keys)
+    channels, half = background.shape[1], patch_size // 2
+    padded = F.pad(background, (half - first[1], half, half - first[0], half))
+    columns = F.unfold(padded, patch_size, stride=stride)  # (1, C * patch_size^2, keys)
     patches = columns[0].t().reshape(-1, channels, patch_size, patch_size)  # (keys, C, patch_size, patch_size)
     energy = patches.square().sum(dim=(1, 2, 3), keepdim=True)
     norm = energy.clamp(min=SMALLEST_NORM**2).sqrt()  # clamped before the root: finite gradient at zero patches
     return F.conv2d(foreground, patches / norm, padding=patch_size // 2)
 
 
-def spread(scores: Tensor, key_grid: tuple[int, ...], size: int) -> Tensor:
+def spread(scores: Tensor, key_grid: tuple[int, ...], size: int, stride: int = 1) -> Tensor:
     """Add to every score those of the diagonal neighbours, along rows, then along columns.
 
     Both grids are flattened for it, so a neighbourhood wraps from the end of a row to the start of the next.
-    `size` is the length of the diagonal that is summed, odd; scores are (1, keys, h, w).
+    `size` is the length of the diagonal that is summed, odd; scores are (1, keys, h, w). A step from key to key goes
+    with `stride` queries, the same way in the image.
 
     Source:
         Yu et al. 2018, section 4.1, attention propagation, as identity-kernel convolutions like the released code.
@@ -83,9 +105,10 @@ def spread(scores: Tensor, key_grid: tuple[int, ...], size: int) -> Tensor:
     (hb, wb), (h, w) = key_grid, scores.shape[-2:]
     identity = torch.eye(size, dtype=scores.dtype, device=scores.device)[None, None]
     matrix = scores.reshape(1, 1, hb * wb, h * w)
-    matrix = F.conv2d(matrix, identity, padding=size // 2)
+    padding, dilation = (size // 2, stride * (size // 2)), (1, stride)
+    matrix = F.conv2d(matrix, identity, padding=padding, dilation=dilation)
     matrix = matrix.reshape(hb, wb, h, w).permute(1, 0, 3, 2).reshape(1, 1, wb * hb, w * h)  # column-major
-    matrix = F.conv2d(matrix, identity, padding=size // 2)
+    matrix = F.conv2d(matrix, identity, padding=padding, dilation=dilation)
     return matrix.reshape(wb, hb, w, h).permute(1, 0, 3, 2).reshape(1, hb * wb, h, w)
 
 
@@ -95,7 +118,9 @@ def attend(scores: Tensor, valid: Tensor, softmax_scale: float) -> Tensor:
     return torch.softmax(scores * keep * softmax_scale, dim=1) * keep
 
 
-def paste(attention: Tensor, full_background: Tensor, rate: int) -> Tensor:
+def paste(
+    attention: Tensor, full_background: Tensor, rate: int, first: tuple[int, ...] = (0, 0), stride: int = 1
+) -> Tensor:
     """Return the attention-weighted sum of full-size background patches, each at its query's place.
 
     Shape:
@@ -108,8 +133,8 @@ def paste(attention: Tensor, full_background: Tensor, rate: int) -> Tensor:
     """
     channels = full_background.shape[1]
     size, before, after = 2 * rate, rate // 2, rate - rate // 2  # TensorFlow 'SAME': the smaller half first
-    padded = F.pad(full_background, (before, after, before, after))
-    columns = F.unfold(padded, size, stride=rate)  # (1, C * size^2, keys)
+    padded = F.pad(full_background, (before - rate * first[1], after, before - rate * first[0], after))
+    columns = F.unfold(padded, size, stride=rate * stride)  # (1, C * size^2, keys)
     patches = columns[0].t().reshape(-1, channels, size, size)  # (keys, C, size, size)
     overlapped = F.conv_transpose2d(attention, patches, stride=rate)
     h, w = attention.shape[-2:]
@@ -144,14 +169,17 @@ def masked_softmax(scores: Tensor, valid: Tensor, softmax_scale: float) -> Tenso
     return torch.softmax(scores * (keep * softmax_scale), dim=-1) * keep
 
 
-def best_offset(attention: Tensor, query_width: int, key_width: int) -> Tensor:
+def best_offset(
+    attention: Tensor, query_width: int, key_width: int, first: tuple[int, ...] = (0, 0), stride: int = 1
+) -> Tensor:
     """Return the (row, column) of the key with the most attention, the first one on exact ties.
 
     Attention is (B, queries, keys), row-major on both grids; returned is int64 (B, 2, queries / width, width).
     """
     index = attention.detach().argmax(dim=-1).unflatten(-1, (-1, query_width))
     row = index // key_width
-    return torch.stack((row, index - row * key_width), dim=1)  # no remainder: ONNX has none by a size known later
+    offset = torch.stack((row, index - row * key_width), dim=1)  # no remainder: ONNX has none by a size known later
+    return offset if stride == 1 else stride * offset + offset.new_tensor(first)[:, None, None]
 
 
 def with_halo(part: range, halo: int, size: int) -> list[int]:

@@ -181,7 +181,7 @@ def _check_attention(settings: Any) -> None:
         return
     if not isinstance(settings, dict):
         raise ValueError(f"attention must be an object with settings, got {type(settings).__name__}")
-    for name in ("patch_size", "rate", "propagation_size"):
+    for name in ("patch_size", "rate", "propagation_size", "stride"):
         if name in settings and not (type(settings[name]) is int and settings[name] <= _LARGEST_PATCH):
             raise ValueError(f"{name} must be a whole number up to {_LARGEST_PATCH}, got {settings[name]!r}")
 

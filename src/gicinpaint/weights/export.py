@@ -65,7 +65,7 @@ class Completer(nn.Module):
         - returned: one tensor for each name in outputs: (B, 3, H, W), or int64 (B, 2, H / 8, W / 8) for the offset
 
     Raises:
-        ValueError: If an output is asked for that the generator does not have.
+        ValueError: If an output is asked for that the generator does not have, or its attention has a stride.
     """
 
     def __init__(self, generator: nn.Module, outputs: Sequence[Output] = ("completed",)) -> None:
@@ -74,6 +74,8 @@ class Completer(nn.Module):
         self.outputs = tuple(outputs)
         layers = [module for module in self.generator.modules() if isinstance(module, ContextualAttention)]
         for layer in layers:
+            if layer.stride > 1:
+                raise ValueError(f"attention must take every patch to be exported, got stride={layer.stride}")
             layer.backend = FactorizedAttention()
         absent = {"offset"} if not layers else set()
         absent |= {"refined"} if not hasattr(generator, "refinement_network") else set()
