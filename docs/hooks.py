@@ -14,6 +14,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Return a page's text with the reference in place of its marker, and links out of `docs` as addresses."""
     if page.file.src_uri == "api.md":
         markdown = markdown.replace("<!-- reference -->", reference())
+    if "\n## " not in markdown:  # the room of an empty table of contents, for wide tables
+        page.meta["hide"] = ["toc"]
     sources = config["repo_url"] + "/blob/main/"
     return re.sub(r"\]\(\.\./([\w./-]+)\)", lambda found: f"]({sources}{found[1]})", markdown)
 

@@ -30,13 +30,13 @@ step() { # NAME COMMAND ...: output goes to NAME.log; a step that fails is told 
 }
 
 benchmark() { # NAME OVERRIDE ...
-    step "benchmark_$1" "$python" -m gicinpaint.cli benchmark "${@:2}" hydra.run.dir="$results/benchmark_$1"
+    step "benchmark_$1" "$python" -m gicinpaint.cli benchmark "${@:2}" output="$results/benchmark_$1"
 }
 
 train() { # OVERRIDE ...: until the time is up, resumed where it stopped
     local minutes=$(((end - SECONDS) / 60 - 1))
     [ "$minutes" -gt 0 ] || { echo "faces: no time left"; return; }
-    step faces "$python" train.py data_dir="$data" hydra.run.dir="$results/faces" resume=auto \
+    step faces "$python" train.py data_dir="$data" output="$results/faces" resume=auto \
         trainer.max_time="00:00:$(printf %02d $((minutes > 59 ? 59 : minutes))):00" "$@"
 }
 

@@ -15,7 +15,7 @@ step() { # NAME [OVERRIDE ...]
     local folder="$runs/$1"
     shift
     [ -e "$folder/done" ] && return
-    "${PYTHON:-.venv/bin/python}" train.py data_dir="$data" hydra.run.dir="$folder" resume=auto "$@" "${overrides[@]}"
+    "${PYTHON:-.venv/bin/python}" train.py data_dir="$data" output="$folder" resume=auto "$@" "${overrides[@]}"
     touch "$folder/done"
 }
 

@@ -59,6 +59,9 @@ def test_make_targets_groups_and_jobs_that_a_page_names_exist(page: Path) -> Non
         assert f"\n{target}:" in makefile, target
     for job in re.findall(r"^gicinpaint (\w+)", text, re.MULTILINE):
         assert job in (*JOBS, *COMMANDS), job
+    trainer = (ROOT / "conf" / "trainer" / "default.yaml").read_text(encoding="utf-8")
+    for plus, key in re.findall(r"(\+?)\btrainer\.(\w+)=", text):
+        assert (f"\n{key}:" in trainer) is not bool(plus), f"{plus}trainer.{key}"
     groups = "|".join(path.name for path in (ROOT / "conf").iterdir() if path.is_dir())
     for group, option in re.findall(rf"(?<![.\w/+])({groups})=([a-z]\w*)", text):
         shipped = (ROOT / "weights" / option / "README.md").is_file() or option in ("outputs", "mine")

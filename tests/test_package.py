@@ -133,6 +133,22 @@ def test_the_old_name_of_the_authors_weights_goes_on_working_and_says_where_it_m
     assert output_of(program) == "gicinpaint.official moved to gicinpaint.weights; import from there\nTrue True\n"
 
 
+def test_every_module_that_moved_can_be_imported_by_its_old_name_with_the_classes_that_were_renamed() -> None:
+    """`callbacks.AverageGenerator` moved and has another name; `inpainter` and `record` moved alone."""
+    program = (
+        "import warnings; warnings.simplefilter('ignore', FutureWarning)\n"
+        "from gicinpaint.callbacks import AverageGenerator\n"
+        "from gicinpaint.inpainter import Inpainter\n"
+        "from gicinpaint.record import write_record\n"
+        "import gicinpaint.generator\n"
+        "from gicinpaint.training.callbacks import GeneratorEMA\n"
+        "print(AverageGenerator is GeneratorEMA, Inpainter.__module__, write_record.__module__)\n"
+        "print(hasattr(gicinpaint.generator, 'Generator'), hasattr(gicinpaint.generator, 'Generators'))\n"
+    )
+    expected = "True gicinpaint.inference.inpainter gicinpaint.training.run_record\nTrue False\n"
+    assert output_of(program) == expected
+
+
 def test_no_two_files_have_one_name() -> None:
     names = Counter(path.name for path in MODULES if path.name != "__init__.py")
     assert [name for name, count in names.items() if count > 1] == []

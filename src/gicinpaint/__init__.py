@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from gicinpaint.compat import register_moved_modules
+from gicinpaint.config.aliases import TARGETS
 
 if TYPE_CHECKING:
     from gicinpaint import attention, losses, masks, metrics, weights
@@ -59,7 +60,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:  # on first use: `gicinpaint --help` would otherwise wait seconds for torch
     if name == "__version__":
         return version("gicinpaint")
-    if name in ("attention", "losses", "masks", "metrics", "official", "weights"):
+    if name in ("attention", "losses", "masks", "metrics", "weights") or f"gicinpaint.{name}" in TARGETS:
         return import_module(f"gicinpaint.{name}")
     if name in __all__:
         return getattr(import_module(f"gicinpaint.{_ROOMS.get(name, 'models')}"), name)

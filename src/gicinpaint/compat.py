@@ -10,6 +10,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from gicinpaint.config.aliases import TARGETS, new_target
+
 if TYPE_CHECKING:
     from lightning import Trainer
 
@@ -19,30 +21,20 @@ _PEER_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken p
 class _MovedModule(ModuleType):
     """A module that lives elsewhere now; it says so on first use."""
 
-    def __init__(self, old: str, new: str) -> None:
-        super().__init__(old, f"Moved to {new}.")
-        self._new = new
-
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        warnings.warn(f"{self.__name__} moved to {self._new}; import from there", FutureWarning, stacklevel=2)
-        return getattr(import_module(self._new), name)
-
-
-_MOVED = {
-    "gicinpaint.evaluation.masks": "gicinpaint.evaluation",
-    "gicinpaint.filling.hole": "gicinpaint.inference.canvas",
-    "gicinpaint.inpainter": "gicinpaint.inference.inpainter",
-    "gicinpaint.official": "gicinpaint.weights",
-    "gicinpaint.record": "gicinpaint.training.run_record",
-}
+        module, _, present = new_target(f"{self.__name__}.{name}").rpartition(".")
+        found = getattr(import_module(module), present)
+        warnings.warn(f"{self.__name__} moved to {module}; import from there", FutureWarning, stacklevel=2)
+        return found
 
 
 def register_moved_modules() -> None:
     """Let imports from the places of earlier versions go on working."""
-    for old, new in _MOVED.items():
-        sys.modules.setdefault(old, _MovedModule(old, new))
+    for old, new in TARGETS.items():
+        if old.rpartition(".")[2].islower():  # the others are classes
+            sys.modules.setdefault(old, _MovedModule(old, f"Moved to {new}."))
 
 
 def hydra_argument_parser() -> argparse.ArgumentParser:

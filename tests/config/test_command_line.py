@@ -109,6 +109,28 @@ def test_a_run_folder_is_that_of_the_results_or_lies_below_outputs(tmp_path: Pat
     assert folder(f"{tmp_path}/v1.5") == f"{tmp_path}/v1.5"  # a folder whose name looks like a file's
 
 
+def test_a_named_output_is_the_whole_runs_folder_and_a_file_is_none(tmp_path: Path) -> None:
+    register_resolvers()
+    (tmp_path / "model.onnx").touch()
+
+    def folders(output: str) -> list[str]:
+        config = OmegaConf.create({"output": output, "dir": f"${{run_folder:{tmp_path}/now}}", "again": "${dir}"})
+        return [config.dir, config.again]
+
+    assert folders("runs/v1.5") == ["runs/v1.5"] * 2
+    assert not (tmp_path / "now").exists()
+    assert folders("${hydra:runtime.output_dir}") == [f"{tmp_path}/now"] * 2
+    assert folders(f"{tmp_path}/model.onnx") == [f"{tmp_path}/now-2"] * 2
+
+
+def test_help_pages_make_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for job in JOBS:
+        with pytest.raises(SystemExit):
+            main([job, "--help"])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_runs_that_start_in_one_second_get_folders_of_their_own(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as runs:
         folders = list(runs.map(own_folder, [str(tmp_path / "2026-01-02" / "03-04-05")] * 24))

@@ -25,3 +25,10 @@ def test_a_file_gets_few_whole_lines_and_a_terminal_a_bar(leave: bool) -> None:
     assert all("0/500" in line for line in lines)  # none is half a line or over another
     assert "500/500" in (lines[-1] if leave else "500/500")
     assert terminal.getvalue().count("\r") >= 2
+
+
+def test_nothing_to_do_shows_no_bar() -> None:
+    for file in (io.StringIO(), Terminal()):
+        with Bar(total=0, desc="filling", file=file):
+            pass
+        assert file.getvalue() == ""

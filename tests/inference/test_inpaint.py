@@ -288,9 +288,15 @@ def test_the_pages_python_example_runs() -> None:
 
 
 def test_images_that_are_filled_in_parts_are_told(model: Path, tmp_path: Path) -> None:
-    draw("RGB", 600, 700, 1).save(tmp_path / "one.png")
+    for folder in ("in", "masks"):
+        (tmp_path / folder).mkdir()
     mask = np.zeros((600, 700), np.uint8)
     mask[40:60, 50:80] = 255
-    Image.fromarray(mask).save(tmp_path / "mask.png")
-    result = run_here(model, "input=one.png", "masks=mask.png", "output=out", "max_memory=0.28", folder=tmp_path)
-    assert "1 of 1 images filled (1 a crop around each hole)" in result.stdout
+    for height in (300, 600):  # the first one has the whole image's result, so nothing is said of it
+        draw("RGB", height, 700, 1).save(tmp_path / f"in/{height}.png")
+        Image.fromarray(mask[:height]).save(tmp_path / f"masks/{height}.png")
+    result = run_here(model, "input=in", "masks=masks", "output=out", "max_memory=0.28", folder=tmp_path)
+    assert "2 of 2 images filled (1 in crops around the holes); mean hole ratio" in result.stdout
+    result = run_here(model, "input=in", "masks=masks", "output=out", "max_memory=0.28", folder=tmp_path)
+    assert "0 of 2 images filled; 2 were there already" in result.stdout
+    assert not result.stderr  # no progress bar of nothing

@@ -34,18 +34,18 @@ def test_what_fits_is_one_region_and_beyond_it_the_method_says_so(generator: Gen
     mask[30:60, 40:70] = mask[500:540, 600:630] = True
     small, large = Inpainter(generator, "cpu", progress=False), Inpainter(generator, "cpu", LEAST, progress=False)
     assert 5 * pixels < 600 * 700
-    assert small.fill(image, mask).method == "as a whole, computed around each hole"
+    assert small.fill(image, mask).method == "around the holes only"
     assert small.fill(image[:100, :100], mask[:100, :100]).method == "whole image"  # all of it is around the hole
     half = large.fill(image[:300], mask[:300])
-    assert half.method == "as a whole, computed around each hole"
+    assert half.method == "around the holes only"
     np.testing.assert_array_equal(half.image, small(image[:300], mask[:300]))
     filled = large.fill(image, mask)
-    assert filled.method == "a crop around each hole"
+    assert filled.method == "in crops around the holes"
     assert filled.offset is None
     np.testing.assert_array_equal(filled.image[~mask], image[~mask])
     mask[20:580, 20:680] = True
     filled = large.fill(image, mask)
-    assert filled.method == "filled at reduced size, refined at full size"
+    assert filled.method == "at reduced size, then refined"
     np.testing.assert_array_equal(filled.image[~mask], image[~mask])
     np.testing.assert_array_equal(filled.image, large(image, mask))
 
@@ -159,6 +159,6 @@ def test_twelve_megapixels_with_three_holes_stay_below_three_gigabytes() -> None
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=580)
     method, gigabytes = result.stdout.strip().split(";")
-    assert method == "as a whole, computed around each hole"
+    assert method == "around the holes only"
     assert float(gigabytes) < 3
-    assert "computed around each hole: 100%" in result.stderr  # the progress bar
+    assert "filling around the holes only: 100%" in result.stderr  # the progress bar

@@ -49,7 +49,7 @@ def test_a_run_killed_at_the_edge_of_an_epoch_continues_to_the_bit(undisturbed: 
 def test_a_run_is_not_written_over(undisturbed: Path) -> None:
     before = digest(undisturbed)
     assert run(undisturbed) == 1
-    assert "holds a run; resume=auto continues it, or choose another hydra.run.dir=" in log_of(undisturbed)
+    assert "holds a run; resume=auto continues it, or choose another folder, output=" in log_of(undisturbed)
     assert digest(undisturbed) == before
 
 

@@ -1,6 +1,7 @@
 """Exported files compute what the network computes, at sizes that the tracing never saw, with and without torch."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -230,7 +231,9 @@ def test_the_command_writes_checked_files(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert sorted(path.name for path in (tmp_path / "exported").iterdir()) == ["generator.onnx", "generator.pt2"]
     assert "2 x 32x72" in result.stdout
-    assert "Warning" not in result.stderr
+    noise = [line for line in result.stderr.splitlines() if line and not re.match(r"tracing|(writing|checking) gen", line)]
+    assert noise == []  # the exporter has warnings of its own
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["exported", "model"]  # no folder with a log
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ KEYS = {
     "preset": "eval_mask",
 }
 OPTIONS = {"attention=none": "model=baseline"}
-TARGETS = {  # the longest beginning that fits is replaced
+TARGETS = {  # the longest beginning that fits is replaced; the modules can also be imported by their old names
     "gicinpaint.attention_pictures": "gicinpaint.attention.visualize",
     "gicinpaint.baselines": "gicinpaint.evaluation.baselines",
     "gicinpaint.blocks": "gicinpaint.models.layers",
@@ -37,12 +37,15 @@ TARGETS = {  # the longest beginning that fits is replaced
     "gicinpaint.config.multirun": "gicinpaint.config.command_line",
     "gicinpaint.critics": "gicinpaint.models.critics",
     "gicinpaint.data.VaryColours": "gicinpaint.data.ColorJitter",
+    "gicinpaint.evaluation.masks": "gicinpaint.evaluation",
+    "gicinpaint.filling.hole": "gicinpaint.inference.canvas",
     "gicinpaint.flow": "gicinpaint.attention.attention_map",
     "gicinpaint.generator": "gicinpaint.models.generator",
     "gicinpaint.inpainter": "gicinpaint.inference.inpainter",
     "gicinpaint.losses.CrossEntropy": "gicinpaint.losses.NonSaturating",
     "gicinpaint.module": "gicinpaint.training.module",
     "gicinpaint.official": "gicinpaint.weights",
+    "gicinpaint.record": "gicinpaint.training.run_record",
     "gicinpaint.training.wandb_logger": "gicinpaint.training.loggers",
     "gicinpaint.wandb_runs": "gicinpaint.training.loggers",
 }

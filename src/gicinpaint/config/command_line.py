@@ -95,6 +95,7 @@ def register_resolvers() -> None:
     """Let configurations ask for `${datasets_there:...}`, `${help.groups:}` and what else stands here."""
     OmegaConf.register_new_resolver("datasets_there", _datasets_there, replace=True)
     OmegaConf.register_new_resolver("own_folder", own_folder, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
     OmegaConf.register_new_resolver("folder_of_output", _folder_of_output, replace=True)
     OmegaConf.register_new_resolver("help.groups", _groups, replace=True)
     OmegaConf.register_new_resolver("help.setting", _setting, replace=True)
@@ -170,13 +171,26 @@ def own_folder(path: str) -> str:
     raise AssertionError("unreachable")
 
 
+def _run_folder(path: str, _root_: DictConfig) -> str:
+    """Return the folder that `output` names, else one for this run alone, the same however often it is asked for."""
+    made = OmegaConf.get_cache(_root_)["run_folder"]  # OmegaConf keeps none for resolvers that look at the root
+    if path not in made:
+        named = _named_output(_root_)
+        made[path] = str(named) if named is not None and not named.is_file() else own_folder(path)
+    return str(made[path])
+
+
 def _folder_of_output(default: str, _root_: DictConfig) -> str:
-    """Return the folder of a run's results, where that is named, else the default."""
-    output = OmegaConf.to_container(_root_, resolve=False)["output"]  # type: ignore[call-overload, index]
-    if output is None or "${" in str(output):
+    """Return the folder of the results, or of the one file that `output` names, else the default."""
+    path = _named_output(_root_)
+    if path is None:
         return default
-    path = Path(str(output)).expanduser()
     return str(path.parent if path.is_file() or (path.suffix and not path.is_dir()) else path)
+
+
+def _named_output(config: DictConfig) -> Path | None:
+    output = OmegaConf.to_container(config, resolve=False)["output"]  # type: ignore[call-overload, index]
+    return None if output is None or "${" in str(output) else Path(str(output)).expanduser()
 
 
 def _datasets_there(*names: str, _root_: DictConfig) -> str:

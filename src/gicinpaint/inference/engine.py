@@ -111,7 +111,7 @@ class Engine:
     def fill(self, tasks: Sequence[FillTask], blend: Blend) -> None:
         """Paint the holes of images; raise an `ArithmeticError` if the generator's values are not finite."""
         total = sum(len(task.regions) for task in tasks)
-        large = [str(task.method) for task in tasks if task.hole.numel() > self.most_pixels and task.regions]
+        large = [f"filling {task.method}" for task in tasks if task.hole.numel() > self.most_pixels and task.regions]
         with Bar(total=total, desc=large and large[0], unit="part", disable=not self.progress or not large) as bar:
             for task in tasks:
                 if task.method is Method.EXACT:

@@ -262,8 +262,9 @@ def _report(module: FillFiles, config: DictConfig) -> None:
     without_hole = methods.pop(Method.NOTHING, 0)
     filled = total - len(module.faults) - module.skipped - without_hole
     parts = [f"{filled:,} of {total:,} images filled"]
-    if set(methods) - {Method.WHOLE}:
-        parts[0] += f" ({', '.join(f'{count:,} {method}' for method, count in sorted(methods.items()))})"
+    ways = (Method.CROPS, Method.COARSE_TO_FINE)  # all others have the result of the whole image
+    if in_parts := [f"{methods[way]:,} {way}" for way in ways if way in methods]:
+        parts[0] += f" ({', '.join(in_parts)})"
     if module.skipped:
         parts.append(f"{module.skipped:,} were there already (overwrite=true fills them again)")
     if without_hole:

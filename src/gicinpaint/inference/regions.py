@@ -25,9 +25,9 @@ class Method(StrEnum):
 
     NOTHING = "nothing to fill"
     WHOLE = "whole image"
-    EXACT = "as a whole, computed around each hole"
-    CROPS = "a crop around each hole"
-    COARSE_TO_FINE = "filled at reduced size, refined at full size"
+    EXACT = "around the holes only"  # with the result of the whole image
+    CROPS = "in crops around the holes"
+    COARSE_TO_FINE = "at reduced size, then refined"
 
 
 class Region(NamedTuple):

@@ -69,7 +69,7 @@ def train(config: DictConfig) -> float | None:
     checkpoint = resume(config)
     first = getattr(rank_zero_only, "rank", 0) == 0
     if first and checkpoint is None and any(Path(config.output, "checkpoints").glob("*.ckpt")):
-        raise JobError(f"{config.output} holds a run; resume=auto continues it, or choose another hydra.run.dir=")
+        raise JobError(f"{config.output} holds a run; resume=auto continues it, or choose another folder, output=...")
     with recorded_output(Path(config.output), label_of_run()) if first else nullcontext():
         return _train(config, checkpoint, precision)
 

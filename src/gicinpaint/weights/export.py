@@ -142,7 +142,7 @@ def trace(completer: Completer) -> ExportedProgram:
 
 def write_torch(program: ExportedProgram, path: Path) -> None:
     """Write a traced completer for `torch.export.load`, whole or not at all."""
-    with atomic_file(path) as partial, partial.open("wb") as file:  # a stream: a path would have to end in .pt2
+    with quiet(), atomic_file(path) as partial, partial.open("wb") as file:  # a stream: a path would need .pt2
         torch.export.save(program, file)
 
 
