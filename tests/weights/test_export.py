@@ -231,7 +231,8 @@ def test_the_command_writes_checked_files(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert sorted(path.name for path in (tmp_path / "exported").iterdir()) == ["generator.onnx", "generator.pt2"]
     assert "2 x 32x72" in result.stdout
-    noise = [line for line in result.stderr.splitlines() if line and not re.match(r"tracing|(writing|checking) gen", line)]
+    lines = result.stderr.splitlines()
+    noise = [line for line in lines if line and not re.match(r"tracing|(writing|checking) gen", line)]
     assert noise == []  # the exporter has warnings of its own
     assert sorted(path.name for path in tmp_path.iterdir()) == ["exported", "model"]  # no folder with a log
 
