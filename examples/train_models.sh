@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Train the models of faces or of textures, one processor core a call: from small to large, reconstruction before the
+# Train the models of faces, textures or photographs, one processor core a call: from small to large, reconstruction before the
 # patch critic, each step from the weights of the one before, with attention and without. Start it again after an
 # interruption: finished steps are left out, the others go on.
-#   bash examples/train_models.sh faces|textures DATA RUNS [OVERRIDE ...]     DATA/faces/train, DATA/textures/train, .../val
+#   bash examples/train_models.sh faces|textures|photos DATA RUNS [OVERRIDE ...]     DATA/faces/train, DATA/faces/val, ...
 set -euo pipefail
-lane=${1:?faces or textures}
+lane=${1:?faces, textures or photos}
 data=$(realpath "${2:?DATA: the folder of photographs}")
 runs=$(realpath -m "${3:?RUNS: where to write}")
 shift 3
@@ -52,8 +52,18 @@ textures)
             "$(from "textures_128_$model")"
     done
     ;;
+photos) # every kind of photographs in DATA; from the weights in the repository
+    folders=("dataset.train.path='$data/*/train/**/*'" "dataset.validation.path='$data/*/val/**/*'")
+    step photos_64 experiment=textures_64 updates=2000 initial_weights=weights/textures_64_contextual "${folders[@]}"
+    step photos_128 experiment=photos_128 optimizer.lr=7e-4 "$(from photos_64)"
+    step photos_128_adversarial experiment=photos_128 variant=adversarial optimizer.lr=3e-4 updates=1500 "$(from photos_128)"
+    "${PYTHON:-.venv/bin/python}" examples/join_stages.py contextual_w16 \
+        "$runs/photos_128_adversarial/checkpoints/last.ckpt" "$runs/photos_128_joined"
+    step photos_128_joined_adversarial experiment=photos_128 variant=adversarial optimizer.lr=3e-4 updates=1500 \
+        model.generator.residual=coarse 'model.freeze=[coarse_network]' "initial_weights='$runs/photos_128_joined'"
+    ;;
 *)
-    echo "expected faces or textures, got $lane" >&2
+    echo "expected faces, textures or photos, got $lane" >&2
     exit 2
     ;;
 esac
