@@ -8,7 +8,6 @@ from gicinpaint.losses.adversarial import (
     Wasserstein,
     gradient_norm,
     gradient_penalty,
-    penalty,
 )
 from gicinpaint.losses.inpainting import CriticLoss, InpaintingLoss, Terms
 from gicinpaint.losses.reconstruction import (
@@ -38,6 +37,5 @@ __all__ = [
     "gradient_penalty",
     "hole_discount",
     "known_l1",
-    "penalty",
     "spatial_discount",
 ]
