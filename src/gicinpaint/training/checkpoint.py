@@ -87,9 +87,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     right = {
         "state_dict": isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values()),
         "counters": all(type(count) is int and count >= 0 for count in (*counts, checkpoint["global_step"])),
-        "optimizer_states": isinstance(optimizers, list)
-        and optimizers
-        and all(isinstance(s, dict) for s in optimizers),
+        "optimizer_states": isinstance(optimizers, list) and {dict} == {type(state) for state in optimizers},
         "logged": isinstance(logged, dict) and all(type(count) is int and count >= 0 for count in logged.values()),
         "last_logged": isinstance(last, dict) and all(isinstance(value, Tensor) for value in last.values()),
         _VERSION: re.fullmatch(r"\d+\.\d+[\w.+-]*", str(checkpoint.get(_VERSION))),

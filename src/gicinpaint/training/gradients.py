@@ -41,11 +41,6 @@ def split(batch: Batch, count: int) -> list[MicroBatch]:
     return micro_batches
 
 
-def detached(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return losses without their graphs."""
-    return {name: term.detach() for name, term in terms.items()}
-
-
 def average(micro_batches: Sequence[MicroBatch], terms: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Return the batch's losses from those of its micro-batches."""
     if len(terms) == 1:

@@ -220,7 +220,7 @@ class InpaintingModule(StoredModule):
 
     def _update_critics(self, micro_batches: list[MicroBatch], completion: Completed | None, places: Tensor) -> None:
         optimizer, terms = self._optimizers()[1], []
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         for micro_batch in micro_batches:
             with torch.no_grad():
                 _, completed = completion or self._complete(micro_batch.batch)
@@ -231,7 +231,7 @@ class InpaintingModule(StoredModule):
 
     def _update_generator(self, micro_batches: list[MicroBatch], completion: Completed | None) -> None:
         optimizer, terms = self._optimizers()[0], []
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         self.critics.requires_grad_(False)  # the generator's loss passes through them and must not reach them
         for micro_batch in micro_batches:
             found = self.generator_terms(micro_batch.batch, *(completion or self._complete(micro_batch.batch)))
@@ -255,7 +255,7 @@ class InpaintingModule(StoredModule):
             if scaler is not None:
                 scaler.unscale_(optimizer.optimizer)  # finds the overflow, so that the scale is lowered
                 scaler.update()
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             return False
         self.log_and_keep({f"{kind}/gradient_norm": norm})
         if self.joint_clock:

@@ -44,12 +44,12 @@ def find_checkpoint(resume: str | None, output: Path, overrides: Sequence[str]) 
                 return found
         return None
     path = Path(resume).expanduser()
-    if path.is_dir():
-        if found := find_newest(path / "checkpoints" if (path / "checkpoints").is_dir() else path):
-            return found
-        raise CheckpointError(f"resume={resume}: expected checkpoints (*.ckpt) there, found none")
-    read_checkpoint(path)
-    return path
+    if not path.is_dir():
+        read_checkpoint(path)
+        return path
+    if found := find_newest(path / "checkpoints" if (path / "checkpoints").is_dir() else path):
+        return found
+    raise CheckpointError(f"resume={resume}: expected checkpoints (*.ckpt) there, found none")
 
 
 def check_fit(path: Path, module: nn.Module, config: dict[str, Any]) -> dict[str, Any]:
@@ -71,11 +71,9 @@ def check_fit(path: Path, module: nn.Module, config: dict[str, Any]) -> dict[str
 
 def run_settings(config: Any) -> dict[str, Any]:
     """Return the settings of data, seed and precision on which batches and rounding depend, resolved and flat."""
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
+    plain: Any = OmegaConf.to_container(config, resolve=True)
     kept = {"seed": plain["seed"], "dataset": plain["dataset"], "precision": plain["trainer"]["precision"]}
-    flat = _flatten(kept)
-    return {key: value for key, value in flat.items() if key not in _FREE}
+    return {key: value for key, value in _flatten(kept).items() if key not in _FREE}
 
 
 def changes(path: Path, settings: dict[str, Any]) -> list[str]:

@@ -66,14 +66,11 @@ def hash_names(source: ImageSource) -> str:
 
 def git_commit(folder: Path = Path(__file__).parents[1]) -> dict[str, Any]:
     """Return the commit of the package's repository and whether its tracked files differ from it; None if unknown."""
-    try:
-        root = Path(_git("rev-parse", "--show-toplevel", folder=folder).rstrip("\n"))
-        if not folder.is_relative_to(root / "src"):
-            return {"commit": None, "modified": None}  # installed inside somebody else's repository
-        changes = _git("status", "--porcelain", "--untracked-files=no", folder=folder)
-        return {"commit": _git("rev-parse", "HEAD", folder=folder).strip(), "modified": bool(changes)}
-    except (OSError, subprocess.SubprocessError):
-        return {"commit": None, "modified": None}
+    root, commit = (_git("rev-parse", what, folder=folder) for what in ("--show-toplevel", "HEAD"))
+    if not root or not commit or not folder.is_relative_to(Path(root.rstrip("\n"), "src")):
+        return {"commit": None, "modified": None}  # perhaps installed inside somebody else's repository
+    changes = _git("status", "--porcelain", "--untracked-files=no", folder=folder)
+    return {"commit": commit.strip(), "modified": None if changes is None else bool(changes)}
 
 
 def versions() -> dict[str, str]:
@@ -108,15 +105,16 @@ def resident_memory(process: int | str = "self", field: str = "VmRSS") -> int:
 
 def uncommitted_changes(folder: Path = Path(__file__).parents[1]) -> str:
     """Return how tracked files differ from the last commit, bytes that are no UTF-8 as surrogates; empty without."""
-    try:
-        return _git("diff", "HEAD", "--", str(folder), str(folder.parents[1] / "conf"), folder=folder)
-    except (OSError, subprocess.SubprocessError):
-        return ""
+    return _git("diff", "HEAD", "--", str(folder), str(folder.parents[1] / "conf"), folder=folder) or ""
 
 
-def _git(*arguments: str, folder: Path) -> str:
+def _git(*arguments: str, folder: Path) -> str | None:
+    """Return what git prints, or None if it fails: without git, outside of a repository."""
     command = ["git", "-C", str(folder), *arguments]
-    found = subprocess.run(command, capture_output=True, check=True, timeout=20).stdout
+    try:
+        found = subprocess.run(command, capture_output=True, check=True, timeout=20).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
     return found.decode("utf-8", "surrogateescape")
 
 
@@ -130,7 +128,12 @@ def recorded_output(folder: Path, label: str = "") -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     before = sys.stdout, sys.stderr
     with (folder / OUTPUT_LOG).open("a", buffering=1, encoding="utf-8", errors="backslashreplace") as file:
-        _claim(file, folder)
+        with suppress(OSError):  # a network disk without locks
+            try:
+                lock_file(file, inherited=False)  # for this process alone, not for those that it starts
+            except (BlockingIOError, PermissionError) as error:
+                reason = "another run is writing there; wait for its end or set output=<folder>"
+                raise JobError(f"{folder}: {reason}") from error
         sys.stdout, sys.stderr = _Copy(before[0], file, label), _Copy(before[1], file, label)
         handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.StreamHandler)]
         redirected = [handler for handler in handlers if handler.stream in before]
@@ -148,15 +151,6 @@ def recorded_output(folder: Path, label: str = "") -> Iterator[None]:
             for handler in redirected:
                 handler.setStream(before[0] if handler.stream is sys.stdout else before[1])
             sys.stdout, sys.stderr = before
-
-
-def _claim(file: TextIO, folder: Path) -> None:  # for this process alone, not for those that it starts
-    try:
-        lock_file(file, inherited=False)
-    except (BlockingIOError, PermissionError) as error:
-        raise JobError(f"{folder}: another run is writing there; wait for its end or set output=<folder>") from error
-    except OSError:  # a network disk without locks
-        return
 
 
 class _Copy:

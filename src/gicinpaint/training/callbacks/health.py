@@ -38,9 +38,7 @@ class ThroughputMonitor(Callback):
         if window < 1:
             raise ValueError(f"window must be at least 1 batch, got {window}; use e.g. 50")
         self.updates = updates
-        self._steps: deque[tuple[float, float, int, int]] = deque(
-            maxlen=window
-        )  # s waiting, s working, images, updates
+        self._steps: deque[tuple[float, float, int, int]] = deque(maxlen=window)  # s waiting, working; images, updates
         self._training = self._validating = 0.0
         self._ended = self._began = self._paused = 0.0
         self._seen = 0
@@ -154,24 +152,18 @@ class TrainingHealth(Callback):
         self._widen_trained(trainer)
         (low, high), (smallest, largest) = self._validated, self.trained
         if largest and (low * self.margin < smallest or high > largest * self.margin):
-            self._warn(
-                "holes",
-                trainer,
-                f"validation has holes of {low:.1%} to {high:.1%} of an image, training of {smallest:.1%} to "
-                f"{largest:.1%}; results outside of that are guesses; make mask and dataset.validation_mask alike",
-            )
+            found = f"validation has holes of {low:.1%} to {high:.1%} of an image, training of {smallest:.1%} to"
+            advice = "results outside of that are guesses; make mask and dataset.validation_mask alike"
+            self._warn("holes", trainer, f"{found} {largest:.1%}; {advice}")
         value, updates = trainer.callback_metrics.get(self.monitor), inpainting(module).generator_updates
         if value is not None and value.item() < self.best:
             self.best, self.best_at, self.since = value.item(), updates, 0
         elif value is not None:
             self.since += 1
             if self.since >= self.patience:
-                self._warn(
-                    "worse",
-                    trainer,
-                    f"{self.monitor} was best after {self.best_at:,} updates ({self.best:.2f}) and has not been better "
-                    f"in {self.since} validations ({value.item():.2f} now); best.ckpt holds that state",
-                )
+                best = f"{self.monitor} was best after {self.best_at:,} updates ({self.best:.2f})"
+                now = f"has not been better in {self.since} validations ({value.item():.2f} now)"
+                self._warn("worse", trainer, f"{best} and {now}; best.ckpt holds that state")
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs."""

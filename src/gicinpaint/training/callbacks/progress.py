@@ -184,11 +184,8 @@ def report(trainer: Trainer) -> str:
     for row in ("mean_colour", "coarse", "completed") if shown else ():
         line = f"{row.replace('_', ' '):14}"
         for column in shown:
-            value, digits = (
-                found.get(f"validation/{row}/hole/{column}", math.nan),
-                4 if column == "patch_distance" else 2,
-            )
-            line += f"{value:{len(columns[column]) + 3}.{digits}f}"
+            digits = 4 if column == "patch_distance" else 2
+            line += f"{found.get(f'validation/{row}/hole/{column}', math.nan):{len(columns[column]) + 3}.{digits}f}"
         lines.append(line)
     lines += [f"picture      {one.last_path}" for one in _callbacks(trainer, SavePictures) if one.last_path]
     for one in _callbacks(trainer, SaveByUpdates):
