@@ -45,21 +45,16 @@ def download_folder() -> Path:
     return Path(torch.hub.get_dir()) / "gicinpaint"
 
 
-def _models() -> dict[str, Path]:
+def local_models() -> dict[str, Path]:
     """Return the folders of the models on this machine by name; of one name, the nearest."""
     homes = (download_folder(), PACKAGED_FOLDER, REPOSITORY_FOLDER)
     folders = (folder for home in homes if home.is_dir() for folder in home.iterdir())
     return {folder.name: folder for folder in folders if (folder / WEIGHTS_FILE).is_file()}
 
 
-def find_model(name: str) -> Path | None:
-    """Return the folder of a model on this machine, or None."""
-    return _models().get(name)
-
-
 def shipped_models() -> list[str]:
     """Return the names of the models on this machine, in order."""
-    return sorted(_models())
+    return sorted(local_models())
 
 
 @cache
@@ -73,10 +68,10 @@ def published_models() -> dict[str, HubEntry]:
 
 def print_models() -> None:
     """Print a line for each model: name, size, where it is, what it may be used for, what it reaches."""
-    published = published_models()
+    published, local = published_models(), local_models()
     rows = [("model", "MB", "where", "licence", "in the hole")]
-    for name in sorted({*published, *shipped_models()}):
-        folder, entry = find_model(name), published.get(name)
+    for name in sorted({*published, *local}):
+        folder, entry = local.get(name), published.get(name)
         size = (folder / WEIGHTS_FILE).stat().st_size if folder else entry.bytes if entry else 0
         where = "here" if folder else "hub"
         rows.append((name, f"{size / 1e6:.1f}", where, entry.licence if entry else "?", entry.scores if entry else ""))
@@ -105,7 +100,7 @@ def download_model(name: str, folder: str | os.PathLike[str] | None = None) -> P
     if name not in published:
         match = closest(name, published)
         raise JobError(f"{name}: no such model; " + (f"did you mean {match}?" if match else "see gicinpaint models"))
-    if folder is None and (here := find_model(name)):
+    if folder is None and (here := local_models().get(name)):
         return here
     entry = published[name]
     target = (download_folder() if folder is None else Path(folder).expanduser()) / name

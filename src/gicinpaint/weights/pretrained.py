@@ -50,7 +50,7 @@ def load_generator(path: str | os.PathLike[str], *, raw: bool = False) -> Stored
     """
     path = Path(path)
     if not path.exists():
-        path = hub.find_model(str(path)) or path
+        path = hub.local_models().get(str(path), path)
     if path.is_file() and path.name in (WEIGHTS_FILE, CONFIG_FILE, "checkpoint"):
         path = path.parent  # one of the folder's files was named
     if path.is_dir():
