@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -39,8 +39,8 @@ def celeba(root: str | os.PathLike[str], part: Part, *, expected: int | None = N
     """
     _check_part(part)
     folder = Path(root)
-    images = _first(folder, ("img_align_celeba", "Img/img_align_celeba"), Path.is_dir, hint)
-    partition = _read_partition(_first(folder, ("list_eval_partition.txt", "Eval/list_eval_partition.txt"), None, hint))
+    images = _first(folder, ("img_align_celeba", "Img/img_align_celeba"), hint)
+    partition = _read_partition(_first(folder, ("list_eval_partition.txt", "Eval/list_eval_partition.txt"), hint))
     names = Names.of(name for name, number in partition if number == _PARTITION[part])
     return _files(images, names, expected, hint)
 
@@ -116,7 +116,7 @@ def dtd(
     images = Path(root) / "images"
     if held_out is None:
         word = {"train": "train", "validation": "val", "test": "test"}[part]
-        listed = _first(Path(root), (f"labels/{word}{split}.txt",), None, hint)
+        listed = _first(Path(root), (f"labels/{word}{split}.txt",), hint)
         return _files(images, read_list(listed), expected, hint)
     check_found(int(images.is_dir()), images, None, hint)
     names = list_folder(images)
@@ -206,9 +206,9 @@ def _files(images: Path, names: Names, expected: int | None, hint: str) -> Named
     return NamedFiles(images, names)
 
 
-def _first(folder: Path, names: tuple[str, ...], is_kind: Callable[[Path], bool] | None, hint: str) -> Path:
+def _first(folder: Path, names: tuple[str, ...], hint: str) -> Path:
     for name in names:
-        if (is_kind or Path.is_file)(folder / name):
+        if (folder / name).exists():
             return folder / name
     raise DatasetError(f"looked for {' or '.join(names)} in {show_name(folder.absolute())}: found none; {hint}")
 
