@@ -131,7 +131,7 @@ def test_attention_option_is_compared_with_the_reference_under_multirun(tmp_path
 @pytest.mark.parametrize(
     ("override", "expected", "code"),
     [
-        ("backends=[tilde]", "attention: no option 'tilde'; did you mean tiled?", 2),
+        ("backends=[tilde]", "attention=tilde: no such option; did you mean attention=tiled?", 2),
         ("benchmark.sizes=[0]", "sizes must be numbers or pairs", 1),
         ("benchmark.dtypes=[int8]", "dtypes must be floating-point types of torch, got 'int8'", 1),
         ("benchmark.parts=[backward]", "parts must be among forward, forward_backward", 1),

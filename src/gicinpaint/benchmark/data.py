@@ -60,18 +60,15 @@ class DataBenchmark:
         torch.set_num_threads(1)  # as in a worker process
         with tempfile.TemporaryDirectory(dir=self.scratch) as scratch:
             folder = Path(scratch)
-            sources = self._make_sources(folder)
+            make_photographs(folder / "photographs", self.images)
+            files = ImageFiles(folder / "photographs")
+            packing = Packing(images_per_shard=max(1, self.images // 4))
+            prepare({"train": files}, folder / "shards", packing, workers=0, progress=False)
+            sources: dict[str, ImageSource] = {"folder": files, "shards": TarShards(folder / "shards" / "train")}
             if "speed" in self.parts:
                 yield from self._speed(sources, rounds)
             if "memory" in self.parts:
                 yield from self._memory(sources["folder"])
-
-    def _make_sources(self, folder: Path) -> dict[str, ImageSource]:
-        make_photographs(folder / "photographs", self.images)
-        files = ImageFiles(folder / "photographs")
-        packing = Packing(images_per_shard=max(1, self.images // 4))
-        prepare({"train": files}, folder / "shards", packing, workers=0, progress=False)
-        return {"folder": files, "shards": TarShards(folder / "shards" / "train")}
 
     def _speed(self, sources: dict[str, ImageSource], rounds: int) -> Iterator[Figure]:
         size = sum(len(sources["folder"].encoded(index)) for index in range(self.images)) / self.images

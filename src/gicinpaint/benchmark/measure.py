@@ -154,25 +154,16 @@ def _peak_of_first_step(case: Case) -> int:
     replace(case, height=_SMALL, width=_SMALL, batch_size=1).set_up()()
     step = case.set_up()
     gc.collect()
-    before = _start(case.device)
-    step()
-    return max(0, _peak(case.device) - before)
-
-
-def _start(device: str) -> int:
-    """Forget earlier peaks and return what is held now."""
-    if device != "cpu":
+    if case.device != "cpu":
         torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
+        before = torch.cuda.memory_allocated()
+        step()
+        return torch.cuda.max_memory_allocated() - before
     with contextlib.suppress(OSError):  # only Linux forgets peaks; elsewhere the earlier one is the start
         Path("/proc/self/clear_refs").write_text("5")
-    return resident_memory()
-
-
-def _peak(device: str) -> int:
-    if device != "cpu":
-        return torch.cuda.max_memory_allocated()
-    return resident_memory(field="VmHWM")
+    before = resident_memory()
+    step()
+    return max(0, resident_memory(field="VmHWM") - before)
 
 
 def load() -> float:

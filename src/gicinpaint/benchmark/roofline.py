@@ -85,9 +85,8 @@ class RooflineBenchmark:
         def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
             return lambda _, inputs: shapes.update({name: inputs[0].shape})
 
-        kinds = {
-            n: m for n, m in generator.named_modules() if isinstance(m, Convolution | Upsample | ContextualAttention)
-        }
+        timed = (Convolution, Upsample, ContextualAttention)
+        kinds = {name: layer for name, layer in generator.named_modules() if isinstance(layer, timed)}
         handles = [m.register_forward_pre_hook(note(n)) for n, m in kinds.items()]
         image = torch.zeros(self.batch_size, 3, self.size, self.size, device=self.device, dtype=self._dtype)
         mask = image[:, :1].clone()
