@@ -19,9 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gicinpaint.compat import hydra_argument_parser
-from gicinpaint.config.aliases import explain_key, explain_option
+from gicinpaint.config.aliases import explain_key
 from gicinpaint.config.signatures import arguments
-from gicinpaint.config.validation import JobError, build, closest
+from gicinpaint.config.validation import JobError, build, closest, unknown_option
 
 _WIDTH = 118
 _ABSENT = object()
@@ -77,7 +77,8 @@ def explain(error: Exception, overrides: Sequence[str] = (), job: str = "") -> s
     if isinstance(error, OverrideParseException):
         return f"{error.override}: expected key=value; quote special characters, e.g. 'key=\"a,b\"'"
     if isinstance(error, MissingConfigException) and error.options is not None:
-        return _explain_option(error.missing_cfg_file or "", error.options)
+        group, _, option = (error.missing_cfg_file or "").rpartition("/")
+        return unknown_option(group, option, error.options)
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
         full_key = str(cause.full_key)
@@ -99,15 +100,6 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("folder_of_output", _folder_of_output, replace=True)
     OmegaConf.register_new_resolver("help.groups", _groups, replace=True)
     OmegaConf.register_new_resolver("help.setting", _setting, replace=True)
-
-
-def _explain_option(missing: str, options: Sequence[str]) -> str:
-    group, _, option = missing.rpartition("/")
-    if line := explain_option(group, option):
-        return line
-    match = closest(option, options)
-    hint = f"did you mean {group}={match}? " if match else ""
-    return f"{group}={option}: no such option; {hint}The options are {', '.join(options)}"
 
 
 def _explain_group(overrides: Sequence[str], job: str) -> str | None:

@@ -7,7 +7,7 @@ have a reader.
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -73,15 +73,20 @@ def load_option(group: str, name: str) -> DictConfig | None:
     loader = GlobalHydra.instance().config_loader()
     options = loader.get_group_options(group)
     if name not in options:
-        if line := explain_option(group, name):
-            raise ConfigurationError(line)
-        match = closest(name, options)
-        hint = f"did you mean {match}?" if match else f"the options are {', '.join(options)}"
-        raise ConfigurationError(f"{group}: no option {name!r}; {hint}")
+        raise ConfigurationError(unknown_option(group, name, options))
     found = loader.load_configuration(f"{group}/{name}", [], run_mode=RunMode.RUN)
     OmegaConf.set_struct(found, False)
     node: DictConfig | None = found[group]
     return node
+
+
+def unknown_option(group: str, name: str, options: Sequence[str]) -> str:
+    """Return a line for an option that a group does not have, with the one that was most likely meant."""
+    if line := explain_option(group, name):
+        return line
+    match = closest(name, options)
+    hint = f"did you mean {group}={match}? " if match else ""
+    return f"{group}={name}: no such option; {hint}The options are {', '.join(options)}"
 
 
 def build(node: DictConfig, **extra: Any) -> Any:
