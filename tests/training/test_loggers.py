@@ -16,7 +16,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gicinpaint.evaluation.compare import PANELS, Run
-from gicinpaint.training.loggers import BEST_IS, UpdatesWandbLogger
+from gicinpaint.training.loggers import BEST_IS, UpdatesWandbLogger, close_dashboards
 from runs import ROOT, SMALL
 from wandb_files import OfflineRun, read_offline_run
 
@@ -270,6 +270,19 @@ def test_variables_count_more_than_settings(no_variables: pytest.MonkeyPatch, tm
     assert logger._settings["name"] == "called"
     logger.keep_run(resumed=True)
     assert (tmp_path / "wandb_run_id.txt").read_text() == "abc\n"
+
+
+def test_a_run_of_wandb_that_is_switched_off_takes_every_call_and_writes_nothing(
+    no_variables: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    no_variables.setenv("WANDB_MODE", "disabled")
+    logger = UpdatesWandbLogger(str(tmp_path), project="switched off", tags=["ünï/cödé"])
+    logger.keep_run(resumed=False)
+    logger.log_hyperparams({"lr": 0.5})
+    logger.log_metrics({"train/loss": 2.0}, step=3)
+    close_dashboards([logger], tmp_path / "absent.ckpt")
+    assert list(tmp_path.rglob("*run-*")) == []
+    assert "wandb sync" not in capfd.readouterr().out
 
 
 def test_the_summary_of_a_run_holds_the_best_beside_the_last(offline: OfflineRun) -> None:
