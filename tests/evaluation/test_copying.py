@@ -174,7 +174,7 @@ def test_the_share_that_a_training_prints_is_that_of_a_slow_loop(capsys: pytest.
                 other = one.places[:, 4 * v + 2, 4 * u + 2].tolist()
                 apart = (min((a - b) % p, (b - a) % p) for a, b, p in zip(own, other, one.period, strict=True))
                 copied.append(all(distance <= 4 for distance in apart))
-    assert capsys.readouterr().out.startswith(f"copied       {sum(copied) / len(copied):.0%} of the hole from where")
+    assert capsys.readouterr().out.startswith(f"copied       {sum(copied) / len(copied):.0%} of the hole from true")
     CopiedShare().on_fit_end(trainer, SimpleNamespace(generator=Generator(width=4, attention=None)))
     assert capsys.readouterr().out == ""
 

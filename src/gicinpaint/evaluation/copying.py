@@ -171,8 +171,8 @@ class CopiedShare(Callback):
             images = [repeat_view(photograph, self.size, rng, self.periods) for photograph in photographs]
             found = measure_copying(generator, images, self.hole)
             print(
-                f"copied       {found['copies']:.0%} of the hole from where the same is seen, {found['chance']:.0%} by "
-                f"chance ({self.count} views of validation images, each repeated all over an image)",
+                f"copied       {found['copies']:.0%} of the hole from true copies, {found['chance']:.0%} by chance "
+                f"({self.count} validation images, in each of which a view is repeated)",
                 flush=True,
             )
 
