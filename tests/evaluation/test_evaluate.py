@@ -18,6 +18,7 @@ from gicinpaint.cli import main
 from gicinpaint.masks import paper_center
 from gicinpaint.models.generator import Generator
 from models import save_inception
+from wandb_files import read_offline_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # the published network has this format
 ROOT = Path(__file__).parents[2]
@@ -108,6 +109,46 @@ def test_the_terminal_shows_the_table_and_where_everything_is(
         assert any(line.startswith(f"{name} ") for line in lines), name
     assert any("protocol not published" in line for line in lines)
     assert lines[-1] == "everything is in first"
+
+
+def test_an_offline_run_of_wandb_holds_each_row_with_its_pictures_and_the_hole_over_them(
+    work: Path, finished: subprocess.CompletedProcess[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not (work / "first" / "wandb").exists()  # without being asked
+    for name in [name for name in os.environ if "WANDB" in name]:  # the service of this process lies elsewhere
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DATA_DIR", str(work / "staging"))
+    methods = ("dataset.validation.path=val", "method=none", "+checkpoints.net=net.ckpt", "+checkpoints.same=net.ckpt")
+    result = evaluate(*methods, "output=sent", "pictures=2", "wandb=mine", folder=work)
+    assert result.returncode == 0, result.stderr
+    (folder,) = (work / "sent" / "wandb").glob("offline-run-*")
+    assert f"wandb sync {folder.relative_to(work)}" in result.stdout
+    run = read_offline_run(folder)
+    assert (run.run.project, run.run.job_type) == ("mine", "evaluate")
+    files = {content.path: Path(content.local_path) for one in run.artifacts for content in one.manifest.contents}
+    table = json.loads(files["evaluation/images.table.json"].read_text())
+    with (work / "sent" / "images.csv").open(newline="") as file:
+        measured = {(row["name"], row["method"]): row for row in csv.DictReader(file)}
+    hole = np.zeros((SIZE, SIZE), np.uint8)
+    hole[8:24, 8:24] = 1
+    seen = []
+    for cells in table["data"]:
+        row = dict(zip(table["columns"], cells, strict=True))
+        seen.append((row["image"], row["method"]))
+        assert row["hole/psnr"] == pytest.approx(float(measured[seen[-1]]["hole/psnr"]))
+        number = Path(row["image"]).stem
+        kept = {"ground truth": f"val/{number}.png", "completed": f"sent/completed/{row['method']}/{number:0>6}.png"}
+        for column, path in kept.items():
+            overlay = row[column]["masks"]["hole"]
+            assert np.array_equal(
+                np.asarray(Image.open(files[row[column]["path"]])), np.asarray(Image.open(work / path))
+            )
+            assert np.array_equal(np.asarray(Image.open(files[overlay["path"]])), hole)
+    assert len(set(seen)) == len(seen) == 4
+    table = json.loads(files["evaluation/methods.table.json"].read_text())
+    means = {cells[0]: dict(zip(table["columns"], cells, strict=True)) for cells in table["data"]}
+    assert means["net"]["hole/l1"] == pytest.approx(float(rows(work / "sent")["net"]["hole/l1"]))
 
 
 def test_the_numbers_are_those_of_a_slow_computation(work: Path, finished: subprocess.CompletedProcess[str]) -> None:

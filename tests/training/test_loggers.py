@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import os
+import shlex
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from wandb import Error
 
 from gicinpaint.evaluation.compare import PANELS, Run
 from gicinpaint.training.loggers import BEST_IS, UpdatesWandbLogger, close_dashboards
@@ -283,6 +286,39 @@ def test_a_run_of_wandb_that_is_switched_off_takes_every_call_and_writes_nothing
     close_dashboards([logger], tmp_path / "absent.ckpt")
     assert list(tmp_path.rglob("*run-*")) == []
     assert "wandb sync" not in capfd.readouterr().out
+
+
+def test_the_best_checkpoint_is_linked_in_the_registry_or_the_line_for_it_is_printed(
+    no_variables: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    no_variables.setenv("WANDB_DATA_DIR", str(tmp_path / "staging"))
+    (tmp_path / "best.ckpt").write_bytes(b"weights")
+    linked: list[tuple[str, str]] = []
+
+    class Online:
+        id = "abc"
+
+        def log_artifact(self, artifact: Any, aliases: list[str]) -> None: ...
+
+        def link_artifact(self, artifact: Any, target: str, aliases: list[str]) -> None:
+            linked.append((artifact.name, target))
+            if len(linked) > 1:
+                raise Error("no such registry")
+
+    logger = UpdatesWandbLogger(str(tmp_path), offline=False, registry="wandb-registry-model/x")
+    logger._run = Online()
+    logger.log_best(tmp_path / "best.ckpt")
+    assert linked == [("best-abc", "wandb-registry-model/x")]
+    logger.log_best(tmp_path / "best.ckpt")
+    assert "is not linked to wandb-registry-model/x: no such registry\n" in capfd.readouterr().out
+
+    offline = UpdatesWandbLogger(str(tmp_path), project="mine", registry="wandb-registry-model/x")
+    close_dashboards([offline], tmp_path / "best.ckpt")
+    sync, link = capfd.readouterr().out.splitlines()
+    assert sync.startswith("W&B          wandb sync ")
+    program = shlex.split(link)[3]
+    assert program.endswith(f"mine/best-{offline._run.id}:best').link('wandb-registry-model/x')")
+    compile(program, "link", "exec")
 
 
 def test_the_summary_of_a_run_holds_the_best_beside_the_last(offline: OfflineRun) -> None:

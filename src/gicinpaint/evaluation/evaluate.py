@@ -16,7 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from gicinpaint.attention.visualize import draw_sheet, to_tensor
+from gicinpaint.attention.visualize import draw_sheet, to_image, to_tensor
 from gicinpaint.config.atomic_files import write_text
 from gicinpaint.config.validation import ConfigurationError, JobError, build, check_configuration
 from gicinpaint.data import CenterCropResize, ImageError
@@ -26,6 +26,7 @@ from gicinpaint.evaluation.measuring import Measurement, MethodResult
 from gicinpaint.evaluation.methods import Checkpoint, Method, try_columns, try_method
 from gicinpaint.evaluation.tables import BY_FOLDER, Table, group_images, update_page, write_groups, write_images
 from gicinpaint.models.compositing import composite
+from gicinpaint.training.loggers import UpdatesWandbLogger
 from gicinpaint.training.run_record import chosen_option, git_commit, given_overrides, processor_name, versions
 
 READS = {
@@ -42,6 +43,7 @@ READS = {
     "threads": int | None,
     "runs": str | None,
     "results_page": str | None,
+    "wandb": str | None,
     "groups": str | dict | None,
     "mask": None,
 }
@@ -184,6 +186,8 @@ def _report(
         if other:
             print(f"trained on images of another size than {images.height}x{images.width}: {', '.join(other)}")
     print(f"\neverything is in {config['output']}", flush=True)
+    if config["wandb"]:
+        _log_tables(config, measurement, table)
 
 
 def _write_record(
@@ -217,6 +221,34 @@ def _write_record(
     write_text(folder / "results.md", f"{head}\n\n{table.markdown()}\n")
     if measurement.pictured:
         _draw_methods(measurement, list(table.results)).save(folder / "results.png")
+
+
+def _log_tables(config: Mapping[str, Any], measurement: Measurement, table: Table) -> None:
+    """Log two tables to a run of W&B: the methods, and each pictured image as every method fills it, holes overlaid."""
+    import wandb  # imported where used: it takes a second
+
+    folder, images, pictured, results = measurement.folder, measurement.images, measurement.pictured, table.results
+    logger = UpdatesWandbLogger(str(folder), config["wandb"], chosen_option("dataset"), job_type="evaluate", tags=None)
+    logger.keep_run(resumed=True)  # an evaluation that goes on
+    means, columns = (
+        list(dict.fromkeys(column for result in results.values() for column in getattr(result, part)))
+        for part in ("values", "each")
+    )
+    rows = [[name, *(result.values.get(column) for column in means)] for name, result in results.items()]
+    filled = wandb.Table(columns=["image", "method", "ground truth", "completed", *columns])
+    masks, _ = measurement.masks(pictured, images.height, images.width)
+    for index, mask in zip(pictured, masks, strict=True):
+        overlay = {"hole": {"mask_data": mask[0].to(torch.uint8).numpy(), "class_labels": {0: "known", 1: "hole"}}}
+        for name, result in results.items():
+            pictures = [to_image(images[index]), Image.open(measurement.picture(name, index))]
+            values = [result.each[column][index] if column in result.each else None for column in columns]
+            filled.add_data(
+                images.names()[index], name, *(wandb.Image(one, masks=overlay) for one in pictures), *values
+            )
+    methods = wandb.Table(columns=["method", *means], data=rows)
+    logger.experiment.config.update(dict(config), allow_val_change=True)
+    logger.experiment.log({"evaluation/methods": methods, "evaluation/images": filled})
+    logger.finish()
 
 
 def _draw_methods(measurement: Measurement, names: list[str]) -> Image.Image:

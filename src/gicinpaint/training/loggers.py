@@ -128,6 +128,8 @@ class UpdatesWandbLogger(WandbLogger):
         offline: Whether to write files only.
         id: Identifier of the run; that of an earlier run continues it. Default: a new one.
         seed: The run's seed, for its name.
+        registry: Collection of the registry to which the best checkpoint is linked, such as
+            `wandb-registry-model/gicinpaint`. An offline run cannot do that; `finish` prints the line for afterwards.
         **settings: What else `wandb.init` takes, such as `entity`, or `tags`: by default what was chosen of data, mask,
             model and loss.
     """
@@ -141,6 +143,7 @@ class UpdatesWandbLogger(WandbLogger):
         offline: bool = True,
         id: str | None = None,
         seed: int | None = None,
+        registry: str | None = None,
         **settings: Any,
     ) -> None:
         from wandb import Settings  # imported where used: it takes a second
@@ -149,7 +152,8 @@ class UpdatesWandbLogger(WandbLogger):
         chosen, changes = _job()
         name = name or (_short_name(chosen, changes, seed) if chosen else None)
         super().__init__(save_dir=save_dir, project=project, name=name, id=id)
-        self.offline = mode == "offline"
+        self.offline, self.registry = mode == "offline", registry if mode != "disabled" else None
+        self._links: list[str] = []  # of an offline run, to be made later
         self._run: Any = None
         tags = {str(chosen[key]) for key in ("dataset", "mask", "model", "loss") if chosen.get(key)}
         given: dict[str, Any] = {
@@ -201,11 +205,20 @@ class UpdatesWandbLogger(WandbLogger):
     @rank_zero_only
     def log_best(self, checkpoint: Path) -> None:
         """Log the best checkpoint as an artifact; it stays where it is and is not copied."""
-        from wandb import Artifact
+        from wandb import Artifact, Error
 
         artifact = Artifact(f"best-{self.experiment.id}", type="model")
         artifact.add_file(str(checkpoint), policy="immutable")
         self.experiment.log_artifact(artifact, aliases=["best"])
+        if self.registry and self.offline:
+            place = "/".join(filter(None, (self.experiment.entity, self.experiment.project)))
+            line = f"import wandb; wandb.Api().artifact('{place}/{artifact.name}:best').link('{self.registry}')"
+            self._links = [f"python -c {shlex.quote(line)}"]
+        elif self.registry:
+            try:
+                self.experiment.link_artifact(artifact, self.registry, aliases=["best"])
+            except Error as error:  # the training has ended well
+                print(f"W&B          the best checkpoint is not linked to {self.registry}: {error}", flush=True)
 
     @rank_zero_only
     def finish(self) -> None:
@@ -213,7 +226,8 @@ class UpdatesWandbLogger(WandbLogger):
         if self._run is not None:
             self._run.finish()
             if self.offline:
-                print(f"W&B          wandb sync {shlex.quote(str(Path(self._run.dir).parent))}", flush=True)
+                sync = f"wandb sync {shlex.quote(str(Path(self._run.dir).parent))}"
+                print("\n".join(f"W&B          {line}" for line in (sync, *self._links)), flush=True)
 
 
 def multirun() -> str | None:
