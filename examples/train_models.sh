@@ -57,10 +57,13 @@ photos) # every kind of photographs in DATA; from the weights in the repository
     step photos_64 experiment=textures_64 updates=2000 initial_weights=weights/textures_64_contextual "${folders[@]}"
     step photos_128 experiment=photos_128 optimizer.lr=7e-4 "$(from photos_64)"
     step photos_128_adversarial experiment=photos_128 variant=adversarial optimizer.lr=3e-4 updates=1500 "$(from photos_128)"
-    "${PYTHON:-.venv/bin/python}" examples/join_stages.py contextual_w16 \
+    "${PYTHON:-.venv/bin/python}" examples/combine_models.py join contextual_w16 \
         "$runs/photos_128_adversarial/checkpoints/last.ckpt" "$runs/photos_128_joined"
-    step photos_128_joined_adversarial experiment=photos_128 variant=adversarial optimizer.lr=3e-4 updates=1500 \
+    step photos_128_sharp experiment=photos_128 variant=adversarial optimizer.lr=3e-4 updates=1500 \
         model.generator.residual=coarse 'model.freeze=[coarse_network]' "initial_weights='$runs/photos_128_joined'"
+    step photos_256 experiment=photos_256 variant=adversarial loss.adversarial_weight=0.03 "$(from photos_128_sharp)"
+    "${PYTHON:-.venv/bin/python}" examples/combine_models.py average "$runs/photos_128_sharp/checkpoints/last.ckpt" \
+        "$runs/photos_256/checkpoints/last.ckpt" "$runs/photos_256_averaged" --share 0.3
     ;;
 *)
     echo "expected faces, textures or photos, got $lane" >&2

@@ -46,7 +46,7 @@ def test_the_wheel_holds_the_package_and_composes(tmp_path: Path) -> None:
     found = {path.relative_to(unpacked) for path in unpacked.rglob("*")}
     assert expected <= found
     shipped = Path("gicinpaint/weights/shipped")
-    assert [path for path in found if path.suffix == ".safetensors"] == [shipped / "contextual_w16/model.safetensors"]
+    assert [path for path in found if path.suffix == ".safetensors"] == [shipped / "photos_256/model.safetensors"]
     cards = {path.parent.name for path in (ROOT / "weights").glob("*/config.json")}
     assert {shipped / "models.yaml", *(shipped / name / "README.md" for name in cards)} <= found
     program = (
@@ -76,7 +76,7 @@ def test_the_wheel_holds_the_package_and_composes(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
     )
-    assert (result.returncode, result.stdout) == (0, "['contextual_w16']\n"), result.stderr
+    assert (result.returncode, result.stdout) == (0, "['photos_256']\n"), result.stderr
 
 
 def test_torchvision_is_absent() -> None:

@@ -24,7 +24,7 @@ webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not in
 ActionChains, Keys = webdriver.ActionChains, webdriver.Keys
 pytestmark = pytest.mark.browser
 
-MODEL = Path(__file__).parents[2] / "weights" / "contextual_w16"  # as a user of the repository sees it
+MODEL = Path(__file__).parents[2] / "weights" / "photos_256"  # as a user of the repository sees it
 WAIT = 400  # seconds, on a machine that does other things too
 FLAGS = (
     "--headless=new",

@@ -107,7 +107,7 @@ def test_offsets_around_the_hole_are_those_of_the_whole_pass() -> None:
     assert exact.offset[0, :, 20, 20].tolist() == [20, 20]  # far from all holes, so nothing was computed there
 
 
-@pytest.mark.parametrize("model", ["contextual_w16", "textures_64_contextual"])
+@pytest.mark.parametrize("model", ["contextual_w16", "photos_256", "textures_64_contextual"])
 def test_an_inpainter_fills_odd_sizes_as_a_shipped_model_does_as_a_whole(model: str) -> None:
     """In float32; the holes at the borders go on in the mirrored padding."""
     generator = load_generator(model)

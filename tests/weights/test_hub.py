@@ -172,6 +172,7 @@ def test_a_downloaded_model_is_found_by_its_name(
         (packaged / name).mkdir(parents=True)
         for file in ("config.json", "README.md", "model.safetensors.sha256"):
             (packaged / name / file).write_bytes((ROOT / "weights" / name / file).read_bytes())
+    (packaged / "models.yaml").write_bytes((ROOT / "weights" / "models.yaml").read_bytes())
     monkeypatch.setattr(hub, "REPOSITORY_FOLDER", tmp_path / "no repository")
     monkeypatch.setattr(hub, "PACKAGED_FOLDER", packaged)
     monkeypatch.chdir(tmp_path)

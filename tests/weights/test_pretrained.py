@@ -207,6 +207,9 @@ def test_the_default_model_is_the_named_one_or_the_repositorys(tmp_path: Path, m
     (tmp_path / "weights" / "README.md").write_text("# Models\n")
     assert find_default() == tmp_path / "weights" / "faces"
     assert isinstance(Inpainter.default(device="cpu").generator, CoarseGenerator)
+    keys = ("hub: x/places", "bytes: 1", "sha256: ''", "licence: none", "scores: none")
+    (tmp_path / "weights" / "models.yaml").write_text("places:\n" + "".join(f"  {key}\n" for key in keys))
+    assert find_default() == tmp_path / "weights" / "places"
     save_generator(NETWORKS["baseline"](), tmp_path / "weights")
     assert find_default() == tmp_path / "weights"
     monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "weights" / "places"))

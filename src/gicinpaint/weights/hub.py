@@ -57,13 +57,16 @@ def shipped_models() -> list[str]:
     return sorted(local_models())
 
 
-@cache
 def published_models() -> dict[str, HubEntry]:
-    """Return the table of the models that can be downloaded, by name."""
+    """Return the table of the models that can be downloaded, by name; the first is the default."""
     tables = (folder / _TABLE for folder in (REPOSITORY_FOLDER, PACKAGED_FOLDER))
     table = next((path for path in tables if path.is_file()), None)
-    read = yaml.safe_load(table.read_text(encoding="utf-8")) if table else {}
-    return {name: HubEntry(**entry) for name, entry in read.items()}
+    return _read_table(table) if table else {}
+
+
+@cache
+def _read_table(path: Path) -> dict[str, HubEntry]:
+    return {name: HubEntry(**entry) for name, entry in yaml.safe_load(path.read_text(encoding="utf-8")).items()}
 
 
 def print_models() -> None:

@@ -79,15 +79,16 @@ def load_generator(path: str | os.PathLike[str], *, raw: bool = False) -> Stored
 def find_default() -> Path:
     """Return where the default model lies: what GICINPAINT_WEIGHTS names, else in `weights` or the installed package.
 
-    Of several models the first in the order of names is taken, unless `weights` is a model's folder itself. If there
-    is none, a ValueError says how to get one.
+    Of several models the first of the published table is taken, or else of their names, unless `weights` is a model's
+    folder itself. If there is none, a ValueError says how to get one.
     """
     if named := os.environ.get(ENVIRONMENT):
         if not Path(named).exists():
             raise ValueError(f"{ENVIRONMENT} must name a model's file or folder, got {named}, where nothing is")
         return Path(named)
     for home in (hub.REPOSITORY_FOLDER, hub.PACKAGED_FOLDER):
-        for folder in (home, *sorted(home.iterdir())) if home.is_dir() else ():
+        known = [home / name for name in hub.published_models()]
+        for folder in (home, *known, *sorted(home.iterdir())) if home.is_dir() else ():
             if (folder / WEIGHTS_FILE).is_file() or (folder / "checkpoint").is_file():
                 return folder
         if checkpoints := sorted(home.glob("*.ckpt")):
