@@ -91,13 +91,21 @@ async function inspect(point) {
 function light(canvas, found, { width, height }) {
   const context = canvas.getContext("2d");
   const [across, down] = [canvas.width / width, canvas.height / height];
-  const rectangle = ([x, y]) => [x * across, y * down, found.cell * across, found.cell * down];
+  const rectangle = ([x, y], edge = 0) =>
+    [x * across - edge, y * down - edge, found.cell * across + 2 * edge, found.cell * down + 2 * edge];
   context.clearRect(0, 0, canvas.width, canvas.height);
   context.fillStyle = "rgb(0 0 0 / 60%)";
   context.fillRect(0, 0, canvas.width, canvas.height);
   const largest = found.sources.length ? found.sources[0][2] : 1;
   const middle = ([x, y]) => [(x + found.cell / 2) * across, (y + found.cell / 2) * down];
-  for (const source of [...found.sources].reverse()) {
+  Object.assign(context, { strokeStyle: PAINT, lineWidth: 2 });
+  for (const source of found.sources.slice(0, 3)) {
+    context.beginPath();
+    context.moveTo(...middle(source));
+    context.lineTo(...middle(found.target));
+    context.stroke();
+  }
+  for (const source of [...found.sources].reverse()) { // frames lie around the cells, which may be four pixels wide
     const strength = source[2] / largest;
     context.globalCompositeOperation = "destination-out";
     context.fillStyle = `rgb(0 0 0 / ${0.15 + 0.85 * strength})`;
@@ -105,17 +113,11 @@ function light(canvas, found, { width, height }) {
     context.globalCompositeOperation = "source-over";
     context.strokeStyle = `rgb(255 200 0 / ${0.15 + 0.85 * strength})`;
     context.lineWidth = 1 + strength;
-    context.strokeRect(...rectangle(source));
+    context.strokeRect(...rectangle(source, context.lineWidth / 2));
   }
   context.clearRect(...rectangle(found.target));
   Object.assign(context, { strokeStyle: PAINT, lineWidth: 2 });
-  context.strokeRect(...rectangle(found.target));
-  for (const source of found.sources.slice(0, 3)) {
-    context.beginPath();
-    context.moveTo(...middle(source));
-    context.lineTo(...middle(found.target));
-    context.stroke();
-  }
+  context.strokeRect(...rectangle(found.target, 1));
   const shares = found.sources.slice(0, 3).map((source) => `${(100 * source[2]).toFixed(source[2] < 0.1 ? 1 : 0)} %`);
   const rest = found.sources.length + found.others - shares.length;
   $("inspector").textContent = `This place was copied from the lit squares: ${shares.join(", ")}${rest > 0 ? ` and ${rest} smaller ones` : ""}.`;
