@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +11,6 @@ from gicinpaint.losses import (
     LeastSquares,
     NonSaturating,
     Wasserstein,
-    gradient_norm,
     gradient_penalty,
 )
 from gicinpaint.models.critics import LocalCritic
@@ -66,15 +63,6 @@ def test_a_critic_gains_by_real_scores_and_the_generator_by_completed_ones(adver
 # Gradient penalty
 
 
-def penalty_between(
-    critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mask: Tensor, alpha: Tensor | None = None
-) -> Tensor:
-    alpha = torch.full((len(real), 1, 1, 1), 0.3) if alpha is None else alpha
-    norm = gradient_norm(critic, real, fake, mask, alpha)
-    with torch.enable_grad():
-        return gradient_penalty(norm)
-
-
 class _Linear(nn.Module):
     """A critic whose gradient is its weight, everywhere."""
 
@@ -96,8 +84,8 @@ def test_penalty_is_zero_when_the_gradient_norm_in_the_hole_is_one() -> None:
     weight = _random(3, 6, 6)
     inside = (weight * _hole()[0]).norm()
     image, fake = _random(2, 3, 6, 6, seed=1), _random(2, 3, 6, 6, seed=2)
-    assert penalty_between(_Linear(weight / inside), image, fake, _hole()).item() == pytest.approx(0, abs=1e-20)
-    assert penalty_between(_Linear(3 * weight / inside), image, fake, _hole()).item() == pytest.approx(4)
+    assert gradient_penalty(_Linear(weight / inside), image, fake, _hole()).item() == pytest.approx(0, abs=1e-20)
+    assert gradient_penalty(_Linear(3 * weight / inside), image, fake, _hole()).item() == pytest.approx(4)
 
 
 def test_penalty_lies_at_the_given_place_between_real_and_completed() -> None:
@@ -106,7 +94,7 @@ def test_penalty_lies_at_the_given_place_between_real_and_completed() -> None:
     alpha, mask = torch.tensor([0.0, 0.25], dtype=torch.float64).reshape(2, 1, 1, 1), _hole()
     norms = [(image[0] * mask[0]).norm(), ((0.75 * image[1] + 0.25 * fake[1]) * mask[0]).norm()]
     expected = sum((norm.item() - 1) ** 2 for norm in norms) / 2
-    penalty = penalty_between(lambda x: 0.5 * x.square().sum(dim=(1, 2, 3))[:, None], image, fake, mask, alpha)
+    penalty = gradient_penalty(lambda x: 0.5 * x.square().sum(dim=(1, 2, 3))[:, None], image, fake, mask, alpha)
     assert penalty.item() == pytest.approx(expected)
 
 
@@ -115,8 +103,8 @@ def test_a_critics_own_gradient_has_the_derivatives_of_one_that_is_differentiate
     critic, mask, alpha = LocalCritic(3, (20, 18)).double(), torch.ones(1, 1, 20, 18), torch.full((2, 1, 1, 1), 0.3)
     image, fake = _random(2, 3, 20, 18, seed=1), _random(2, 3, 20, 18, seed=2)
     weights = [layer.weight for layer in critic.features]
-    known = torch.autograd.grad(penalty_between(critic, image, fake, mask, alpha), weights)
-    found = torch.autograd.grad(penalty_between(lambda x: critic(x), image, fake, mask, alpha), weights)
+    known = torch.autograd.grad(gradient_penalty(critic, image, fake, mask, alpha), weights)
+    found = torch.autograd.grad(gradient_penalty(lambda x: critic(x), image, fake, mask, alpha), weights)
     for one, other in zip(known, found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
@@ -127,8 +115,18 @@ def test_a_critics_own_gradient_is_the_one_whose_norm_is_taken() -> None:
             return torch.full_like(image, 2.0)
 
     image, fake = _random(2, 3, 6, 6, seed=1), _random(2, 3, 6, 6, seed=2)
-    penalty = penalty_between(Own(_random(3, 6, 6)), image, fake, _hole())
+    penalty = gradient_penalty(Own(_random(3, 6, 6)), image, fake, _hole())
     assert penalty.item() == pytest.approx(((4 * 3 * 9) ** 0.5 - 1) ** 2)
+
+
+def test_penalty_places_come_from_the_given_generator() -> None:
+    image, fake, mask = _random(2, 3, 6, 6, seed=1), _random(2, 3, 6, 6, seed=2), _hole()
+
+    def penalty(seed: int) -> float:
+        generator = torch.Generator().manual_seed(seed)
+        return gradient_penalty(lambda x: x.square().sum(dim=(1, 2, 3)), image, fake, mask, generator=generator).item()
+
+    assert penalty(1) == penalty(1) != penalty(2)
 
 
 def test_a_critic_of_zeros_has_finite_gradients() -> None:
@@ -136,7 +134,7 @@ def test_a_critic_of_zeros_has_finite_gradients() -> None:
     for weight in critic.parameters():
         nn.init.zeros_(weight)
     image = _random(2, 3, 16, 16, dtype=torch.float32)
-    penalty = penalty_between(critic, image, -image, torch.ones(1, 1, 16, 16))
+    penalty = gradient_penalty(critic, image, -image, torch.ones(1, 1, 16, 16))
     assert penalty.item() == 1
     penalty.backward()
     gradients = [weight.grad for weight in critic.parameters() if weight.grad is not None]
@@ -147,7 +145,7 @@ def test_a_critic_of_zeros_has_finite_gradients() -> None:
 def test_an_empty_hole_has_finite_gradients() -> None:
     critic = LocalCritic(2, (16, 16))
     image = _random(2, 3, 16, 16, dtype=torch.float32)
-    penalty = penalty_between(critic, image, -image, torch.zeros(1, 1, 16, 16))
+    penalty = gradient_penalty(critic, image, -image, torch.zeros(1, 1, 16, 16))
     assert penalty.item() == 1
     penalty.backward()
     assert all(p.grad is None or not p.grad.any() for p in critic.parameters())
@@ -157,17 +155,17 @@ def test_penalty_is_computed_in_float32_under_autocast() -> None:
     torch.manual_seed(0)
     critic, mask, alpha = LocalCritic(4, (32, 32)), torch.ones(1, 1, 32, 32), torch.full((2, 1, 1, 1), 0.5)
     image, fake = _random(2, 3, 32, 32, dtype=torch.float32), _random(2, 3, 32, 32, seed=1, dtype=torch.float32)
-    expected = penalty_between(critic, image, fake, mask, alpha)
+    expected = gradient_penalty(critic, image, fake, mask, alpha)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert critic(image).dtype == torch.bfloat16
-        actual = penalty_between(critic, image, fake, mask, alpha)
+        actual = gradient_penalty(critic, image, fake, mask, alpha)
     assert actual.dtype == torch.float32
     torch.testing.assert_close(actual, expected, rtol=1e-6, atol=0)
 
 
 def test_penalty_of_half_precision_images_is_computed_in_float32() -> None:
     image = _random(2, 3, 6, 6, dtype=torch.float32).bfloat16()
-    penalty = penalty_between(_Linear(torch.ones(3, 6, 6)), image, -image, torch.ones(1, 1, 6, 6))
+    penalty = gradient_penalty(_Linear(torch.ones(3, 6, 6)), image, -image, torch.ones(1, 1, 6, 6))
     assert penalty.dtype == torch.float32
     assert penalty.item() == pytest.approx((108**0.5 - 1) ** 2)
 
@@ -176,7 +174,7 @@ def test_penalty_needs_no_outer_gradients_and_leaves_the_images_alone() -> None:
     image = _random(1, 3, 6, 6, dtype=torch.float32).requires_grad_()
     critic = _Linear(torch.ones(3, 6, 6))
     with torch.no_grad():
-        penalty = penalty_between(critic, image, image, torch.ones(1, 1, 6, 6))
+        penalty = gradient_penalty(critic, image, image, torch.ones(1, 1, 6, 6))
     penalty.backward()
     assert critic.weight.grad is not None
     assert image.grad is None
@@ -185,10 +183,10 @@ def test_penalty_needs_no_outer_gradients_and_leaves_the_images_alone() -> None:
 def test_penalty_inputs_that_do_not_fit_are_reported() -> None:
     image, mask, critic = torch.zeros(2, 3, 4, 4), torch.ones(1, 1, 4, 4), _Linear(torch.ones(3, 4, 4))
     with pytest.raises(ValueError, match=r"fake must have the shape of real, \(2, 3, 4, 4\), got \(1, 3, 4, 4\)"):
-        penalty_between(critic, image, image[:1], mask)
+        gradient_penalty(critic, image, image[:1], mask)
     with pytest.raises(ValueError, match=r"alpha must be \(2, 1, 1, 1\), got \(2, 1\); pass one number per image"):
-        penalty_between(critic, image, image, mask, torch.zeros(2, 1))
+        gradient_penalty(critic, image, image, mask, torch.zeros(2, 1))
     with pytest.raises(ValueError, match="mask must hold only 0"):
-        penalty_between(critic, image, image, 0.5 * mask)
+        gradient_penalty(critic, image, image, 0.5 * mask)
     with pytest.raises(ValueError, match="mask must have the image's height and width"):
-        penalty_between(critic, image, image, torch.ones(1, 1, 4, 5))
+        gradient_penalty(critic, image, image, torch.ones(1, 1, 4, 5))

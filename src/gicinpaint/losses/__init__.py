@@ -8,6 +8,7 @@ from gicinpaint.losses.adversarial import (
     Wasserstein,
     gradient_norm,
     gradient_penalty,
+    penalty,
 )
 from gicinpaint.losses.inpainting import CriticLoss, InpaintingLoss, Terms
 from gicinpaint.losses.reconstruction import (
@@ -37,5 +38,6 @@ __all__ = [
     "gradient_penalty",
     "hole_discount",
     "known_l1",
+    "penalty",
     "spatial_discount",
 ]

@@ -83,7 +83,9 @@ def gradient_norm(
     real: Tensor,
     fake: Tensor,
     mask: Tensor,
-    alpha: Tensor,
+    alpha: Tensor | None = None,
+    *,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Return the norm of the critic's gradient in each image's hole, between real and completed images, (B,).
 
@@ -95,7 +97,8 @@ def gradient_norm(
         real: Ground truth, as the critic sees it, (B, C, H, W), [-1, 1].
         fake: Completed images, likewise.
         mask: Hole mask, (B or 1, 1, H, W), {0, 1}; only the gradient inside counts.
-        alpha: Place of each image between real (0) and fake (1), (B, 1, 1, 1).
+        alpha: Place of each image between real (0) and fake (1), (B, 1, 1, 1); drawn uniformly if not given.
+        generator: Source of that draw.
 
     Raises:
         ValueError: If the shapes differ or the mask is not binary.
@@ -106,8 +109,12 @@ def gradient_norm(
     """
     check_like(fake, real, "fake", "real")
     check_mask(mask, real)
-    if alpha.shape != (len(real), 1, 1, 1):
-        raise ValueError(f"alpha must be ({len(real)}, 1, 1, 1), got {tuple(alpha.shape)}; pass one number per image")
+    b = real.shape[0]
+    if alpha is None:
+        device = real.device if generator is None else generator.device
+        alpha = torch.rand(b, 1, 1, 1, generator=generator, device=device).to(real.device)
+    elif alpha.shape != (b, 1, 1, 1):
+        raise ValueError(f"alpha must be ({b}, 1, 1, 1), got {tuple(alpha.shape)}; pass one number per image")
     dtype = torch.promote_types(real.dtype, torch.float32)
     with torch.enable_grad(), without_autocast(real):
         real, fake = real.detach().to(dtype), fake.detach().to(dtype)
@@ -120,6 +127,20 @@ def gradient_norm(
         return torch.linalg.vector_norm((gradient * mask.to(dtype)).flatten(1), dim=1)
 
 
-def gradient_penalty(norm: Tensor) -> Tensor:
+def gradient_penalty(
+    critic: Callable[[Tensor], Tensor],
+    real: Tensor,
+    fake: Tensor,
+    mask: Tensor,
+    alpha: Tensor | None = None,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Return how far the critic's gradient in the hole is from norm 1; arguments as `gradient_norm`."""
+    with torch.enable_grad():
+        return penalty(gradient_norm(critic, real, fake, mask, alpha, generator=generator))
+
+
+def penalty(norm: Tensor) -> Tensor:
     """Return the mean squared distance of gradient norms (B,) from 1, a scalar."""
     return (norm - 1).square().mean()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from gicinpaint.losses.adversarial import Adversary, Wasserstein, gradient_penalty
+from gicinpaint.losses.adversarial import Adversary, Wasserstein, penalty
 from gicinpaint.losses.reconstruction import BoxReconstruction, known_l1
 from gicinpaint.models.compositing import Box
 
@@ -102,7 +102,7 @@ class InpaintingLoss:
         if loss.penalty_weight:
             if gradient_norm is None:
                 raise ValueError("a gradient penalty needs gradient_norm, got None; pass the norms or penalty_weight=0")
-            terms[f"{name}_penalty"] = gradient_penalty(gradient_norm)
+            terms[f"{name}_penalty"] = penalty(gradient_norm)
             total = total + loss.penalty_weight * terms[f"{name}_penalty"]
             means["gradient_norm"] = gradient_norm.detach().mean()
         return {"total": total, **terms} | {f"{name}_scores/{key}": mean for key, mean in means.items()}
