@@ -2,6 +2,8 @@
 
 import ast
 import importlib.util
+import inspect
+import operator
 import os
 import shutil
 import subprocess
@@ -117,6 +119,47 @@ def test_every_public_name_is_there() -> None:
     assert set(gicinpaint.__all__) <= set(dir(gicinpaint))
     with pytest.raises(AttributeError, match="module 'gicinpaint' has no attribute 'Generators'"):
         _ = gicinpaint.Generators
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        (
+            "ContextualAttention",
+            "patch_size=3, rate=2, propagation_size=3, softmax_scale=10.0, propagate=True, backend=None",
+        ),
+        ("ContextualAttention.forward", "self, foreground, background=None, mask=None, return_offset=False"),
+        ("Generator", "width=32, attention=..., padding='zeros'"),
+        ("Generator.forward", "self, masked, mask, return_offset=False"),
+        ("GatedGenerator", "width=48, attention=..., padding='zeros', guided=False"),
+        ("GlobalCritic", "width=64, image_size=(256, 256)"),
+        ("LocalCritic", "width=64, image_size=(128, 128)"),
+        ("PatchCritic", "width=64, in_channels=4"),
+        ("PatchCritic.forward", "self, image, mask=None"),
+        ("losses.spatial_discount", "height, width, gamma=0.9"),
+        ("losses.gradient_penalty", "critic, real, fake, mask, alpha=None"),
+        ("mask_out", "image, mask"),
+        ("composite", "image, prediction, mask"),
+        ("Inpainter.from_checkpoint", "path, device='auto'"),
+        ("Inpainter.__call__", "self, image, mask=None"),
+    ],
+)
+def test_published_arguments_keep_names_order_and_defaults(name: str, first: str) -> None:
+    import gicinpaint
+
+    arguments, required = [], set()
+    for parameter in inspect.signature(operator.attrgetter(name)(gicinpaint)).parameters.values():
+        default = parameter.default
+        if isinstance(default, gicinpaint.ContextualAttention):
+            assert repr(default) == repr(gicinpaint.ContextualAttention())
+            arguments.append(f"{parameter.name}=...")
+        elif default is not parameter.empty:
+            arguments.append(f"{parameter.name}={default!r}")
+        else:
+            arguments.append(parameter.name)
+            required |= {parameter.name} if parameter.kind is parameter.POSITIONAL_OR_KEYWORD else set()
+    assert f"{', '.join(arguments)}, ".startswith(f"{first}, ")
+    assert required <= set(first.split(", "))  # what came later may be left out
 
 
 def test_the_old_name_of_the_authors_weights_goes_on_working_and_says_where_it_moved() -> None:

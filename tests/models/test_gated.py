@@ -174,10 +174,12 @@ def test_before_training_a_residual_network_is_near_a_smooth_filling() -> None:
     assert (completion.coarse - fill_harmonically(masked, mask)).abs().mean() < 0.1
 
 
-def test_gates_of_a_residual_network_start_open_and_those_of_a_released_one_at_a_half() -> None:
+@pytest.mark.parametrize(("residual", "open_gates"), [(False, False), (True, False), (False, True)])
+def test_gates_start_at_a_half_as_released_or_open(residual: bool, open_gates: bool) -> None:
     torch.manual_seed(0)
-    for residual, share in ((False, 0.5), (True, 0.9526)):  # 1 / (1 + e^-3)
-        layer = GatedGenerator(8, residual=residual).coarse_network.encoder.half_size
+    share = 0.9526 if residual or open_gates else 0.5  # 1 / (1 + e^-3)
+    generator = GatedGenerator(8, residual=residual, open_gates=open_gates)
+    for layer in (generator.coarse_network.encoder.half_size, generator.refinement_network.dilated_encoder.half_size):
         y = layer(torch.zeros(1, layer.in_channels, 4, 4))
         assert torch.equal(y, torch.zeros_like(y))  # of features 0
         features = layer.bias.detach().clone()

@@ -51,8 +51,9 @@ class GatedGenerator(StoredNetwork):
         attention: Contextual attention of the second stage; None leaves the attention branch out.
         padding: "zeros", "mirror" for the released option SYMMETRIC, or "centered"; see `Convolution`.
         guided: Whether the first stage also sees a sketch of edges in the hole.
-        residual: As for `Generator`; then gates start open and features as in a plain convolution: as released each
-            gate halves what passes, so that a new network returns nearly nothing and learns slowly at first.
+        residual: As for `Generator`; then gates start open too.
+        open_gates: Whether gates start open and features as in a plain convolution. As released each gate halves what
+            passes, so that a new network returns nearly nothing and its first stage learns slowly.
 
     Shape:
         - masked, mask, source, returned: as for `Generator`
@@ -64,7 +65,8 @@ class GatedGenerator(StoredNetwork):
 
     Source:
         Yu et al. 2019, section 3. Follows the released code where they part: the second stage does not see the mask.
-        Differs from the released code: one mask per image, not per batch; `residual` is ours.
+        Differs from the released code: one mask per image, not per batch; `residual` and
+        `open_gates` are ours.
 
     Example:
         >>> completion = GatedGenerator(width=4)(torch.zeros(1, 3, 16, 16), torch.ones(1, 1, 16, 16))
@@ -79,14 +81,17 @@ class GatedGenerator(StoredNetwork):
         padding: str = "zeros",
         guided: bool = False,
         residual: bool = False,
+        open_gates: bool = False,
     ) -> None:
-        super().__init__(width=width, attention=attention, padding=padding, guided=guided, residual=residual)
+        super().__init__(
+            width=width, attention=attention, padding=padding, guided=guided, residual=residual, open_gates=open_gates
+        )
         if width < 4 or width % 4:
             raise ValueError(f"width must be a positive multiple of 4, got {width}; the released value is 48")
         self.guided = guided
         self.coarse_network = CoarseNetwork(width // 2, padding, residual, int(guided), GATED)
         self.refinement_network = RefinementNetwork(width // 2, attention, padding, residual, False, GATED)
-        if residual:
+        if residual or open_gates:
             for layer in self.modules():
                 if isinstance(layer, GatedConvolution):
                     layer.start_open()
