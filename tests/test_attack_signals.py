@@ -12,9 +12,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from faults import digest, end, fault, log_of, run, start, wait_for
+from faults import digest, end, fault, finish, log_of, run, start, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.faults]
+pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(0)]  # each wait has a limit, see test_faults.py
 ENDS = {"SIGTERM": 143, "SIGINT": 130, "SIGHUP": 129}
 LOGS = (  # every batch, on the disk at once: whatever a kill leaves is there
     "logger=[csv,tensorboard]",
@@ -76,9 +76,9 @@ def test_before_the_first_batch_a_signal_ends_with_its_code_and_a_line(moment: s
     output = tmp_path / "run"
     process = start(output, "updates=100000", "trainer.val_check_interval=100000")
     try:
-        wait_for((output / moment).exists, 300)
+        wait_for((output / moment).exists, 300, process)
         os.kill(process.pid, signal.Signals[name])
-        assert process.wait(300) == ENDS[name], log_of(output)
+        assert finish(process) == ENDS[name], log_of(output)
     finally:
         end(process)
     assert "Traceback" not in log_of(output)
@@ -89,10 +89,10 @@ def test_a_second_ctrl_c_does_not_wait_for_the_batch(tmp_path: Path) -> None:
     output = tmp_path / "run"
     process = start(output, "updates=100000", "trainer.val_check_interval=100000")
     try:
-        wait_for((output / "checkpoints" / "last.ckpt").exists, 300)
+        wait_for((output / "checkpoints" / "last.ckpt").exists, 300, process)
         for _ in range(2):
             os.kill(process.pid, signal.SIGINT)
-        assert process.wait(300) == 130, log_of(output)
+        assert finish(process) == 130, log_of(output)
     finally:
         end(process)
     assert "Traceback" not in log_of(output)

@@ -176,6 +176,37 @@ def test_ctrl_c_while_libraries_load_is_an_interruption_and_no_error(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def note_signals(config: object) -> None:
+    noted.extend(map(signal.getsignal, HANDLED))
+
+
+noted: list[object] = []
+HANDLED = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+def test_a_job_that_is_called_as_a_function_gives_the_signals_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(JOBS, "train", Job("", "test_cli:note_signals"))
+    before = [signal.getsignal(number) for number in HANDLED]
+    usual = [signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL]
+    try:
+        for number, handler in zip(HANDLED, usual, strict=False):
+            signal.signal(number, handler)
+        assert main(["train", f"hydra.run.dir={tmp_path}"]) == 0
+        assert len(noted) == len(HANDLED)
+        assert not set(noted) & set(usual)
+        assert [signal.getsignal(number) for number in HANDLED] == usual[: len(HANDLED)]
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a choice of the caller's is left alone
+        assert main(["train", f"hydra.run.dir={tmp_path}"]) == 0
+        assert noted[len(HANDLED) + 1] is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        for number, handler in zip(HANDLED, before, strict=True):
+            signal.signal(number, handler)
+        noted.clear()
+
+
 DYING = """
 import os, signal, sys, time
 from gicinpaint import cli

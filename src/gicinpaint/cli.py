@@ -85,19 +85,22 @@ def _main(arguments: list[str]) -> int:
         known = f"the jobs are {', '.join((*JOBS, *COMMANDS))}"
         _say(f"{job}: no such job; " + (f"did you mean {match}?" if match else known))
         return WRONG_OVERRIDES
-    for number in _ENDING:  # as an exception, so that everything is closed and tidied up
-        if signal.getsignal(number) is signal.SIG_DFL and current_thread() is main_thread():
-            signal.signal(number, _end)
+    # As exceptions, so that everything is closed and tidied up.
+    handlers: dict[int, Any] = dict.fromkeys(_ENDING, (signal.SIG_DFL, _end))
+    handlers[signal.SIGINT] = (signal.default_int_handler, _interrupt)
+    free = [number for number, (usual, _) in handlers.items() if signal.getsignal(number) is usual]
+    free = free if current_thread() is main_thread() else []
     _interrupts.clear()
     sys.unraisablehook = _send_again
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler and current_thread() is main_thread():
-        signal.signal(signal.SIGINT, _interrupt)
+    for number in free:
+        signal.signal(number, handlers[number][1])
     try:
         return _run(job, overrides)
     finally:
         sys.unraisablehook = sys.__unraisablehook__
-        if signal.getsignal(signal.SIGINT) is _interrupt:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in free:
+            if signal.getsignal(number) is handlers[number][1]:
+                signal.signal(number, handlers[number][0])
 
 
 def _end(number: int, _: object) -> None:

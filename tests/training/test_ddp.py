@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from faults import digest, fault, log_of, run, start
+from faults import digest, fault, finish, log_of, run, start
 from gicinpaint.training.callbacks.save_and_stop import SaveByUpdates
 
+pytestmark = pytest.mark.timeout(0)  # each wait has a limit that a busy machine does not use up
 DOUBLE = ("trainer.precision=64-true",)
 # Adam divides a gradient by its own size: where a gradient is zero but for rounding, which depends on the order of
 # sums, its steps are full ones of either sign. In float32 weights are therefore compared after steps of plain descent.
@@ -59,7 +60,7 @@ def test_two_nodes_of_one_process_equal_one_node(tmp_path: Path) -> None:
         torchrun = ("-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", f"--node-rank={rank}")
         launcher = (*torchrun, "--master-addr=127.0.0.1", f"--master-port={port}")
         nodes.append(start(tmp_path / "two", "trainer.num_nodes=2", *DOUBLE, launcher=launcher))
-    assert [node.wait(200) for node in nodes] == [0, 0], log_of(tmp_path / "two")
+    assert [finish(node) for node in nodes] == [0, 0], log_of(tmp_path / "two")
     assert largest_difference(tmp_path / "one", tmp_path / "two") < 1e-9
 
 

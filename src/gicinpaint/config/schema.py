@@ -5,9 +5,9 @@ import json
 import re
 import types
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
@@ -120,7 +120,7 @@ def _document(schema: Schema) -> Schema:
 
 def _job(job: str, trees: Mapping[str, _Tree]) -> Schema:
     try:
-        reads = resolve_name(JOBS[job].function.partition(":")[0]).READS
+        reads = import_module(JOBS[job].function.partition(":")[0]).READS
     except (ImportError, JobError):  # needs an extra that is not installed: its values stay without a type
         reads = {}
     content = yaml.safe_load(_primary(job))
