@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from faults import finish, wait_for
 from gicinpaint.models.generator import Generator
 from gicinpaint.weights.pretrained import save_generator
 
@@ -49,6 +49,11 @@ class Server:
         """Bytes that the process holds now."""
         return psutil.Process(self.process.pid).memory_info().rss
 
+    def work(self) -> float:
+        """Seconds of processor time that the process has used, whatever else the machine does."""
+        used = psutil.Process(self.process.pid).cpu_times()
+        return used.user + used.system
+
     def open_files(self, folder: Path) -> list[int]:
         """Sizes of the open files of a folder, those without a name too."""
         sizes = []
@@ -59,12 +64,12 @@ class Server:
         return sizes
 
     def answers(self) -> bool:
-        with urllib.request.urlopen(self.address + "/settings", timeout=10) as answer:
+        with urllib.request.urlopen(self.address + "/settings", timeout=60) as answer:
             return answer.status == 200
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        finish(self.process)
 
 
 def model(folder: Path) -> Path:
@@ -85,16 +90,16 @@ def start(folder: Path, *overrides: str, temporary: Path | None = None) -> Serve
     output = (folder / "server.txt").open("w")
     command = [sys.executable, "-c", _PROGRAM, str(contacts), *arguments]
     environment = {**os.environ, **({"TMPDIR": str(temporary)} if temporary else {})}
-    process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, text=True, env=environment)
+    process = subprocess.Popen(
+        command, cwd=folder, stdout=output, stderr=output, text=True, env=environment, start_new_session=True
+    )
     server = Server(process, f"http://127.0.0.1:{port}", folder, contacts)
-    for _ in range(2400):
-        if process.poll() is not None:
-            break
-        try:
-            server.answers()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return server
-    process.kill()
+    wait_for(lambda: process.poll() is not None or listens(port), 240, process)
+    if process.poll() is None and server.answers():
+        return server
     raise RuntimeError("the server did not start: " + (folder / "server.txt").read_text())
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as trial:
+        return trial.connect_ex(("127.0.0.1", port)) == 0

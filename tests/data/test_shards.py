@@ -169,6 +169,28 @@ def test_a_shard_that_lost_its_end_is_found_at_the_start(packed, tmp_path):
         TarShards(bare)
 
 
+WILD = {
+    "beyond the end": lambda entries: entries + 10**9,
+    "below zero": lambda entries: entries - 10**6,
+    "beyond what numbers hold": lambda entries: np.full_like(entries, 2**63 - 1),
+    "no whole numbers": lambda entries: entries + np.nan,
+    "a column too many": lambda entries: np.concatenate([entries, entries[:, :1]], 1),
+    "words": lambda entries: entries.astype(str),
+    "fewer than names": lambda entries: entries[:1],
+    "none": lambda entries: entries[:0],
+}
+
+
+@pytest.mark.parametrize("wild", WILD)
+def test_an_index_that_points_anywhere_is_made_again(wild, source, packed, tmp_path):
+    bare = copy_without_index(packed, tmp_path / "bare")
+    for index in packed.glob("*.index.npz"):
+        with np.load(index) as kept:
+            parts = dict(kept)
+        np.savez(bare / index.name, **{**parts, "entries": WILD[wild](parts["entries"])})
+    assert contents(TarShards(bare)) == contents(source)
+
+
 def test_a_shard_cut_during_the_run_gives_an_image_error(packed, tmp_path):
     bare = copy_without_index(packed, tmp_path / "bare")
     shards = TarShards(bare)

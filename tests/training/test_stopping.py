@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Timer
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.profilers import SimpleProfiler
 
 from gicinpaint.config.validation import JobError
-from gicinpaint.training.callbacks import StopAtUpdates
-from gicinpaint.training.callbacks.progress import best_value, profile, time_over
+from gicinpaint.training.callbacks import SaveByUpdates, StopAtUpdates
+from gicinpaint.training.callbacks.progress import UpdatesProgressBar, best_value, profile, time_over
 from gicinpaint.training.callbacks.save_and_stop import InterruptionError, SignalNote
+from gicinpaint.training.checkpoint import AtomicCheckpointIO
 from runs import fit, small_module
 
 pytestmark = pytest.mark.filterwarnings(
@@ -103,8 +105,40 @@ def test_a_validation_without_a_number_fails_the_run() -> None:
 
     with pytest.raises(JobError, match="no value of the validation is a number"):
         best_value(trainer(math.nan, math.inf))
+    exploded = trainer(math.nan)  # the row of the mean colour needs no network
+    exploded.callback_metrics["validation/mean_colour/hole/l1"] = torch.tensor(5.0)
+    with pytest.raises(JobError, match="no value of the validation is a number"):
+        best_value(exploded)
     assert best_value(trainer(math.nan, 3.0)) is None  # a measure that cannot be taken here; none is monitored
     assert best_value(trainer()) is None
+
+
+class Explosion(Callback):
+    """Let the learning rate explode after three updates."""
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        if module.generator_updates == 3:
+            trainer.optimizers[0].param_groups[0]["lr"] = 1.0
+
+
+def test_the_best_checkpoint_outlives_an_explosion(tmp_path: Any) -> None:
+    """Every update saves, so `last` and `previous` are both lost; the issue is that nothing else was there."""
+    saved = SaveByUpdates(tmp_path, every=1)
+    module = small_module(critic_steps=1)
+    fit(module, saved, Explosion(), updates=6, val_check_interval=1, plugins=[AtomicCheckpointIO()])
+    largest = {}
+    for name in ("best", "previous", "last"):
+        state = torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["state_dict"]
+        largest[name] = max(value.abs().max().item() for key, value in state.items() if key.startswith("generator."))
+    assert largest["best"] < 0.9 < min(largest["previous"], largest["last"])
+    assert math.isfinite(saved.best)
+
+
+def test_the_bar_says_when_the_time_will_be_over(capsys: pytest.CaptureFixture[str]) -> None:
+    fit(small_module(critic_steps=1), UpdatesProgressBar(5), max_time={"minutes": 10}, enable_progress_bar=True)
+    assert ", stops after 0:10:00" in capsys.readouterr().out
+    fit(small_module(critic_steps=1), UpdatesProgressBar(5), enable_progress_bar=True)
+    assert "stops after" not in capsys.readouterr().out
 
 
 def test_a_profiler_tells_what_it_measured() -> None:

@@ -181,7 +181,8 @@ def _is_possible(index: ShardIndex) -> bool:
         return False
     offset, size = entries.unbind(1)
     inside = (offset >= 0) & (size >= 0) & (size <= index.shard_bytes) & (offset <= index.shard_bytes - size)
-    return bool(inside.all()) and all(names.is_possible() for names in (index.names, index.skipped))
+    possible = all(names.is_possible() for names in (index.names, index.skipped))
+    return bool(inside.all()) and possible and len(index.names) == len(entries)
 
 
 def read_index(shard: str, cache: ShardCache) -> ShardIndex:
