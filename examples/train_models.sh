@@ -43,7 +43,7 @@ textures)
     for model in contextual baseline; do
         step "lattices_64_$model" experiment=textures_64 model=$model lattices=1 '+dataset.validation_crop=${crop}'
         step "textures_64_$model" experiment=textures_64 model=$model updates=3000 "$(from "lattices_64_$model")"
-        step "textures_64_${model}_adversarial" experiment=textures_64 model=$model variant=adversarial updates=1500 \
+        step "textures_64_${model}_adversarial" experiment=textures_64 model=$model variant=adversarial updates=750 \
             "$(from "textures_64_$model")"
     done
     for model in contextual baseline; do
