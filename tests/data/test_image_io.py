@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -196,7 +197,13 @@ BAD = {
     "cut_webp": (cut(".webp"), ""),
     "cut_bmp": (cut(".bmp"), "truncated"),
     "cut_tiff": (cut(".tif"), ""),
-    "jpeg_header_alone": (lambda path: path.write_bytes(b"\xff\xd8\xff\xe0"), ""),
+    "jpeg_header_alone": (lambda path: path.write_bytes(b"\xff\xd8\xff\xe0"), "the JPEG file is broken"),
+    "webp_header_alone": (lambda path: path.write_bytes(b"RIFF\0\0\0\0WEBP"), "the WebP file is broken"),
+    "tiff_of_float_colors": (
+        lambda path: tifffile.imwrite(path, np.ones((4, 4, 3), np.float32), photometric="rgb"),
+        "the TIFF file is broken or holds pixels of a form that is not read, such as RGB of floating point",
+    ),
+    "phone": (lambda path: path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1"), "TIFF; convert it to one of them"),
     "bomb": (lambda path: path.write_bytes(png_header(9000, 9000)), "9000x9000 pixels are more than the limit"),
     "huge_bomb": (lambda path: path.write_bytes(png_header(60000, 60000)), "3600000000 pixels) exceeds limit"),
     "too_little_data": (lambda path: path.write_bytes(png_header(64, 64)), "truncated"),

@@ -134,6 +134,64 @@ def test_what_a_file_holds_beside_its_pixels_is_kept_or_named(model: Path, place
     assert "not kept, the resolution: scan" in webp.stdout
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_what_describes_a_picture_stays_in_png_and_tiff_of_any_depth(model: Path, place: Path, bits: int) -> None:
+    xmp = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>\xc3\xa9</x:xmpmeta>"
+    image = (deep(3) >> 16 - bits).astype(f"u{bits // 8}")
+    tags = [(700, "B", len(xmp), xmp, True), (315, "s", 0, "A painter", True)]
+    options = {"photometric": "rgb", "description": "The sea", "metadata": None, "extratags": tags}
+    tifffile.imwrite(place / "in/sea.tif", image, **options)
+    for kind in ("png", "tiff"):
+        result = run_here(model, "input=in", "masks=mask.png", f"output={kind}", f"format={kind}", folder=place)
+        assert result.returncode == 0, result.stderr
+        assert ("not kept, EXIF data: sea" in result.stdout) == (kind == "tiff" and bits == 16)
+    with Image.open(place / "png/sea.png") as kept:
+        exif = kept.getexif()
+        assert (exif[270], exif[315]) == ("The sea", "A painter")
+        assert kept.info["xmp"] == xmp
+    with tifffile.TiffFile(place / "tiff/sea.tiff") as file:
+        assert file.pages[0].tags[700].value == xmp
+        if bits == 8:
+            assert (file.pages[0].tags[270].value, file.pages[0].tags[315].value) == ("The sea", "A painter")
+        assert np.array_equal(file.asarray()[~HOLE], image[~HOLE])
+
+
+def test_gamma_text_and_a_transparent_color_of_a_deep_png_stay(model: Path, place: Path) -> None:
+    image = deep(3)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in image)
+    clear = image[0, 0].astype(">u2").tobytes()
+    extra = chunk(b"gAMA", struct.pack(">I", 71_000)) + chunk(b"tRNS", clear) + chunk(b"tEXt", b"Title\0A wave")
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", SIZE[1], SIZE[0], 16, 2, 0, 0, 0))
+    body = header + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    (place / "in/wave.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    result = run_here(model, "input=in", "masks=mask.png", "output=out", folder=place)
+    assert result.returncode == 0, result.stderr
+    assert "not kept" not in result.stdout
+    with Image.open(place / "out/wave.png") as kept:
+        kept.load()
+        assert kept.info["gamma"] == 0.71
+        assert kept.text["Title"] == "A wave"
+        assert kept.info["transparency"] == tuple(image[0, 0])
+    found = cv2.imread(str(place / "out/wave.png"), cv2.IMREAD_UNCHANGED)[..., 2::-1]
+    assert np.array_equal(found[~HOLE], image[~HOLE])
+
+
+def test_the_comment_of_a_jpeg_becomes_a_text_of_the_png_and_is_named_where_it_cannot(model: Path, place: Path) -> None:
+    draw("RGB", *SIZE, 4).save(place / "in/noon.jpg", comment=b"at noon")
+    assert run_here(model, "input=in", "masks=mask.png", "output=out", folder=place).returncode == 0
+    assert Image.open(place / "out/noon.png").text == {"Comment": "at noon"}  # type: ignore[attr-defined]
+    other = run_here(model, "input=in", "masks=mask.png", "output=other", "format=webp", folder=place)
+    assert "not kept, text: noon" in other.stdout
+
+
+def test_names_with_marks_of_the_configurations_grammar_need_no_quotes(model: Path, place: Path) -> None:
+    for name in ("IMG (1).png", "a[2],b=3.png"):
+        draw("RGB", *SIZE, 1).save(place / "in" / name)
+        result = run_here(model, f"input=in/{name}", "masks=mask.png", f"output=out {name}", folder=place)
+        assert result.returncode == 0, result.stderr
+        assert (place / f"out {name}").is_file()
+
+
 def test_names_that_are_no_text_are_listed_with_all_other_faults(model: Path, place: Path) -> None:
     for name in (b"\xfe\xff broken.png", b"empty.png"):
         (place / os.fsdecode(b"in/" + name)).write_bytes(b"")

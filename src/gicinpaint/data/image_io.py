@@ -22,6 +22,14 @@ SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", "
 MAX_PIXELS = 2**26  # 67 megapixels: more than any photograph of the paper's datasets, 200 MB when decoded
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_BEGINNINGS = {
+    _PNG: "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"RIFF": "WebP",
+    b"GIF8": "GIF",
+}
 _BEFORE_STREAM = {  # of chunks of a PNG file that hold a packed stream
     b"zTXt": rb"[^\0]*\0.",
     b"iCCP": rb"[^\0]*\0.",
@@ -112,9 +120,15 @@ def open_checked(file: IO[bytes], name: str, max_pixels: int, formats: tuple[str
     except ImageError:
         raise
     except UnidentifiedImageError:
-        reason = "the PNG file is broken" if _starts_as_png(file) else f"its content is none of {', '.join(formats)}"
-        if file.seek(0, os.SEEK_END) == 0:
+        file.seek(0)
+        start = file.read(8)
+        kind = next((kind for beginning, kind in _BEGINNINGS.items() if start.startswith(beginning)), None)
+        reason = f"its content is none of {', '.join(formats)}; convert it to one of them"
+        if not start:
             reason = "the file is empty"
+        elif kind is not None and kind.upper() in formats:
+            odd = " or holds pixels of a form that is not read, such as RGB of floating point" if kind == "TIFF" else ""
+            reason = f"the {kind} file is broken{odd}"
         raise ImageError(f"cannot read image {name}: {reason}") from None
     except Exception as error:  # decoders of foreign bytes raise anything, from struct.error to MemoryError
         reason = " ".join(str(error).split()) or type(error).__name__

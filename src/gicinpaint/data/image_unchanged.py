@@ -1,5 +1,6 @@
 """Image files in their own mode and depth: what comes in goes out, and what a format cannot hold is named before."""
 
+import io
 import re
 import struct
 import sys
@@ -9,7 +10,8 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 import tifffile
-from PIL import ExifTags, Image
+from PIL import Image
+from PIL.ExifTags import Base
 from PIL.PngImagePlugin import PngInfo, putchunk
 
 from gicinpaint.config.atomic_files import atomic_file
@@ -26,13 +28,17 @@ _MODES = {  # that a format holds without changing a pixel; RGB16 and RGBA16 are
     "GIF": set(),  # its colors are those of the palette
 }
 _EXTRAS = {  # beside the pixels; what is not here is left out of the result, and the job says so
-    "PNG": ("icc_profile", "exif", "dpi", "xmp", "text", "transparency"),
-    "TIFF": ("icc_profile", "exif", "dpi"),
+    "PNG": ("icc_profile", "exif", "dpi", "xmp", "text", "transparency", "gamma"),
+    "TIFF": ("icc_profile", "exif", "dpi", "xmp"),
     "WEBP": ("icc_profile", "exif", "xmp", "transparency"),
     "BMP": ("dpi",),
     "JPEG": ("icc_profile", "exif", "dpi", "xmp"),
     "GIF": (),
 }
+_TIFF_TAGS = (  # that describe the picture, not how its pixels are stored
+    *(Base.ImageDescription, Base.Make, Base.Model, Base.Software, Base.DateTime, Base.Artist, Base.Copyright),
+    *(Base.ExifOffset, Base.GPSInfo),
+)
 _WORDS = {"RGB16": "RGB of 16 bits", "RGBA16": "RGBA of 16 bits", "I;16": "grey of 16 bits", "F": "floating point"}
 _NAMES = {"icc_profile": "the color profile", "exif": "EXIF data", "dpi": "the resolution", "xmp": "XMP data"}
 _SAVING: dict[str, dict[str, object]] = {
@@ -48,7 +54,7 @@ class Unchanged(NamedTuple):
     Attributes:
         image: The image, upright; uint16 (H, W, 3 or 4) for color of 16 bits per channel, which Pillow has no mode for.
         extras: `icc_profile`, `exif` (without the orientation, which is applied) and `xmp` as bytes, `dpi`,
-            `transparency`, `text` as a dictionary, each where the file has it.
+            `transparency`, `gamma`, `text` as a dictionary, each where the file has it.
         left_out: What is in the file and not here, such as "2 further frames".
     """
 
@@ -91,8 +97,7 @@ def check_format(file: Unchanged, path: Path) -> tuple[str, ...]:
         fitting = [name.lower() for name in ("PNG", "TIFF") if mode in _MODES[name]]
         way_out = f"set format={fitting[0]}" if fitting else "save it as RGB first"
         raise ValueError(f"{kind} cannot hold {_WORDS.get(mode, mode)} unchanged; {way_out}")
-    deep = mode.endswith("16") and "RGB" in mode
-    kept = ("icc_profile", "dpi") if deep else _EXTRAS[kind]
+    kept = ("icc_profile", "dpi", "xmp") if kind == "TIFF" and mode in ("RGB16", "RGBA16") else _EXTRAS[kind]
     return (*file.left_out, *(_NAMES.get(key, key) for key in file.extras if key not in kept))
 
 
@@ -109,17 +114,27 @@ def write_unchanged(file: Unchanged, path: Path) -> None:
     kind = _KINDS.get(path.suffix.lower(), "JPEG")
     extras = {key: file.extras[key] for key in _EXTRAS[kind] if key in file.extras}
     with atomic_file(path) as partial:
-        if isinstance(file.image, np.ndarray):
-            _write_deep(file.image, partial, kind, extras)
+        if isinstance(file.image, np.ndarray) and kind == "TIFF":
+            _write_deep_tiff(file.image, partial, extras)
             return
-        texts = extras.pop("text", {})
+        texts, xmp, gamma = extras.pop("text", {}), extras.get("xmp"), extras.pop("gamma", None)
         if kind == "PNG":
             extras["pnginfo"] = PngInfo()
             for key, value in texts.items():
                 extras["pnginfo"].add_itxt(key, value)
-            if "xmp" in extras:
+            if xmp is not None:
                 extras["pnginfo"].add_itxt("XML:com.adobe.xmp", extras.pop("xmp").decode(errors="replace"))
-        file.image.save(partial, format=kind, **_SAVING.get(kind, {}), **extras)
+            if gamma is not None:
+                extras["pnginfo"].add(b"gAMA", struct.pack(">I", round(gamma * 100_000)))
+        elif kind == "TIFF" and xmp is not None:
+            exif = Image.Exif()
+            exif.load(extras.get("exif", b""))
+            exif[Base.XMLPacket] = extras.pop("xmp")
+            extras["exif"] = exif
+        if isinstance(file.image, np.ndarray):
+            _write_deep_png(file.image, partial, extras)
+        else:
+            file.image.save(partial, format=kind, **_SAVING.get(kind, {}), **extras)
 
 
 def _swapped_bytes(image: Image.Image, name: str) -> list[Any] | None:
@@ -128,14 +143,14 @@ def _swapped_bytes(image: Image.Image, name: str) -> list[Any] | None:
         return None
     tiles: list[Any] = list(getattr(image, "tile", ()))
     modes = {str(tile.args[0] if isinstance(tile.args, tuple) else tile.args) for tile in tiles}
-    bits = max(getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, (8,)))
+    bits = max(getattr(image, "tag_v2", {}).get(Base.BitsPerSample, (8,)))
     if bits <= 8 and not any(";16" in mode for mode in modes):
         return None
     swaps = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
     found = re.fullmatch("(RGBA?;16)([BLN])", next(iter(modes), "")) if len(modes) == 1 else None
     if found is None:
         raise ImageError(
-            f"cannot read image {name}: its {bits} bits per channel are stored in an unusual form; "
+            f"cannot read image {name}: its channels of {max(bits, 16)} bits are stored in an unusual form; "
             "save it as RGB or RGBA of 16 bits without planes"
         )
     mode = found[1] + swaps[found[2]]
@@ -144,17 +159,22 @@ def _swapped_bytes(image: Image.Image, name: str) -> list[Any] | None:
 
 def _extras(image: Image.Image) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return what a file holds beside its first image, and what of it is left out."""
-    keys = ("icc_profile", "transparency", "dpi", "xmp")
+    keys = ("icc_profile", "transparency", "dpi", "xmp", "gamma")
     extras: dict[str, Any] = {key: image.info[key] for key in keys if image.info.get(key) not in (None, b"", ())}
     left_out = [image.info["left_out"]] if "left_out" in image.info else []
     text = getattr(image, "text", None) or {}
-    if text := {str(key): str(value) for key, value in text.items() if key != "XML:com.adobe.xmp"}:
+    text = {str(key): str(value) for key, value in text.items() if key != "XML:com.adobe.xmp"}
+    if comment := image.info.get("comment"):  # of JPEG and GIF; a PNG file may call a text so
+        text.setdefault("Comment", comment.decode(errors="replace") if isinstance(comment, bytes) else str(comment))
+    if text:
         extras["text"] = text
     try:
         exif = Image.Exif()
         exif.load(image.getexif().tobytes())  # a copy: the image's own says how to turn it
-        exif.pop(ExifTags.Base.Orientation, None)
-        if exif and image.format != "TIFF":  # a TIFF file's own tags are not of the camera
+        exif.pop(Base.Orientation, None)
+        for tag in [tag for tag in exif if image.format == "TIFF" and tag not in _TIFF_TAGS]:
+            del exif[tag]
+        if exif:
             extras["exif"] = exif.tobytes()
     except Exception:  # a broken EXIF block: the pixels are intact
         left_out.append("damaged EXIF data")
@@ -163,26 +183,29 @@ def _extras(image: Image.Image) -> tuple[dict[str, Any], tuple[str, ...]]:
     return extras, tuple(left_out)
 
 
-def _write_deep(image: np.ndarray, path: Path, kind: str, extras: dict[str, Any]) -> None:
+def _write_deep_tiff(image: np.ndarray, path: Path, extras: dict[str, Any]) -> None:
     """Write color of 16 bits per channel, uint16 (H, W, 3 or 4), which Pillow cannot."""
+    options: dict[str, Any] = {"extrasamples": ["unassalpha"]} if image.shape[2] == 4 else {}
+    if (dpi := extras.get("dpi")) is not None:
+        options |= {"resolution": tuple(map(float, dpi)), "resolutionunit": 2}
+    if (xmp := extras.get("xmp")) is not None:
+        options["extratags"] = [(Base.XMLPacket, "B", len(xmp), xmp, True)]
+    tifffile.imwrite(path, image, photometric="rgb", iccprofile=extras.get("icc_profile"), metadata=None, **options)
+
+
+def _write_deep_png(image: np.ndarray, path: Path, extras: dict[str, Any]) -> None:
+    """Write color of 16 bits per channel, uint16 (H, W, 3 or 4), between the chunks of a file that Pillow can write."""
     height, width, channels = image.shape
-    profile, dpi = extras.get("icc_profile"), extras.get("dpi")
-    if kind == "TIFF":
-        options: dict[str, Any] = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
-        if dpi is not None:
-            options |= {"resolution": tuple(map(float, dpi)), "resolutionunit": 2}
-        tifffile.imwrite(path, image, photometric="rgb", iccprofile=profile, **options)
-        return
     values = np.ascontiguousarray(image.astype(">u2")).view(np.uint8).reshape(height, -1)
     rows = np.empty((height, values.shape[1] + 1), np.uint8)
     rows[:, 0], rows[0, 1:] = 2, values[0]  # filter 2: each row holds the difference to the one above it
     rows[1:, 1:] = values[1:] - values[:-1]
+    small = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(small, "PNG", **extras)
+    chunks = small.getvalue()[33:]  # after the signature and the header
     with path.open("wb") as file:
         file.write(b"\x89PNG\r\n\x1a\n")
         putchunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2 if channels == 3 else 6, 0, 0, 0))
-        if profile is not None:
-            putchunk(file, b"iCCP", b"ICC Profile\0\0", zlib.compress(profile))
-        if dpi is not None:
-            putchunk(file, b"pHYs", struct.pack(">IIB", *(round(float(one) / 0.0254) for one in dpi), 1))
+        file.write(chunks[: chunks.rindex(b"IDAT") - 4])
         putchunk(file, b"IDAT", zlib.compress(rows.tobytes(), 4))
         putchunk(file, b"IEND", b"")
