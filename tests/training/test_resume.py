@@ -6,6 +6,7 @@ import csv
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -219,6 +220,28 @@ def test_metrics_up_to_the_resumed_update_are_kept_and_new_columns_fit_in(tmp_pa
         ("2", "1.0", ""),
         ("3", "9.0", "5.0"),
     ]
+
+
+def test_a_kill_while_metrics_are_cut_loses_no_row(tmp_path: Path) -> None:
+    class Killed(CSVLogger):
+        @property
+        def experiment(self) -> Any:  # what it deletes is gone when the kill comes
+            raise KeyboardInterrupt(super().experiment)
+
+    first = CSVLogger(tmp_path, name=None, version="csv")
+    for step in (1, 2, 3):
+        first.log_metrics({"loss": 1 / step}, step)
+    first.save()
+    with pytest.raises(KeyboardInterrupt):
+        continue_files([Killed(tmp_path, name=None, version="csv")], 2, {})
+    assert not (tmp_path / "csv" / "metrics.csv").exists()
+    again = CSVLogger(tmp_path, name=None, version="csv")
+    continue_files([again], 2, {})
+    again.log_metrics({"loss": 0.25}, 3)
+    again.save()
+    rows = list(csv.DictReader((tmp_path / "csv" / "metrics.csv").open(newline="")))
+    assert [(row["step"], row["loss"]) for row in rows] == [("1", "1.0"), ("2", "0.5"), ("3", "0.25")]
+    assert [path.name for path in (tmp_path / "csv").glob("metrics*")] == ["metrics.csv"]
 
 
 def test_rows_after_the_checkpoint_go_though_they_count_the_same_update(tmp_path: Path) -> None:

@@ -72,10 +72,11 @@ def continue_files(loggers: Sequence[Logger], updates: int, reached: Mapping[str
     Without what `flush` returned for the checkpoint, rows of metrics.csv after its generator updates are cut off.
     """
     for logger in loggers:
+        if isinstance(logger, CSVLogger):
+            _continue_csv(logger, Path(str(logger.log_dir)) / "metrics.csv", updates, reached.get("metrics.csv"))
+            continue
         for path in _files(logger):
-            if isinstance(logger, CSVLogger):
-                _continue_csv(logger, path, updates, reached.get(path.name))
-            elif path.name in reached:
+            if path.name in reached:
                 os.truncate(path, min(reached[path.name], path.stat().st_size))
             elif reached:
                 path.unlink()
@@ -88,17 +89,23 @@ def _files(logger: Logger) -> list[Path]:
 
 
 def _continue_csv(logger: CSVLogger, path: Path, updates: int, lines: int | None) -> None:
+    kept = path.with_name("metrics.kept.csv")
+    if kept.is_file() and not path.is_file():  # a kill came between deleting and renaming below
+        kept.replace(path)
+    if not path.is_file():
+        return
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
         rows = [row for row in reader if lines is not None or float(row.get("step") or 0) <= updates]
     columns = list(reader.fieldnames or ())
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Experiment logs directory")
-        experiment = logger.experiment  # deletes the old file
-    with atomic_file(path) as partial, partial.open("w", newline="") as file:
+    with atomic_file(kept) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows if lines is None else rows[: max(lines - 1, 0)])  # less the header
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Experiment logs directory")
+        experiment = logger.experiment  # deletes the old file
+    kept.replace(path)
     experiment.metrics_keys = columns
 
 
