@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
@@ -39,6 +40,29 @@ def _hydra() -> Iterator[None]:
 def composed(*overrides: str, output: Path) -> DictConfig:
     small = ["model.generator.width=4"]
     return compose("train", overrides=[*overrides, *small, f"output={output}", f"data_dir={output / 'absent'}"])
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))
+def test_every_number_is_one_for_any_reader_of_yaml(path: Path) -> None:
+    """PyYAML takes 1e-4, without a point, for a text; Hydra's loader does not."""
+    numbers = [value for value in texts(yaml.safe_load(path.read_text(encoding="utf-8"))) if is_number(value)]
+    assert numbers == []
+
+
+def texts(node: object) -> Iterator[str]:
+    if isinstance(node, dict | list):
+        for value in node.values() if isinstance(node, dict) else node:
+            yield from texts(value)
+    elif isinstance(node, str):
+        yield node
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def test_options_are_found() -> None:
