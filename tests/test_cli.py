@@ -88,6 +88,23 @@ def test_a_multirun_may_be_asked_for_anywhere_among_the_overrides(tmp_path: Path
     assert len(list(tmp_path.glob("*/benchmark.csv"))) == 2
 
 
+def test_runs_of_a_multirun_have_folders_of_their_own_below_one_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found: list[str] = []
+    monkeypatch.chdir(tmp_path)
+    for job in ("benchmark", "convert"):
+        monkeypatch.setitem(JOBS, job, lambda config: found.append(config.output))
+    assert main(["benchmark", "-m", "output=all", "limits.rounds=1,2"]) == 0
+    assert found == [str(tmp_path / "all/0"), str(tmp_path / "all/1")]
+    found.clear()
+    assert main(["benchmark", "-m", "output=one,two"]) == 0
+    assert found == ["one", "two"]
+    assert main(["convert", "-m", "output=all", "source=a,b"]) == 2
+    assert found == ["one", "two"]
+    assert "name one for each, such as output=a,b" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("job", JOBS)
 def test_every_job_names_a_function_that_takes_a_configuration(job: str) -> None:
     (parameter,) = inspect.signature(resolve_name(JOBS[job].function)).parameters.values()

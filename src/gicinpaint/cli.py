@@ -138,10 +138,20 @@ def _run(job: str, overrides: list[str]) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from gicinpaint.config.aliases import first_names
-    from gicinpaint.config.command_line import complaint_about_options, explain, quote_values, register_resolvers
+    from gicinpaint.config.command_line import (
+        complaint_about_options,
+        explain,
+        quote_values,
+        register_resolvers,
+        separate_outputs,
+    )
 
     register_resolvers()
-    overrides = quote_values(first_names(overrides, job))
+    given = quote_values(first_names(overrides, job))
+    overrides = separate_outputs(given)
+    if job in ("convert", "prepare") and overrides != given:  # their runs have no folders of their own
+        _say("output: all runs of the multirun would write there; name one for each, such as output=a,b")
+        return WRONG_OVERRIDES
     overrides = sorted(overrides, key=lambda word: word not in ("-m", "--multirun"))  # Hydra refuses it among others
     if complaint := complaint_about_options(overrides):
         _say(complaint)

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from gicinpaint.cli import JOBS, main
-from gicinpaint.config.command_line import own_folder, quote_values, register_resolvers
+from gicinpaint.config.command_line import own_folder, quote_values, register_resolvers, separate_outputs
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -89,6 +89,35 @@ def test_numbers_are_names_where_a_path_belongs_and_numbers_elsewhere(value: str
     parser = OverridesParser.create()
     assert [parser.parse_override(text).value() for text in quoted[:3]] == [value] * 3
     assert quoted[3] == f"seed={value}"
+
+
+@pytest.mark.parametrize("value", ["scan (2).tif", "img[3].png", "x=y.webp", "don't.jpg", 'a "b".png', "in/{1}.gif"])
+def test_names_that_the_grammar_refuses_are_taken_as_they_are(value: str) -> None:
+    (quoted,) = quote_values([f"masks={value}"])
+    assert OverridesParser.create().parse_override(quoted).value() == value
+
+
+def test_a_name_with_a_comma_is_a_file_if_it_is_there_and_else_a_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "left,right.png").touch()
+    assert quote_values(["input=left,right.png", "input=up,down.png"]) == [
+        'input="left,right.png"',
+        "input=up,down.png",
+    ]
+
+
+def test_the_home_folder_is_meant_in_any_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert quote_values(["data_dir=~/a", "runs=~/b"]) == [f'data_dir="{tmp_path}/a"', f'runs="{tmp_path}/b"']
+
+
+def test_a_sweep_of_the_configuration_separates_outputs_too() -> None:
+    words = ["sweep=rq1", 'output="söp"', "hydra/launcher=two_jobs"]
+    assert separate_outputs(words) == ["sweep=rq1", 'hydra.sweep.dir="söp"', "hydra/launcher=two_jobs"]
+    left = ["--multirun", "output=${seed}", "seed=1,2", "output=[a"]
+    assert separate_outputs(left) == left
 
 
 def test_what_hydra_understands_is_left_alone() -> None:

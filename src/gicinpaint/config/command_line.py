@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -25,7 +26,8 @@ from gicinpaint.config.validation import JobError, build, closest, unknown_optio
 
 _WIDTH = 118
 _ABSENT = object()
-_PATHS = ("checkpoint", "data_dir", "dir", "input", "masks", "output", "path", "resume", "source")  # never numbers
+_PATHS = ("checkpoint", "data_dir", "dir", "input", "masks", "output", "path", "resume", "source", "sources")
+_MARKS = frozenset("\"'\\,[]{}()$=")  # of Hydra's grammar
 
 
 def complaint_about_options(command_line: Sequence[str]) -> str | None:
@@ -41,9 +43,10 @@ def complaint_about_options(command_line: Sequence[str]) -> str | None:
 
 
 def quote_values(overrides: Sequence[str]) -> list[str]:
-    """Return overrides whose values Hydra takes as they were typed: letters beyond ASCII, numbers as names, `~/`.
+    """Return overrides whose values Hydra takes as they were typed: letters beyond ASCII, numbers as names, `~/x`.
 
-    Values with quotes, brackets or other marks of Hydra's grammar are left to it, so are lists of a multirun.
+    Values with quotes, brackets or other marks of Hydra's grammar are left to it, so are lists of a multirun, but for
+    paths that are there, or that the grammar refuses, such as "photo (1).png".
 
     Example:
         >>> quote_values(["input=größe/a.png", "output=2024", "seed=7", "input=[a,é]"])
@@ -52,11 +55,54 @@ def quote_values(overrides: Sequence[str]) -> list[str]:
     quoted = []
     for text in overrides:
         key, _, value = text.partition("=")
-        plain = text.startswith("-") or not value or set(value) & set("\"'\\,[]{}()$=")
         is_path = key.lstrip("+~").rpartition(".")[2] in _PATHS
-        odd = not value.isascii() or value.startswith("~/") or (is_path and _is_number(value))
-        quoted.append(f'{key}="{value}"' if odd and not plain else text)
+        at_home = value.startswith("~/")
+        value = os.path.expanduser(value) if at_home else value
+        if text.startswith("-") or not value:
+            odd = False
+        elif set(value) & _MARKS:
+            odd = is_path and (os.path.exists(value) or _is_refused(text, value))
+        else:
+            odd = not value.isascii() or at_home or (is_path and _is_number(value))
+        escaped = value.replace('"', '\\"')
+        quoted.append(f'{key}="{escaped}"' if odd else text)
     return quoted
+
+
+def separate_outputs(overrides: Sequence[str]) -> list[str]:
+    """Return overrides in which one `output` for all runs of a multirun has become the folder that holds theirs.
+
+    Example:
+        >>> separate_outputs(["-m", "output=all", "seed=1,2"])
+        ['-m', 'hydra.sweep.dir=all', 'seed=1,2']
+        >>> separate_outputs(["-m", "output=one,two"]), separate_outputs(["output=one"])
+        (['-m', 'output=one,two'], ['output=one'])
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if not any(text in ("-m", "--multirun") or text.startswith("sweep=") for text in overrides):
+        return list(overrides)
+    named = [text for text in overrides if text.lstrip("+").startswith("output=") and "${" not in text]
+    with contextlib.suppress(HydraException):  # what cannot be read is explained later
+        swept = [text for text in named if OverridesParser.create().parse_override(text).is_sweep_override()]
+        return [
+            f"hydra.sweep.dir={text.partition('=')[2]}" if text in named and text not in swept else text
+            for text in overrides
+        ]
+    return list(overrides)
+
+
+def _is_refused(override: str, value: str) -> bool:
+    """Say whether Hydra's grammar refuses an override whose value does not begin as a text in quotes or a list."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if value[0] in "\"'[{" or "${" in value:
+        return False
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return True
+    return False
 
 
 def _is_number(value: str) -> bool:
