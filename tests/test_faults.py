@@ -187,3 +187,10 @@ def test_batches_that_are_not_finite(repeat: int, devices: int, tmp_path: Path) 
     assert "skipped a step of the critics at batch 5" in log_of(output)
     state = torch.load(output / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert all(value.isfinite().all() for value in state.values())
+
+
+def test_an_explosion_in_the_last_update_fails_the_run(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    assert run(output, "optimizer.lr=1e12", "updates=1", "trainer.val_check_interval=1") == 1
+    assert "no value of the validation is a number" in log_of(output)
+    assert "Traceback" not in log_of(output)
