@@ -469,7 +469,6 @@ def test_ctrl_c_does_not_wait_for_a_large_picture(tmp_path: Path) -> None:
         until(lambda: server.work() - idle > 3)  # reading takes less: it fills
         server.process.send_signal(signal.SIGINT)
         assert wait_for(lambda: server.process.poll() is not None, 60, server.process) < 10
-        with pytest.raises((http.client.HTTPException, OSError)):
-            answer.result()
+        assert answer.result()[0] == 503
     assert server.process.wait() == 0
     assert "Traceback" not in (tmp_path / "server.txt").read_text()

@@ -72,12 +72,10 @@ class Application:
         else:
             try:
                 response = await self._respond(scope, receive)
-            except (
-                AbandonedError,
-                ClientDisconnect,
-                asyncio.CancelledError,
-            ):  # client or server ends
+            except ClientDisconnect:
                 return
+            except (AbandonedError, asyncio.CancelledError):
+                response = _refused(503, "the server has ended")
             response.headers.update(_HEADERS)
             await response(scope, receive, send)
 
