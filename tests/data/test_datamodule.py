@@ -280,6 +280,11 @@ def test_flips_come_as_often_as_asked():
     assert 0.4 < share(0.5) < 0.6  # 200 fair coins: outside once in 200 seeds, and this seed is fixed
 
 
+def seconds_without_a_core():
+    """Return for how long this thread was ready and the machine had no core for it."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+
+
 def test_workers_that_hang_end_at_once_when_the_run_fails():
     module = InpaintingDataModule(Hanging(8), Noise(7), MASK, image_size=SIZE, batch_size=4, workers=2)
     module.train_dataloader()  # one that nobody reads
@@ -292,11 +297,11 @@ def test_workers_that_hang_end_at_once_when_the_run_fails():
     os.kill(workers[0].pid, signal.SIGTERM)
     time.sleep(0.5)
     assert workers[0].is_alive()  # they outlive that signal: the run saves first
-    watch, start = signal.getsignal(signal.SIGCHLD), time.monotonic()
+    watch, start = signal.getsignal(signal.SIGCHLD), time.monotonic() - seconds_without_a_core()
     module.on_exception(RuntimeError("the run fails"))
     assert not any(worker.is_alive() for worker in workers)
     del batches, loader
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - seconds_without_a_core() - start < 2
     assert signal.getsignal(signal.SIGCHLD) is watch
 
 
