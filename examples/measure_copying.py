@@ -37,10 +37,13 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100, help="images to make (default: 100)")
     parser.add_argument("--size", type=int, default=64, help="their side in pixels (default: 64)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture", help="draw the first model's first three images, with arrows, to this file")
+    parser.add_argument("--picture", help="draw images that the first model filled, with arrows, to this file")
+    parser.add_argument("--drawn", type=int, nargs="+", default=[0, 1, 2], help="their numbers (default: 0 1 2)")
     options = parser.parse_args()
     if options.images and not glob(options.images, recursive=True):
         parser.error(f"--images {options.images}: there are no such files")
+    if not all(0 <= number < options.count for number in options.drawn):
+        parser.error(f"--drawn {options.drawn}: the images are 0 to {options.count - 1}")
     source = ImageFiles(options.images) if options.images else SamplePhotographs.train(1)
     rng, size = torch.Generator().manual_seed(options.seed), options.size
     periods = round(0.27 * size), round(0.375 * size)
@@ -53,7 +56,8 @@ def main() -> None:
         cells = ("" if k not in row else f"{row[k]:.2f}" if k in decimal else f"{row[k]:.0%}" for k in COLUMNS)
         print(f"| {Path(name).name} | " + " | ".join(cells) + " |")
     if options.picture:
-        draw_copying(load_generator(options.models[0]), images[:3], size // 2, side=384).save(options.picture)
+        drawn = [images[number] for number in options.drawn]
+        draw_copying(load_generator(options.models[0]), drawn, size // 2, side=320).save(options.picture, optimize=True)
         print(f"\npicture {options.picture}")
 
 

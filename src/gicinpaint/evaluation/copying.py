@@ -223,7 +223,7 @@ def draw_copying(generator: nn.Module, images: Sequence[RepeatedImage], hole: in
         whole = to_tensor(arrows.resize((side, side), Image.Resampling.LANCZOS))[None]
         asked = {"input": image.masked_fill(mask > 0, 1), "first stage": composite(image, completion.coarse, mask)}
         filled = {"completed": completed, "ground truth": image}
-        sheet.paste(draw_sheet({"copied from (arrows)": whole}), (0, top))
+        sheet.paste(draw_sheet({"arrows lead to what was copied": whole}), (0, top))
         for part, y in ((asked, top), (filled, top + near + 24)):
             sheet.paste(draw_sheet({name: close_up(one) for name, one in part.items()}), (side + gap, y))
     return sheet
