@@ -175,21 +175,27 @@ def test_fish_gets_a_word_in_each_line(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert capsys.readouterr().out == "evaluate\nexport\n"
 
 
-def load_badly(config: object) -> None:
+def load_badly(config: DictConfig) -> None:
     """Do as libraries do that are interrupted while they load: raise an error of their own."""
     try:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), config.seed)
         time.sleep(60)
-    except KeyboardInterrupt:
+    except BaseException:
         raise RecursionError("maximum recursion depth exceeded") from None
 
 
-def test_ctrl_c_while_libraries_load_is_an_interruption_and_no_error(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_libraries_load_is_an_interruption_and_no_error(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setitem(JOBS, "train", Job("", "test_cli:load_badly"))
-    assert main(["train", f"hydra.run.dir={tmp_path}"]) == 130
-    assert capsys.readouterr().err == "gicinpaint: interrupted\n"
+    words = ["train", f"seed={int(number)}", f"hydra.run.dir={tmp_path}"]
+    if number == signal.SIGINT:
+        assert main(words) == 130
+    else:
+        with pytest.raises(SystemExit, match="143"):
+            main(words)
+    assert capsys.readouterr().err == ("gicinpaint: interrupted\n" if number == signal.SIGINT else "")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

@@ -39,7 +39,7 @@ Usage: gicinpaint <job> [group=option] [key=value]
   gicinpaint <job> --cfg job   the configuration it would run with
   gicinpaint <job> -m a=1,2    one run for each value
   eval "$(gicinpaint -sc install=bash)"   completes all of this at TAB"""
-_interrupts: list[int] = []  # of this call; libraries that are interrupted while they load raise errors of their own
+_signals: list[int] = []  # of this call; libraries that are interrupted, as they load, raise errors of their own
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,31 +85,34 @@ def _main(arguments: list[str]) -> int:
         known = f"the jobs are {', '.join((*JOBS, *COMMANDS))}"
         _say(f"{job}: no such job; " + (f"did you mean {match}?" if match else known))
         return WRONG_OVERRIDES
-    # As exceptions, so that everything is closed and tidied up.
-    handlers: dict[int, Any] = dict.fromkeys(_ENDING, (signal.SIG_DFL, _end))
-    handlers[signal.SIGINT] = (signal.default_int_handler, _interrupt)
-    free = [number for number, (usual, _) in handlers.items() if signal.getsignal(number) is usual]
+    usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, **dict.fromkeys(_ENDING, signal.SIG_DFL)}
+    free = [number for number in usual if signal.getsignal(number) is usual[number]]
     free = free if current_thread() is main_thread() else []
-    _interrupts.clear()
+    _signals.clear()
     sys.unraisablehook = _send_again
     for number in free:
-        signal.signal(number, handlers[number][1])
+        signal.signal(number, _end)
     try:
         return _run(job, overrides)
+    except Exception:
+        if _signals:
+            raise _ending(_signals[0]) from None
+        raise
     finally:
         sys.unraisablehook = sys.__unraisablehook__
         for number in free:
-            if signal.getsignal(number) is handlers[number][1]:
-                signal.signal(number, handlers[number][0])
+            if signal.getsignal(number) is _end:
+                signal.signal(number, usual[number])
 
 
 def _end(number: int, _: object) -> None:
-    raise SystemExit(128 + number)
+    _signals.append(number)
+    raise _ending(number)
 
 
-def _interrupt(number: int, _: object) -> None:
-    _interrupts.append(number)
-    raise KeyboardInterrupt
+def _ending(number: int) -> BaseException:
+    """Return a signal as an exception, so that everything is closed and tidied up."""
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
 
 
 def _send_again(ignored: "sys.UnraisableHookArgs") -> None:
@@ -171,8 +174,8 @@ def _run(job: str, overrides: list[str]) -> int:
                 try:
                     return JOBS[job](config)
                 except Exception as error:  # reported here: raised again, Hydra would add lines of its own
-                    if _interrupts:
-                        raise KeyboardInterrupt from None
+                    if _signals:
+                        raise _ending(_signals[0]) from None
                     Path(codes, str(_report(error, full))).touch()
                     return None
 
@@ -181,7 +184,7 @@ def _run(job: str, overrides: list[str]) -> int:
         except BrokenPipeError:
             raise
         except (HydraException, OmegaConfBaseException, ValueError, OSError, yaml.YAMLError) as error:
-            if full:
+            if full or _signals:
                 raise
             _say(explain(error, overrides, job))
             return WRONG_OVERRIDES
