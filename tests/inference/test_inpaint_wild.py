@@ -253,7 +253,8 @@ def test_masks_of_any_two_values_colors_and_layers_give_one_hole(model: Path, pl
 def test_a_large_hole_is_remarked_with_the_way_to_invert_it_and_holes_grow(model: Path, place: Path) -> None:
     Image.new("RGB", SIZE[::-1], "red").save(place / "a.png")
     inverted = run_here(model, "input=a.png", "masks=mask.png", "output=out", "hole=black", folder=place)
-    assert "more than 60% hole in a; if the masks are inverted, set hole=white" in inverted.stdout
+    hint = "if the masks mark the hole otherwise, set hole=white or hole=transparent"
+    assert f"more than 60% hole in a; {hint}" in inverted.stdout
     one = np.zeros(SIZE, bool)
     one[11, 15] = True
     Image.fromarray(one).save(place / "one.png")
@@ -263,6 +264,20 @@ def test_a_large_hole_is_remarked_with_the_way_to_invert_it_and_holes_grow(model
     assert "1 had no hole and were written as they are" in shrunk.stdout  # its only pixel lies within 1 of a known one
     wrong = run_here(model, "input=a.png", "masks=one.png", "output=x", "hole=grey", folder=place)
     assert "hole must be white (255), black (0) or transparent, got grey" in wrong.stderr
+
+
+def test_an_empty_mask_is_remarked_with_the_ways_to_read_it_otherwise(model: Path, place: Path) -> None:
+    """Black paint on a transparent layer: its transparent part is known, and black is no hole unless it is said."""
+    draw("RGB", *SIZE, 2).save(place / "in/wall.png")
+    layer = np.zeros((*SIZE, 4), np.uint8)
+    layer[HOLE, 3] = 255
+    Image.fromarray(layer).save(place / "layer.png")
+    empty = run_here(model, "input=in", "masks=layer.png", "output=out", folder=place)
+    hint = "if the masks mark the hole otherwise, set hole=black or hole=transparent"
+    assert f"no hole in wall; {hint}" in empty.stdout
+    read = run_here(model, "input=in", "masks=layer.png", "output=again", "hole=black", folder=place)
+    assert f"mean hole ratio {HOLE.mean():.1%}" in read.stdout
+    assert "otherwise" not in read.stdout
 
 
 def test_ctrl_c_ends_with_130_and_says_what_was_finished(model: Path, place: Path) -> None:

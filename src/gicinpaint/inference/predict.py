@@ -31,6 +31,7 @@ from gicinpaint.inference.engine import Engine, FillTask
 from gicinpaint.inference.image_files import Loaded, Masks, Reader, Writer, open_source, result_names, result_paths
 from gicinpaint.inference.inpainter import Inpainter
 from gicinpaint.inference.regions import Method
+from gicinpaint.masks.files import HOLES, read_hole
 from gicinpaint.weights.pretrained import find_default, load_generator
 
 READS = {
@@ -262,8 +263,7 @@ def _report(module: FillFiles, config: DictConfig) -> None:
     without_hole = methods.pop(Method.NOTHING, 0)
     filled = total - len(module.faults) - module.skipped - without_hole
     parts = [f"{filled:,} of {total:,} images filled"]
-    ways = (Method.CROPS, Method.COARSE_TO_FINE)  # all others have the result of the whole image
-    if in_parts := [f"{methods[way]:,} {way}" for way in ways if way in methods]:
+    if in_parts := [f"{methods[way]:,} {way}" for way in (Method.CROPS, Method.COARSE_TO_FINE) if way in methods]:
         parts[0] += f" ({', '.join(in_parts)})"
     if module.skipped:
         parts.append(f"{module.skipped:,} were there already (overwrite=true fills them again)")
@@ -282,10 +282,12 @@ def _report(module: FillFiles, config: DictConfig) -> None:
         more = f" and {len(numbers) - _FEW:,} more" if len(numbers) > _FEW else ""
         return ", ".join(map(name, sorted(numbers)[:_FEW])) + more
 
+    others = " or ".join(f"hole={word}" for word in HOLES if word != read_hole(config.hole))
+    hint = "" if config.masks is None else f"; if the masks mark the hole otherwise, set {others}"
     if large := [number for number, ratio in module.ratios.items() if ratio > _LARGE_HOLE]:
-        other = "white" if config.hole in ("black", 0) else "black"
-        hint = "" if config.masks is None else f"; if the masks are inverted, set hole={other}"
         print(f"more than {_LARGE_HOLE:.0%} hole in {some(large)}{hint}", flush=True)
+    if empty := [number for number, ratio in module.ratios.items() if ratio == 0]:
+        print(f"no hole in {some(empty)}{hint}", flush=True)
     for what, numbers in module.left_out.items():
         print(f"not kept, {what}: {some(numbers)}", flush=True)
     listing = (output if output.is_dir() else output.parent) / "not_filled.txt"

@@ -17,6 +17,7 @@ from gicinpaint.masks.sampler import Augment, Device, MaskSampler, Rng, draw_int
 from gicinpaint.models.compositing import Box
 
 MASK_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+HOLES = ("white", "black", "transparent")  # what may mark the hole
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _CHECKED_FILES = 64  # enough to tell the polarity of a set; reading all of a large one would delay the start
 _LARGEST_GREY_RATIO = 0.25  # pixels between black and white; soft brushes and JPEG stay far below, photos above
@@ -109,7 +110,7 @@ def hole_of_levels(levels: np.ndarray) -> np.ndarray:
 def read_hole(hole: str | int) -> str:
     """Return what marks the hole: white, black or transparent. Raise a ValueError for anything else."""
     word = {255: "white", 0: "black"}.get(hole, hole) if isinstance(hole, int) else hole
-    if word not in ("white", "black", "transparent"):
+    if word not in HOLES:
         raise ValueError(f"hole must be white (255), black (0) or transparent, got {hole}; name what marks the hole")
     return str(word)
 
