@@ -34,13 +34,40 @@ def hooks() -> ModuleType:
 
 def test_every_public_name_is_on_the_reference_page() -> None:
     page = hooks().reference()
-    for name in gicinpaint.__all__:
+    for name in dir(gicinpaint):
         found = getattr(gicinpaint, name)
         if isinstance(found, ModuleType):
+            assert f"\n## gicinpaint.{name}\n" in page
             for inner in getattr(found, "__all__", ()):
                 assert re.search(rf"^(::: gicinpaint\.[\w.]*\.|### ){inner}\b", page, re.MULTILINE), f"{name}.{inner}"
+        elif name == "__version__":
+            assert "\n### `__version__`\n" in page
         else:
             assert f"::: {found.__module__}.{name}\n" in page
+
+
+def test_a_notebooks_page_has_its_text_its_code_and_its_stored_outputs() -> None:
+    outputs = [
+        {"output_type": "stream", "text": ["two\n", "lines\n"]},
+        {"output_type": "execute_result", "data": {"text/plain": "'words'"}},
+        {"output_type": "display_data", "data": {"image/png": "AAEC\n", "text/plain": "<Figure>"}},
+    ]
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title\n", "\n", "Text."]},
+        {"cell_type": "code", "source": ["print(1)"], "outputs": outputs},
+    ]
+    text, pictures = hooks().notebook_page({"cells": cells}, "name")
+    expected = (
+        "# Title\n\nText.\n\n```python\nprint(1)\n```\n\n```text\ntwo\nlines\n```\n\n```text\n'words'\n```\n\n"
+        "![what the code above shows](name_1.png)\n"
+    )
+    assert (text, pictures) == (expected, {"name_1.png": b"\x00\x01\x02"})
+
+
+def test_every_notebook_has_its_place_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        assert f"notebooks/{path.stem.split('_', 1)[1]}.md\n" in navigation
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
