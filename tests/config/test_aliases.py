@@ -30,6 +30,8 @@ def answer(capsys: pytest.CaptureFixture[str], *command: str) -> tuple[int, list
         (("train", "weight_decay=0.1"), "weight_decay: write +optimizer.weight_decay"),
         (("train", "trainer.gradient_clip_val=1"), "model.grad_clip_norm"),
         (("train", "trainer.accumulate_grad_batches=2"), "model.micro_batches"),
+        (("train", "accumulate_grad_batches=2"), "accumulate_grad_batches: write model.micro_batches"),
+        (("train", "gradient_clip_val=1"), "gradient_clip_val: write model.grad_clip_norm"),
         (("train", "attention=none"), "attention=none is called model=baseline now"),
         (("inpaint", "input=a.png", "mask=b.png"), "mask: write masks"),
         (("evaluate", "checkpoint=a.ckpt"), "+checkpoints.NAME"),

@@ -51,6 +51,7 @@ TARGETS = {  # the longest beginning that fits is replaced; the modules can also
 }
 # Names that people know from elsewhere, for each job.
 _TRAIN = {
+    "accumulate_grad_batches": "model.micro_batches",
     "batch_size": "dataset.batch_size",
     "ckpt_path": "resume",
     "clip": "model.grad_clip_norm",
@@ -58,6 +59,7 @@ _TRAIN = {
     "enable_progress_bar": "trainer.enable_progress_bar",
     "epochs": "updates",
     "gpus": "trainer.devices",
+    "gradient_clip_val": "model.grad_clip_norm",
     "image_size": "dataset.image_size",
     "learning_rate": "optimizer.lr",
     "lr": "optimizer.lr",
