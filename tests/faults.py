@@ -143,7 +143,7 @@ def wait_for(condition: Any, seconds: float = 60, process: subprocess.Popen[str]
     looked = begin
     while not condition():
         now = time.monotonic()
-        if process is not None and now - looked > 0.2:
+        if process is not None and now - looked > min(0.2, 0.1 * (now - begin)):  # the last look misses little
             after = _held(process)
             held += min(now - looked, sum(after[thread] - before.get(thread, 0) for thread in after))
             looked, before = now, before | after
