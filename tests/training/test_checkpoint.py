@@ -77,6 +77,16 @@ class Evil:
         return (open, (str(self.trace), "w"))
 
 
+def test_a_flipped_bit_in_the_end_of_the_archive_is_damage_too(tmp_path: Path) -> None:
+    """Python's own look at the archive raises an error where the number of its disks is wrong."""
+    AtomicCheckpointIO().save_checkpoint(checkpoint(), tmp_path / "last.ckpt")
+    content = bytearray((tmp_path / "last.ckpt").read_bytes())
+    content[content.rindex(b"PK\x06\x07") + 4] ^= 1
+    (tmp_path / "last.ckpt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"last\.ckpt cannot be read as a checkpoint: zipfiles that span"):
+        read_checkpoint(tmp_path / "last.ckpt")
+
+
 def test_code_in_a_checkpoint_is_refused_and_does_not_run(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     torch.save({**checkpoint(), "evil": Evil(trace)}, tmp_path / "zip.ckpt")

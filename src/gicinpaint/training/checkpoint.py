@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a checkpoint, found no such file")
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path}: not a whole checkpoint: its end is missing, or it is something else")
+    with suppress(zipfile.BadZipFile):  # its end is damaged, which is told when it is read
+        if not zipfile.is_zipfile(path):
+            raise CheckpointError(f"{path}: not a whole checkpoint: its end is missing, or it is something else")
     try:
         checkpoint = read_plain(path)
         check_settings(checkpoint, path)
