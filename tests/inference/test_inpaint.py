@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from gicinpaint import Generator, Inpainter
-from gicinpaint.weights.pretrained import save_generator
+from gicinpaint.weights.pretrained import configuration_node, save_generator
 from inpaint_runs import ROOT, files, run, run_here
 from pictures_of_every_kind import draw, pixels, same_kind
 
@@ -285,6 +285,24 @@ def test_the_pages_python_example_runs() -> None:
     page = (ROOT / "docs" / "inpainting.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     exec(compile(example, "docs/inpainting.md", "exec"), {})
+
+
+@pytest.mark.parametrize(("size", "told"), [(64, True), ([256, 128], True), (256, False), (None, False)])
+def test_a_checkpoint_trained_on_small_images_says_so(tmp_path: Path, size: object, told: bool) -> None:
+    draw("RGB", 24, 24, 1).save(tmp_path / "a.png")
+    mask = np.zeros((24, 24), np.uint8)
+    mask[8:12, 8:12] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    sizes = {f"dataset.image_size.{i}": one for i, one in enumerate(size)} if isinstance(size, list) else {}
+    settings = sizes or ({} if size is None else {"dataset.image_size": size})
+    generator = Generator(2)
+    state = {f"generator.{name}": value for name, value in generator.state_dict().items()}
+    checkpoint = {"config": {"generator": configuration_node(generator)}, "state_dict": state, "run_settings": settings}
+    torch.save(checkpoint, tmp_path / "model.ckpt")
+    result = run_here(tmp_path / "model.ckpt", "input=a.png", "masks=mask.png", "output=out.png", folder=tmp_path)
+    assert "1 of 1 images filled" in result.stdout
+    shorter = min(size) if isinstance(size, list) else size
+    assert (f"trained at {shorter} pixels: wrong colours in much larger images" in result.stdout) == told
 
 
 def test_images_that_are_filled_in_parts_are_told(model: Path, tmp_path: Path) -> None:

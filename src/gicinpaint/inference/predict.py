@@ -218,9 +218,7 @@ def inpaint(config: DictConfig) -> None:
 
 def build_module(config: DictConfig) -> FillFiles:
     """Return the module that fills; everything that is wrong before the first file shows here."""
-    hole_colour: HoleColour | None = config.hole_colour
-    if isinstance(hole_colour, ListConfig):
-        hole_colour = list(hole_colour)
+    hole_colour: HoleColour | None = list(colour) if isinstance(colour := config.hole_colour, ListConfig) else colour
     if config.masks is None and hole_colour is None:
         raise JobError("masks: say where the holes are, with masks=FILE, masks=FOLDER or hole_colour=white")
     if config.format not in _FORMATS:
@@ -288,6 +286,8 @@ def _report(module: FillFiles, config: DictConfig) -> None:
         print(f"more than {_LARGE_HOLE:.0%} hole in {some(large)}{hint}", flush=True)
     if empty := [number for number, ratio in module.ratios.items() if ratio == 0]:
         print(f"no hole in {some(empty)}{hint}", flush=True)
+    if module.ratios and (size := getattr(module.generator, "trained_size", None) or 256) < 256:  # the paper's size
+        print(f"trained at {size} pixels: wrong colours in much larger images; shrink them or train larger", flush=True)
     for what, numbers in module.left_out.items():
         print(f"not kept, {what}: {some(numbers)}", flush=True)
     listing = (output if output.is_dir() else output.parent) / "not_filled.txt"

@@ -52,6 +52,8 @@ class StoredNetwork(nn.Module, HubModel, **_CARD):
     huggingface_hub's model mixin. Arguments are plain data, or a `ContextualAttention`.
     """
 
+    trained_size: int | None = None  # shorter side of its training images in pixels, where a checkpoint says it
+
     def __init__(self, **arguments: Any) -> None:
         super().__init__()
         self.arguments = arguments

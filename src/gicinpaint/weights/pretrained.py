@@ -149,7 +149,12 @@ def _from_checkpoint(path: Path) -> StoredNetwork:
         state = {str(k)[len(_PREFIX) :]: value for k, value in weights.items() if str(k).startswith(_PREFIX)}
     if not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path}: its state_dict must hold tensors only; copy the checkpoint again")
-    return _build(_settings(config["generator"], path), state, path)
+    network = _build(_settings(config["generator"], path), state, path)
+    run_settings = checkpoint.get("run_settings")
+    items = run_settings.items() if isinstance(run_settings, dict) else ()
+    sizes = [value for key, value in items if str(key).startswith("dataset.image_size") and isinstance(value, int)]
+    network.trained_size = min(sizes, default=None)
+    return network
 
 
 def check_settings(checkpoint: Any, path: Path) -> None:
