@@ -15,7 +15,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constrain
 .PHONY: help train test test-all test-browser test-faults test-attack test-gpu coverage docs lint clean
 
 help:  ## Show these commands
-	@echo "make train      Train on the sample photographs: under three minutes on two CPU cores"
+	@echo "make train      Train on the sample photographs: three to five minutes on two CPU cores"
 	@echo "make test       Run the tests in two processes and in random order; SEED=7 gives another order"
 	@echo "make test-all   Run the tests, the slow ones too"
 	@echo "make test-browser  Test the web page in headless Chromium, which is installed if apt-get may"
