@@ -65,8 +65,8 @@ class GatedGenerator(StoredNetwork):
 
     Source:
         Yu et al. 2019, section 3. Follows the released code where they part: the second stage does not see the mask.
-        Differs from the released code: one mask per image, not per batch; `residual` and
-        `open_gates` are ours.
+        Differs from the released code: one mask per image, not per batch; `residual` and `open_gates`
+        are ours.
 
     Example:
         >>> completion = GatedGenerator(width=4)(torch.zeros(1, 3, 16, 16), torch.ones(1, 1, 16, 16))

@@ -216,9 +216,8 @@ def best_value(trainer: Trainer) -> float | None:
 
     Raises a JobError if no value of the last validation is a number.
     """
-    found = {
-        name: v for name, v in _validation(trainer).items() if "/mean_colour/" not in name
-    }  # that needs no weights
+    # The mean colour needs no weights, so it is a number always.
+    found = {name: value for name, value in _validation(trainer).items() if "/mean_colour/" not in name}
     if found and not any(map(math.isfinite, found.values())):
         raise JobError(
             "no value of the validation is a number: the weights or the images are not finite; lower optimizer.lr or "
