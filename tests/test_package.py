@@ -35,8 +35,10 @@ def test_the_wheel_holds_the_package_and_composes(tmp_path: Path) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
     shutil.copytree(ROOT / "weights", source / "weights")
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*build, "--wheel-dir", str(tmp_path), str(source)], check=True, capture_output=True, timeout=120)
+    build = [sys.executable, "-m", "pip", "wheel", "--verbose", "--no-deps", "--no-build-isolation", "--no-index"]
+    build += ["--wheel-dir", str(tmp_path), str(source)]
+    built = subprocess.run(build, check=True, capture_output=True, text=True, timeout=120)
+    assert "would be ignored" not in built.stdout + built.stderr  # setuptools, of folders that packages does not name
     (wheel,) = tmp_path.glob("gicinpaint-*.whl")
     assert wheel.stat().st_size < 3e6
     unpacked = tmp_path / "unpacked"
