@@ -1,6 +1,7 @@
 """The demo job: open the model, start the server."""
 
 import ipaddress
+import logging
 import socket
 from functools import partial
 
@@ -64,6 +65,8 @@ def demo(config: DictConfig) -> None:
     if not (ipaddress.ip_address(config.host).is_loopback if is_address(config.host) else config.host == "localhost"):
         print(f"WARNING: {config.host} can be reached from other machines, and there is no password")
     print(f"open http://{config.host}:{config.port} in a browser; Ctrl-C ends the server", flush=True)
+    # A filling that Ctrl+C ends is no error: its user gets an answer with 503.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: not record.getMessage().startswith("Cancel "))
     try:
         uvicorn.run(
             application,
