@@ -48,7 +48,10 @@ def test_the_raw_conversion_has_the_authors_weights_to_the_bit(released: Path, t
 
 
 def test_folder_to_checkpoint_and_back_keeps_every_bit(tmp_path: Path) -> None:
-    save_generator(Generator(4, padding="mirror"), tmp_path / "a")
+    generator = Generator(4, padding="mirror")
+    generator.trained_size = 96
+    save_generator(generator, tmp_path / "a")
+    assert '"trained_size": 96' in (tmp_path / "a" / "config.json").read_text()
     assert convert(tmp_path, f"source={tmp_path / 'a'}", f"output={tmp_path / 'b.ckpt'}")[0] == 0
     assert convert(tmp_path, f"source={tmp_path / 'b.ckpt'}", f"output={tmp_path / 'c'}")[0] == 0
     for name in ("config.json", "model.safetensors"):
@@ -60,10 +63,12 @@ def test_folder_to_checkpoint_and_back_keeps_every_bit(tmp_path: Path) -> None:
 def test_half_precision_of_a_run_is_its_average_rounded_with_a_digest_beside_it(tmp_path: Path) -> None:
     torch.manual_seed(0)
     average = Generator(4)
-    checkpoint(tmp_path / "last.ckpt", generator_average=average.state_dict())
+    run = {"dataset.image_size.0": 80, "dataset.image_size.1": 64, "dataset.batch_size": 2}
+    checkpoint(tmp_path / "last.ckpt", generator_average=average.state_dict(), run_settings=run)
     options = (f"source={tmp_path / 'last.ckpt'}", f"output={tmp_path / 'half'}", "dtype=float16")
     code, output, errors = convert(tmp_path, *options)
     assert code == 0, errors
+    assert load_generator(tmp_path / "half").trained_size == 64
     assert "equal to the original rounded to float16 to " in output
     stored = load_file(tmp_path / "half" / "model.safetensors")
     assert stored.keys() == average.state_dict().keys()

@@ -40,6 +40,8 @@ def test_the_table_says_what_files_and_cards_say(folder: Path) -> None:
     rows = [line for line in card.splitlines() if line.startswith("|")]
     assert any(all(number in row for number in numbers) for row in rows)
     assert re.search(rf"Measured on {re.search(r', ([0-9]+) ', entry['scores'])[1]} ", card)  # type: ignore[index]
+    measured = int(re.findall(r"at (\d+) x", entry["scores"])[0])  # smaller than the paper's 256: as trained
+    assert load_generator(folder).trained_size == (measured if measured < 256 else None)
 
 
 def test_the_table_names_no_model_that_is_not_there() -> None:

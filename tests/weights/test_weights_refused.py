@@ -172,6 +172,8 @@ def _file(name: str, content: bytes) -> Callable[[Path], Path]:
         (_config(width="wide"), "describe no Generator"),
         (_config(network="Diffusion"), "must name the network Generator or CoarseGenerator"),
         (_config(surprise=1), "describe no Generator"),
+        (_config(trained_size="64"), "trained_size must be a number of pixels, got '64'"),
+        (_config(trained_size=0), "trained_size must be a number of pixels, got 0"),
         (_file("config.json", b"[" * 100000), "must be a small JSON object"),
         (_file("config.json", b"\xff"), "must be a small JSON object"),
         (_file("config.json", b" " * 2**21), "it is over 1 MB"),

@@ -18,6 +18,7 @@ from gicinpaint.config.atomic_files import atomic_file, sha256, write_text
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 DIGEST_FILE = f"{WEIGHTS_FILE}.sha256"  # as sha256sum writes and checks it: safetensors has no checksum of its own
+_TRAINED_SIZE = "trained_size"  # of the settings, and may be absent there
 _LARGEST_CONFIG = 2**20  # bytes; real ones have a few hundred
 _LARGEST_HEADER = 2**21  # bytes of the safetensors file's list of tensors; real ones have ten thousand
 _MOST_SETTINGS, _LARGEST_NUMBER, _LARGEST_PATCH = 1000, 100_000, 99
@@ -52,7 +53,7 @@ class StoredNetwork(nn.Module, HubModel, **_CARD):
     huggingface_hub's model mixin. Arguments are plain data, or a `ContextualAttention`.
     """
 
-    trained_size: int | None = None  # shorter side of its training images in pixels, where a checkpoint says it
+    trained_size: int | None = None  # shorter side of its training images in pixels, where it is recorded
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__()
@@ -65,7 +66,8 @@ class StoredNetwork(nn.Module, HubModel, **_CARD):
             name: {key: getattr(value, key) for key in _ATTENTION_SETTINGS} if isinstance(value, nn.Module) else value
             for name, value in self.arguments.items()
         }
-        return {"network": type(self).__name__, **plain}
+        trained = {} if self.trained_size is None else {_TRAINED_SIZE: self.trained_size}
+        return {"network": type(self).__name__, **plain, **trained}
 
     @classmethod
     def build(cls, settings: Mapping[str, Any], state: Mapping[str, Tensor], name: str) -> Self:
@@ -77,8 +79,10 @@ class StoredNetwork(nn.Module, HubModel, **_CARD):
         Raises:
             ValueError: If the settings describe no such network, or the weights do not fit it.
         """
-        arguments = {key: value for key, value in settings.items() if key not in ("network", "_target_")}
+        arguments = {key: value for key, value in settings.items() if key not in ("network", "_target_", _TRAINED_SIZE)}
         try:
+            if (size := settings.get(_TRAINED_SIZE)) is not None and (type(size) is not int or size < 1):
+                raise ValueError(f"{_TRAINED_SIZE} must be a number of pixels, got {size!r}")
             check_plain(arguments, _MOST_SETTINGS, _LARGEST_NUMBER)
             _check_attention(arguments.get("attention"))
             if isinstance(attention := arguments.get("attention"), Mapping):
@@ -92,6 +96,7 @@ class StoredNetwork(nn.Module, HubModel, **_CARD):
         _check_tensors(state, name)
         _check_shapes(network.state_dict(), state, name)
         network.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
+        network.trained_size = size
         return network.eval()
 
     def _save_pretrained(self, save_directory: Path) -> None:

@@ -109,8 +109,10 @@ def save(generator: StoredNetwork, output: str) -> None:
         save_generator(generator, output)
         return
     weights = {f"generator.{name}": value for name, value in generator.state_dict().items()}
+    run = {"dataset.image_size": generator.trained_size} if generator.trained_size else {}
+    config = {"generator": configuration_node(generator)}
     with atomic_file(output) as partial:
-        torch.save({"state_dict": weights, "config": {"generator": configuration_node(generator)}}, partial)
+        torch.save({"state_dict": weights, "config": config, "run_settings": run}, partial)
 
 
 def rounded(generator: StoredNetwork, dtype: torch.dtype) -> StoredNetwork:

@@ -112,6 +112,7 @@ def save_generator(generator: nn.Module, folder: str | os.PathLike[str]) -> None
 def configuration_node(generator: StoredNetwork) -> dict[str, Any]:
     """Return a network's settings as a training checkpoint's configuration has them."""
     settings = dict(generator.settings)
+    settings.pop("trained_size", None)
     node: dict[str, Any] = {"_target_": f"{type(generator).__module__}.{settings.pop('network')}", **settings}
     if node.get("attention") is not None:
         node["attention"] = {"_target_": _ATTENTION, **node["attention"]}
