@@ -21,12 +21,13 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 2**26  # 67 megapixels: more than any photograph of the paper's datasets, 200 MB when decoded
 
-_PNG = b"\x89PNG\r\n\x1a\n"
 _BEGINNINGS = {
-    _PNG: "PNG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
     b"RIFF": "WebP",
     b"GIF8": "GIF",
 }
@@ -120,11 +121,9 @@ def open_checked(file: IO[bytes], name: str, max_pixels: int, formats: tuple[str
     except ImageError:
         raise
     except UnidentifiedImageError:
-        file.seek(0)
-        start = file.read(8)
-        kind = next((kind for beginning, kind in _BEGINNINGS.items() if start.startswith(beginning)), None)
+        kind = _kind(file)
         reason = f"its content is none of {', '.join(formats)}; convert it to one of them"
-        if not start:
+        if not file.tell():
             reason = "the file is empty"
         elif kind is not None and kind.upper() in formats:
             odd = " or holds pixels of a form that is not read, such as RGB of floating point" if kind == "TIFF" else ""
@@ -137,8 +136,7 @@ def open_checked(file: IO[bytes], name: str, max_pixels: int, formats: tuple[str
 
 def _open(file: IO[bytes], formats: tuple[str, ...]) -> Image.Image:
     """Open an image; of a PNG that Pillow refuses for its text or its profile, the image is left."""
-    file.seek(0)
-    if "PNG" in formats and _starts_as_png(file) and (bare := _without_bad_chunks(file)) is not None:
+    if "PNG" in formats and _kind(file) == "PNG" and (bare := _without_bad_chunks(file)) is not None:
         image = Image.open(bare, formats=formats)
         image.info["left_out"] = "text or a color profile that is damaged or over 1 MiB"
         return image
@@ -146,9 +144,11 @@ def _open(file: IO[bytes], formats: tuple[str, ...]) -> Image.Image:
     return Image.open(file, formats=formats)
 
 
-def _starts_as_png(file: IO[bytes]) -> bool:
+def _kind(file: IO[bytes]) -> str | None:
+    """Return what a file is by its first bytes, and stay behind them."""
     file.seek(0)
-    return file.read(8) == _PNG
+    start = file.read(8)
+    return next((kind for beginning, kind in _BEGINNINGS.items() if start.startswith(beginning)), None)
 
 
 def _without_bad_chunks(file: IO[bytes]) -> IO[bytes] | None:

@@ -5,17 +5,18 @@ import re
 import struct
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-import tifffile
 from PIL import Image
 from PIL.ExifTags import Base
 from PIL.PngImagePlugin import PngInfo, putchunk
 
 from gicinpaint.config.atomic_files import atomic_file
 from gicinpaint.data.image_io import FORMATS, MAX_PIXELS, ImageError, open_checked, turn_upright
+from gicinpaint.data.tiff_pages import TiffReader, further_pages, write_pages
 
 _GREY_DEEP = {"I;16", "I;16B", "I"}
 _KINDS = {f".{kind.lower()}": kind for kind in ("PNG", "WEBP", "TIFF", "BMP", "GIF")} | {".tif": "TIFF"}  # else JPEG
@@ -39,6 +40,8 @@ _TIFF_TAGS = (  # that describe the picture, not how its pixels are stored
     *(Base.ImageDescription, Base.Make, Base.Model, Base.Software, Base.DateTime, Base.Artist, Base.Copyright),
     *(Base.ExifOffset, Base.GPSInfo),
 )
+_FRAMES = ("GIF", "PNG", "WEBP")  # formats of animations that are kept; a PNG or WebP file holds them
+_MOST_FRAMES = 4096
 _WORDS = {"RGB16": "RGB of 16 bits", "RGBA16": "RGBA of 16 bits", "I;16": "grey of 16 bits", "F": "floating point"}
 _NAMES = {"icc_profile": "the color profile", "exif": "EXIF data", "dpi": "the resolution", "xmp": "XMP data"}
 _SAVING: dict[str, dict[str, object]] = {
@@ -55,12 +58,14 @@ class Unchanged(NamedTuple):
         image: The image, upright; uint16 (H, W, 3 or 4) for color of 16 bits per channel, which Pillow has no mode for.
         extras: `icc_profile`, `exif` (without the orientation, which is applied) and `xmp` as bytes, `dpi`,
             `transparency`, `gamma`, `text` as a dictionary, each where the file has it.
-        left_out: What is in the file and not here, such as "2 further frames".
+        left_out: What is in the file and not here, such as "damaged EXIF data".
+        further: The file's bytes, if pages or frames that can be kept follow its first one.
     """
 
     image: Image.Image | np.ndarray
     extras: dict[str, Any]
     left_out: tuple[str, ...] = ()
+    further: bytes | None = None
 
 
 def decode_unchanged(
@@ -77,17 +82,19 @@ def decode_unchanged(
         swapped = _swapped_bytes(image, name)
         image.load()
         extras, left_out = _extras(image)
+        further, lost = _further(file, image, swapped is not None, max_pixels)
         turn_upright(image)
+        left_out += lost
         if swapped is None:
-            return Unchanged(image.copy(), extras, left_out)
+            return Unchanged(image.copy(), extras, left_out, further)
         with open_checked(file, name, max_pixels, formats) as low:
             vars(low)["tile"] = swapped
             turn_upright(low)
-            return Unchanged(np.asarray(image).astype(np.uint16) << 8 | np.asarray(low), extras, left_out)
+            return Unchanged(np.asarray(image).astype(np.uint16) << 8 | np.asarray(low), extras, left_out, further)
 
 
 def check_format(file: Unchanged, path: Path) -> tuple[str, ...]:
-    """Return what of a file its result cannot keep, in words.
+    """Return what must be said of a result: what of the file it cannot keep, and that further images are not filled.
 
     Raises:
         ValueError: If the result's format would change the known pixels; the message names one that does not.
@@ -97,8 +104,15 @@ def check_format(file: Unchanged, path: Path) -> tuple[str, ...]:
         fitting = [name.lower() for name in ("PNG", "TIFF") if mode in _MODES[name]]
         way_out = f"set format={fitting[0]}" if fitting else "save it as RGB first"
         raise ValueError(f"{kind} cannot hold {_WORDS.get(mode, mode)} unchanged; {way_out}")
-    kept = ("icc_profile", "dpi", "xmp") if kind == "TIFF" and mode in ("RGB16", "RGBA16") else _EXTRAS[kind]
-    return (*file.left_out, *(_NAMES.get(key, key) for key in file.extras if key not in kept))
+    lost = [*file.left_out, *(_NAMES.get(key, key) for key in file.extras if key not in _EXTRAS[kind])]
+    remarks = tuple(f"not kept, {what}" for what in lost)
+    if file.further is None:
+        return remarks
+    word, kinds = ("page", ("TIFF",)) if _has_pages(file.further) else ("frame", ("PNG", "WEBP"))
+    if kind in kinds:
+        return (*remarks, f"only the first {word} is filled, the others are as they were")
+    ways = " or ".join(f"format={name.lower()}" for name in kinds)
+    return (*remarks, f"not kept, all {word}s but the first ({ways} keeps them)")
 
 
 def _mode(image: Image.Image | np.ndarray) -> str:
@@ -113,9 +127,10 @@ def write_unchanged(file: Unchanged, path: Path) -> None:
     """Write an image, with what its format holds of the extras; it appears whole or not at all."""
     kind = _KINDS.get(path.suffix.lower(), "JPEG")
     extras = {key: file.extras[key] for key in _EXTRAS[kind] if key in file.extras}
+    further = file.further if file.further is not None and _has_pages(file.further) == (kind == "TIFF") else None
     with atomic_file(path) as partial:
-        if isinstance(file.image, np.ndarray) and kind == "TIFF":
-            _write_deep_tiff(file.image, partial, extras)
+        if kind == "TIFF":
+            _write_tiff(file.image, partial, extras, further)
             return
         texts, xmp, gamma = extras.pop("text", {}), extras.get("xmp"), extras.pop("gamma", None)
         if kind == "PNG":
@@ -126,15 +141,14 @@ def write_unchanged(file: Unchanged, path: Path) -> None:
                 extras["pnginfo"].add_itxt("XML:com.adobe.xmp", extras.pop("xmp").decode(errors="replace"))
             if gamma is not None:
                 extras["pnginfo"].add(b"gAMA", struct.pack(">I", round(gamma * 100_000)))
-        elif kind == "TIFF" and xmp is not None:
-            exif = Image.Exif()
-            exif.load(extras.get("exif", b""))
-            exif[Base.XMLPacket] = extras.pop("xmp")
-            extras["exif"] = exif
         if isinstance(file.image, np.ndarray):
             _write_deep_png(file.image, partial, extras)
-        else:
-            file.image.save(partial, format=kind, **_SAVING.get(kind, {}), **extras)
+            return
+        image = file.image
+        if further is not None and kind in _FRAMES:
+            image, film = _film(image, kind, further, extras.pop("transparency", None))
+            extras |= film
+        image.save(partial, format=kind, **_SAVING.get(kind, {}), **extras)
 
 
 def _swapped_bytes(image: Image.Image, name: str) -> list[Any] | None:
@@ -169,8 +183,9 @@ def _extras(image: Image.Image) -> tuple[dict[str, Any], tuple[str, ...]]:
     if text:
         extras["text"] = text
     try:
-        exif = Image.Exif()
-        exif.load(image.getexif().tobytes())  # a copy: the image's own says how to turn it
+        own, exif = image.getexif(), Image.Exif()
+        own.bigtiff = False  # Pillow reads no EXIF data that it wrote in this layout
+        exif.load(own.tobytes())  # a copy: the image's own says how to turn it
         exif.pop(Base.Orientation, None)
         for tag in [tag for tag in exif if image.format == "TIFF" and tag not in _TIFF_TAGS]:
             del exif[tag]
@@ -178,19 +193,84 @@ def _extras(image: Image.Image) -> tuple[dict[str, Any], tuple[str, ...]]:
             extras["exif"] = exif.tobytes()
     except Exception:  # a broken EXIF block: the pixels are intact
         left_out.append("damaged EXIF data")
-    if (frames := getattr(image, "n_frames", 1)) > 1:
-        left_out.append(f"{frames - 1} further frames" if frames > 2 else "1 further frame")
     return extras, tuple(left_out)
 
 
-def _write_deep_tiff(image: np.ndarray, path: Path, extras: dict[str, Any]) -> None:
-    """Write color of 16 bits per channel, uint16 (H, W, 3 or 4), which Pillow cannot."""
-    options: dict[str, Any] = {"extrasamples": ["unassalpha"]} if image.shape[2] == 4 else {}
-    if (dpi := extras.get("dpi")) is not None:
-        options |= {"resolution": tuple(map(float, dpi)), "resolutionunit": 2}
-    if (xmp := extras.get("xmp")) is not None:
-        options["extratags"] = [(Base.XMLPacket, "B", len(xmp), xmp, True)]
-    tifffile.imwrite(path, image, photometric="rgb", iccprofile=extras.get("icc_profile"), metadata=None, **options)
+def _further(file: IO[bytes], image: Image.Image, deep: bool, max_pixels: int) -> tuple[bytes | None, tuple[str, ...]]:
+    """Return a file's bytes if what follows its first image can be kept, and what cannot; all of it is looked at."""
+    file.seek(0)
+    content = file.read()
+    try:
+        if image.format == "TIFF":
+            after = sum(1 for _ in TiffReader(content).pages(1))
+            kept = sum(1 for _ in further_pages(TiffReader(content)))
+            return content if kept else None, ("smaller copies of the image",) if kept < after else ()
+        count = getattr(image, "n_frames", 1)
+        if count == 1:
+            return None, ()
+        if image.format not in _FRAMES or deep or image.mode.startswith("I"):
+            return None, ("all frames but the first",)
+        if count > _MOST_FRAMES or count * image.width * image.height > max_pixels:
+            limit = f"{_MOST_FRAMES:,} and {max_pixels:,} pixels in all (max_pixels)"
+            return None, (f"all frames but the first; there are {count:,}, the limit is {limit}",)
+        for _ in _frames(content):
+            pass
+        return content, ()
+    except Exception as error:  # decoders raise anything; the first image is intact
+        reason = " ".join(str(error).split()) if isinstance(error, ValueError | OSError) else "they are broken"
+        return None, (f"all {'pages' if image.format == 'TIFF' else 'frames'} but the first: {reason}",)
+
+
+def _has_pages(content: bytes) -> bool:
+    return content[:2] in (b"II", b"MM")
+
+
+def _frames(content: bytes) -> Iterator[Image.Image]:
+    """Yield every frame of an animation as it is shown, upright; its duration in milliseconds is in `info`."""
+    with Image.open(io.BytesIO(content)) as film:
+        size = film.size
+        for number in range(getattr(film, "n_frames", 1)):
+            film.seek(number)
+            film.load()
+            if film.size != size:
+                raise ValueError("frames differ in their size")
+            frame = film.copy()
+            turn_upright(frame)
+            yield frame
+
+
+def _film(image: Image.Image, kind: str, content: bytes, transparency: object) -> tuple[Image.Image, dict[str, Any]]:
+    """Return the filled first frame of an animation, and how to save it with all others."""
+    first, *others = _frames(content)
+    image = image.copy()
+    image.info = {} if transparency is None else {"transparency": transparency}
+    if image.mode == "P" or transparency is not None or {frame.mode for frame in others} != {image.mode}:
+        image, others = image.convert("RGBA"), [frame.convert("RGBA") for frame in others]
+    durations = [frame.info.get("duration", 0) for frame in (first, *others)]
+    loop = first.info.get("loop", 0)
+    if content.startswith(b"GIF"):  # counts the repetitions, 0 for ever, the others count the showings
+        loop = loop + (loop > 0) if "loop" in first.info else 1
+    if hidden := kind == "PNG" and bool(first.info.get("default_image")):  # shown only where animations are not
+        del durations[0]
+    film = {"default_image": hidden, "duration": durations, "loop": loop, "disposal": 0, "blend": 0}
+    return image, {"save_all": True, "append_images": others, **film}
+
+
+def _write_tiff(image: Image.Image | np.ndarray, path: Path, extras: dict[str, Any], further: bytes | None) -> None:
+    """Write an image and the pages that follow it; color of 16 bits per channel, which Pillow cannot, as two of 8."""
+    exif = Image.Exif()
+    exif.load(extras.pop("exif", b""))
+    if "xmp" in extras:
+        exif[Base.XMLPacket] = extras.pop("xmp")
+    changes: dict[int, list[int]] = {}
+    if isinstance(image, np.ndarray):
+        height, width, channels = image.shape
+        changes = {Base.ImageWidth: [width], Base.BitsPerSample: [16] * channels}
+        image = Image.fromarray(image.astype("<u2").view(np.uint8).reshape(height, 2 * width, channels))
+    first = io.BytesIO()
+    image.save(first, "TIFF", exif=exif, **extras)
+    with path.open("wb") as file:
+        write_pages(file, first.getvalue(), changes, further)
 
 
 def _write_deep_png(image: np.ndarray, path: Path, extras: dict[str, Any]) -> None:

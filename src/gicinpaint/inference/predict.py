@@ -100,7 +100,7 @@ class FillFiles(LightningModule):
         self.skipped = 0  # results that were there already
         self.methods: Counter[str] = Counter()
         self.ratios: dict[int, float] = {}  # hole ratios of the images that were filled
-        self.left_out: dict[str, list[int]] = {}  # what results could not keep of their files
+        self.remarks: dict[str, list[int]] = {}  # what results could not keep of their files
 
     def predict_dataloader(self) -> DataLoader[Loaded]:
         """Return this process's share, a batch of images at a time."""
@@ -144,7 +144,7 @@ class FillFiles(LightningModule):
             self.methods[str(task.method)] += 1
             self.ratios[number] = task.hole.float().mean().item()
             for what in check_format(loaded.file, path):
-                self.left_out.setdefault(what, []).append(number)
+                self.remarks.setdefault(what, []).append(number)
             result = loaded.file._replace(image=task.canvas.finish())
             self.writer.save(number, result, path, task.hole.numpy(), loaded.file if self.side_by_side else None)
         self.bar.update(len(batch))
@@ -154,14 +154,14 @@ class FillFiles(LightningModule):
         self.finish()
         if self.everyone is not None:
             found: list[Any] = [None] * self.trainer.world_size
-            own = (self.faults, self.skipped, self.methods, self.ratios, self.left_out)
+            own = (self.faults, self.skipped, self.methods, self.ratios, self.remarks)
             torch.distributed.all_gather_object(found, own, group=self.everyone)
             self.faults = [fault for faults, *_ in found for fault in faults]
             self.skipped = sum(skipped for _, skipped, *_ in found)
             self.methods = sum((methods for _, _, methods, *_ in found), Counter())
             self.ratios = {number: ratio for *_, ratios, _ in found for number, ratio in ratios.items()}
-            kinds = dict.fromkeys(what for *_, left_out in found for what in left_out)
-            self.left_out = {what: [n for *_, left_out in found for n in left_out.get(what, ())] for what in kinds}
+            kinds = dict.fromkeys(what for *_, remarks in found for what in remarks)
+            self.remarks = {what: [n for *_, remarks in found for n in remarks.get(what, ())] for what in kinds}
         self.faults.sort()
 
     def finish(self) -> None:
@@ -288,8 +288,8 @@ def _report(module: FillFiles, config: DictConfig) -> None:
         print(f"no hole in {some(empty)}{hint}", flush=True)
     if module.ratios and (size := getattr(module.generator, "trained_size", None) or 256) < 256:  # the paper's size
         print(f"trained at {size} pixels: wrong colours in much larger images; shrink them or train larger", flush=True)
-    for what, numbers in module.left_out.items():
-        print(f"not kept, {what}: {some(numbers)}", flush=True)
+    for what, numbers in module.remarks.items():
+        print(f"{what}: {some(numbers)}", flush=True)
     listing = (output if output.is_dir() else output.parent) / "not_filled.txt"
     if module.faults or output.is_dir():
         listing.unlink(missing_ok=True)
