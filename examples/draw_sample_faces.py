@@ -53,7 +53,7 @@ def main() -> None:
         "completed": composite(image, completion.prediction, mask),
         "ground truth": image,
     }
-    large = {name: F.interpolate(one, size=256, mode="bicubic").clamp(-1, 1) for name, one in columns.items()}
+    large = {name: F.interpolate(one, scale_factor=2, mode="bicubic").clamp(-1, 1) for name, one in columns.items()}
     draw_sheet(large).save(options.picture)
     print(f"picture {options.picture}")
 
