@@ -36,6 +36,23 @@ def test_a_folder_is_listed_in_byte_order_with_its_own_files_first(tmp_path):
     assert list(list_folder(tmp_path)) == expected
 
 
+def test_pictures_of_kinds_that_are_not_read_are_counted_in_one_line(tmp_path, caplog):
+    touch(
+        tmp_path, "b.jpg", "a.HEIC", "c.heic", "d/e.heic", "d/f.CR2", "d/g.avif", "d/h.cr2", ".i.heic", "heic", "k.txt"
+    )
+    assert list(list_folder(tmp_path)) == [b"b.jpg"]
+    (line,) = caplog.messages
+    counts = "3 .heic, 2 .cr2, 1 .avif"
+    assert line == f"pictures in '{tmp_path}' that are not read: {counts}; convert them to PNG, TIFF or JPEG"
+    for path in (tmp_path / "a.HEIC", f"{tmp_path}/*.heic"):
+        with pytest.raises(DatasetError, match="found none; this kind is not read: convert them to PNG, TIFF or JPEG"):
+            ImageFiles(path)
+    caplog.clear()
+    touch(tmp_path / "others", "a.png", "notes.md")
+    assert len(list_folder(tmp_path / "others")) == 1
+    assert not caplog.messages
+
+
 def test_links_are_followed_and_a_loop_ends(tmp_path):
     touch(tmp_path / "elsewhere", "linked.png")
     touch(tmp_path / "data", "own.png")

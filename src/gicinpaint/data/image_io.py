@@ -19,6 +19,10 @@ from torch import Tensor
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
+UNREAD = frozenset(  # endings of pictures of other kinds
+    b".heic .heif .avif .jxl .jp2 .dng .cr2 .cr3 .nef .arw .orf .raf .rw2 .psd .exr .tga .ppm .svg".split()
+)
+CONVERT = "convert them to PNG, TIFF or JPEG"
 MAX_PIXELS = 2**26  # 67 megapixels: more than any photograph of the paper's datasets, 200 MB when decoded
 
 _BEGINNINGS = {

@@ -3,11 +3,13 @@
 import glob
 import hashlib
 import io
+import logging
 import os
 import time
 import warnings
 from abc import ABC, abstractmethod
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -19,9 +21,10 @@ from PIL import Image
 from torch import Tensor
 
 from gicinpaint.config.atomic_files import atomic_file
-from gicinpaint.data.image_io import FORMATS, MAX_PIXELS, SUFFIXES, read_file, read_image, show_name
+from gicinpaint.data.image_io import CONVERT, FORMATS, MAX_PIXELS, SUFFIXES, UNREAD, read_file, read_image, show_name
 from gicinpaint.data.order import random_order
 
+_LOG = logging.getLogger(__name__)
 LIST_SUFFIXES = (".flist", ".txt")
 _ENDINGS = tuple(suffix.encode() for suffix in SUFFIXES)
 _SETTLE_SECONDS = 2.0  # a folder changed later than this before the scan may change again under the same time stamp
@@ -183,7 +186,8 @@ def check_found(count: int, where: str | os.PathLike[str], expected: int | None,
     place = show_name(Path(where).absolute() if where else where)
     if count == 0:
         missing = "" if is_pattern(os.fspath(where)) or os.path.exists(where) else ", which does not exist"
-        kinds = ", ".join(SUFFIXES[:5])
+        kinds, odd = ", ".join(SUFFIXES[:5]), os.path.splitext(os.fsencode(where))[1].lower() in UNREAD
+        hint = f"this kind is not read: {CONVERT}" if odd else hint
         raise DatasetError(f"looked for images ({kinds}, ...) in {place}{missing}: found none; {hint}")
     if expected is not None and count != expected:
         raise DatasetError(f"looked for {expected} images in {place}: found {count}; {hint}")
@@ -209,7 +213,7 @@ def list_folder(folder: str | os.PathLike[str], *, cache_dir: str | os.PathLike[
     A folder's own files come first, in byte order, then its sub-folders in byte order. Links are followed; a folder
     that is reached twice counts once. Files are taken by suffix (`image_io.SUFFIXES`), in upper or lower case; names
     that start with a dot are left out. A listing that is kept in `cache_dir` is used while no folder in it has a
-    changed time stamp, which costs one look per folder instead of one per file.
+    changed time stamp, which costs one look per folder instead of one per file. Pictures of other kinds are logged.
 
     Raises:
         DatasetError: If the folder or one of its sub-folders is missing or cannot be read.
@@ -221,7 +225,10 @@ def list_folder(folder: str | os.PathLike[str], *, cache_dir: str | os.PathLike[
         return kept
     started = time.time()
     folders: list[tuple[bytes, int]] = []
-    names = Names.of(_walk(root, folders))
+    names = Names.of(_walk(root, folders, unread := Counter[bytes]()))
+    if unread:
+        counts = ", ".join(f"{count:,} {ending.decode()}" for ending, count in unread.most_common())
+        _LOG.warning("pictures in %s that are not read: %s; %s", show_name(folder), counts, CONVERT)
     if cache is not None and all(changed < (started - _SETTLE_SECONDS) * 1e9 for _, changed in folders):
         _save_listing(cache, names, folders)
     return names
@@ -239,8 +246,8 @@ def read_list(path: str | os.PathLike[str]) -> Names:
         ) from None
 
 
-def _walk(root: bytes, folders: list[tuple[bytes, int]]) -> Iterator[bytes]:
-    """Yield the images' names within a folder, and note the folders with their time stamps."""
+def _walk(root: bytes, folders: list[tuple[bytes, int]], unread: Counter[bytes]) -> Iterator[bytes]:
+    """Yield the images' names within a folder; note the folders with their time stamps, and pictures of other kinds."""
 
     def fail(error: OSError) -> NoReturn:
         where = show_name(error.filename)
@@ -256,7 +263,9 @@ def _walk(root: bytes, folders: list[tuple[bytes, int]]) -> Iterator[bytes]:
         folder = b"" if path == root else os.path.relpath(path, root)
         folders.append((folder, status.st_mtime_ns))
         inner[:] = sorted(name for name in inner if not name.startswith(b"."))
-        yield from (os.path.join(folder, name) for name in sorted(files) if name[:1] != b"." and _is_image(name))
+        found = sorted(name for name in files if name[:1] != b".")
+        unread.update(ending for name in found if (ending := os.path.splitext(name)[1].lower()) in UNREAD)
+        yield from (os.path.join(folder, name) for name in found if _is_image(name))
 
 
 def _is_image(name: bytes) -> bool:
