@@ -29,6 +29,6 @@ def test_a_file_gets_few_whole_lines_and_a_terminal_a_bar(leave: bool) -> None:
 
 def test_nothing_to_do_shows_no_bar() -> None:
     for file in (io.StringIO(), Terminal()):
-        with Bar(total=0, desc="filling", file=file):
+        with Bar(total=0, desc="filling", file=file), Bar(total=400, initial=400, desc="pack train", file=file):
             pass
         assert file.getvalue() == ""

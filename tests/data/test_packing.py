@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 
 from gicinpaint.data import DatasetError, ImageError, ImageFiles, Packing, SamplePhotographs, TarShards, prepare
-from gicinpaint.data.packing import work_through
+from gicinpaint.data import packing as packing_module
+from gicinpaint.data.packing import count_image, work_through
 
 FORK = multiprocessing.get_context("fork")
 
@@ -204,6 +205,36 @@ def test_a_source_without_files_is_packed_losslessly(tmp_path):
 
 def _kill_itself(_subject, _numbers):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def two_of_three(folder, numbers):
+    """Work on three images, and on the third only once the bar has shown two."""
+    for number in numbers:
+        deadline = time.monotonic() + 60
+        while number == 2 and not (folder / "shown").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        count_image()
+    return (folder / "shown").exists()
+
+
+def test_the_bar_moves_within_a_shard(tmp_path, monkeypatch):
+    shown = []
+
+    class Recorded(packing_module.Bar):
+        def update(self, n=1):
+            shown.append(self.n + n)
+            if shown[-1] == 12:  # ten were done before
+                (tmp_path / "shown").touch()
+            return super().update(n)
+
+    monkeypatch.setattr(packing_module, "Bar", Recorded)
+    tasks = [(torch.arange(3),), (torch.arange(3, 6),)]
+    assert list(work_through(two_of_three, tmp_path, tasks, 1, total=16, done=10, title="pack")) == [True, True]
+    assert shown == sorted(shown)
+    assert shown[-1] == 16
+    shown.clear()
+    assert list(work_through(two_of_three, tmp_path, tasks, 0, total=16, done=10, title="pack")) == [True, True]
+    assert shown[-1] == 16
 
 
 def test_a_killed_worker_is_an_error_and_not_a_hang():

@@ -40,7 +40,8 @@ def test_packed_images_are_those_of_the_folder(photographs: Path, capsys: pytest
     assert run(photographs, "output=shards", "packing.images_per_shard=7") == 0
     said = capsys.readouterr().out
     assert "30 train and 8 val images" in said
-    assert "train 30 images in 5 shards" in said
+    size = sum(path.stat().st_size for path in Path("shards/train").glob("*.tar"))
+    assert f"train 30 images in 5 shards, {size / 1e6:.1f} MB\n" in said
     for part in ("train", "val"):
         folder, shards = ImageFiles(photographs / part), TarShards(Path("shards") / part)
         files = {folder.encoded(index) for index in range(len(folder))}

@@ -10,13 +10,13 @@ _SECONDS = 20  # between two plain lines
 
 
 class Bar(tqdm):
-    """A progress bar as `tqdm.tqdm`, none if its total is 0; in a file or a pipe, a line every 20 seconds."""
+    """A progress bar as `tqdm.tqdm`, none if nothing is left; in a file or a pipe, a line every 20 seconds."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         settings["file"] = file = settings.get("file") or sys.stderr
         if not file.isatty():
             settings["mininterval"] = _SECONDS
-        settings["disable"] = settings.get("disable") or settings.get("total") == 0
+        settings["disable"] = settings.get("disable") or settings.get("total") == settings.get("initial", 0)
         super().__init__(*arguments, **{"dynamic_ncols": True, **settings})
 
     @staticmethod

@@ -6,6 +6,7 @@ import os
 import signal
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from gicinpaint.data.sources import DatasetError, ImageSource, Names
 from gicinpaint.data.transforms import Crop
 
 Result = TypeVar("Result")
+_SHOWN_EVERY = 0.1  # seconds
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def write_shard(source: ImageSource, numbers: list[int], first: int, path: Path,
                     entries.append((shard.offset + tarfile.BLOCKSIZE, len(content)))  # behind the header
                     names.append(one_line(source.name(number)))
                     shard.addfile(member, io.BytesIO(content))
-                check_stopped()
+                count_image()
         size, digest = partial.stat().st_size, sha256(partial)
     table = torch.tensor(entries, dtype=torch.int64).reshape(-1, 2)
     save_index(ShardIndex(table, Names.of(names), size, digest, Names.of(skipped)), index_path(str(path)))
@@ -117,7 +119,7 @@ def find_bad(subject: Scanned, numbers: list[int]) -> list[tuple[int, str]]:
             if not named.startswith("cannot read"):  # a crop does not know the file
                 named = f"cannot use image {subject.source.name(number)}: {named}"
             bad.append((number, named))
-        check_stopped()
+        count_image()
     return bad
 
 
@@ -142,15 +144,22 @@ def work_through(
         done: How many of them were done before.
         title: Title of the progress bar on the standard error; None shows none.
     """
-    dataset = _Tasks(work, subject, tasks)
+    dataset = _Tasks(work, subject, tasks, max(1, workers))
     options: dict[str, Any] = {"worker_init_fn": _prepare_worker, "in_order": False}
     loader: DataLoader[Any] = DataLoader(dataset, batch_size=None, num_workers=workers, **options)
     with Bar(total=total, initial=done, desc=title, unit="image", disable=title is None, smoothing=0.05) as bar:
+
+        def show() -> None:
+            while not dataset.stop:
+                bar.update(int(dataset.counts.sum()) + done - bar.n)
+                time.sleep(_SHOWN_EVERY)
+
+        shower = threading.Thread(target=show, daemon=True)
+        shower.start()  # the loop below waits for whole tasks, such as shards of thousands of images
         try:
-            for images, result in loader:
+            for result in loader:
                 if isinstance(result, Exception):
                     raise result
-                bar.update(images)
                 yield result
         except RuntimeError as error:
             if not lost_worker(error):
@@ -161,13 +170,17 @@ def work_through(
             ) from None
         finally:
             dataset.stop[0] = True
+            shower.join()
+            bar.update(int(dataset.counts.sum()) + done - bar.n)
 
 
-def check_stopped() -> None:
-    """Give the task up if all work was stopped; the work calls it after each image."""
-    worker = get_worker_info()
-    if worker is not None and cast(_Tasks, worker.dataset).stop:
-        raise _StoppedError
+def count_image() -> None:
+    """Count an image, or give the task up if all work was stopped; the work calls it after each image."""
+    if (worker := get_worker_info()) is not None:
+        tasks = cast(_Tasks, worker.dataset)
+        tasks.counts[worker.id] += 1
+        if tasks.stop:
+            raise _StoppedError
 
 
 class _StoppedError(Exception):
@@ -176,24 +189,29 @@ class _StoppedError(Exception):
 
 @dataclass(eq=False)
 class _Tasks(Dataset[Any]):
-    """The tasks as a dataset: item i is the number of its images, and its result or error."""
+    """The tasks as a dataset: item i is its result or error; `counts` are the images that each worker is done with."""
 
     work: Callable[..., Any]
     subject: object
     tasks: Sequence[Any]
+    workers: int
 
     def __post_init__(self) -> None:
         self.stop = torch.zeros(1, dtype=torch.bool).share_memory_()
+        self.counts = torch.zeros(self.workers, dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
         return len(self.tasks)
 
-    def __getitem__(self, index: int) -> tuple[int, Any]:
+    def __getitem__(self, index: int) -> Any:
         numbers, *rest = self.tasks[index]
         try:
-            return len(numbers), self.work(self.subject, numbers.tolist(), *rest)
+            result = self.work(self.subject, numbers.tolist(), *rest)
         except Exception as error:  # raised in the parent, as it is: a loader would put a traceback into its message
-            return len(numbers), error
+            return error
+        if get_worker_info() is None:
+            self.counts += len(numbers)
+        return result
 
 
 def _prepare_worker(_: int) -> None:

@@ -60,8 +60,9 @@ def _pack(config: DictConfig, sources: dict[str, ImageSource]) -> None:
     manifest = prepare(sources, config.output, build(config.packing), workers=config.workers)
     for name, part in json.loads(manifest.read_text("utf-8"))["parts"].items():
         skipped = f", {len(part['skipped'])} bad ones left out" if part["skipped"] else ""
-        size = f"{part['bytes'] / 1e9:.3f} GB"
-        _LOG.info(f"{name:5} {part['images']:,} images in {len(part['shards'])} shards, {size}{skipped}")
+        size = f"{part['bytes'] / 1e9:,.1f} GB" if part["bytes"] >= 1e9 else f"{part['bytes'] / 1e6:,.1f} MB"
+        shards = f"{(count := len(part['shards'])):,} shard{'s' * (count != 1)}"
+        _LOG.info(f"{name:5} {part['images']:,} images in {shards}, {size}{skipped}")
     _LOG.info(f"counts, bytes and SHA-256 are in {manifest}")
     _LOG.info(f"train with dataset=shards data_dir={Path(config.output).absolute()}")
 
@@ -187,7 +188,7 @@ def _pack_part(source: ImageSource, folder: Path, packing: Packing, workers: int
     skipped = sum(len(index.skipped) for index in complete.values())
     starts = range(0, len(source), packing.images_per_shard)
     tasks = [task for n, task in enumerate(zip(pieces, starts, shards, strict=True)) if n not in complete]
-    work, title = partial(write_shard, packing=packing), folder.name if progress else None
+    work, title = partial(write_shard, packing=packing), f"pack {folder.name}" if progress else None
     for result in work_through(work, source, tasks, workers, total=len(source), done=done, title=title):
         skipped += len(result)
         if skipped > LARGEST_SHARE * len(source):
