@@ -76,7 +76,7 @@ def generator_step(
     mask = _middle_hole(case)
     masked = (masked * (1 - mask)).to(floating_point(case.dtype))
     if channels_last:
-        generator = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        generator = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
         masked = masked.contiguous(memory_format=torch.channels_last)
     return torch.inference_mode()(lambda: generator(masked, mask))
 

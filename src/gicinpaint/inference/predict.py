@@ -121,7 +121,7 @@ class FillFiles(LightningModule):
         self.bar = Bar(total=self.left, desc="filling", unit="image", disable=quiet, smoothing=0.05)
         # a group of its own, because shares of large images may end hours apart, where the usual wait gives up
         several = self.trainer.world_size > 1
-        self.everyone = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE) if several else None
+        self.everyone: Any = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE) if several else None
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Leave images where they are; their regions go to the device one by one."""

@@ -252,8 +252,8 @@ def hasten(module: InpaintingModule, *, channels_last: bool, compiled: bool, bac
     twice, which compiled code cannot be.
     """
     if channels_last:
-        module.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        module.critics.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
+        module.critics.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
     if compiled:
         module.generator.compile(backend=backend)
 
