@@ -130,7 +130,7 @@ def test_a_setting_has_one_colour_in_all_panels_and_in_the_legend_and_no_other_s
             found.setdefault(line.get_label(), set()).update((rgb(line.get_color()), rgb(area.get_facecolor()[0])))
     assert {len(colours) for colours in found.values()} == {1}
     assert len(set.union(*found.values())) == count
-    legend = figure.axes[0].get_legend()
+    (legend,) = figure.legends
     named = zip(legend.get_texts(), legend.get_lines(), strict=True)
     assert {text.get_text(): {rgb(line.get_color())} for text, line in named} == found
     figure.savefig(tmp_path / "curves.png")

@@ -189,7 +189,7 @@ def draw_curves(runs: Sequence[Run], wanted: Mapping[str, str] = PANELS) -> Any:
     for ax in axes[len(panels) :]:
         ax.remove()
     shown = [lines[setting] for setting in settings if setting in lines]
-    axes[0].legend(handles=shown, title="setting (seeds)", fontsize="small")
+    figure.legend(handles=shown, title="setting (seeds)", loc="outside upper center", ncols=5)
     return figure
 
 
