@@ -1,19 +1,20 @@
 """The queue in front of the model: images are filled one after the other, and abandoned when nobody waits any more."""
 
+import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from threading import Event
+from types import FrameType
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from gicinpaint.attention.attention_map import AttentionCall, colour_legend, colour_offset, overhear, relative_offset
 from gicinpaint.attention.visualize import attention_of, to_image
@@ -173,7 +174,7 @@ class Filler:
         inpainter = self._opened[model]
         layer = attention_of(inpainter.generator)
         noted: Any = nullcontext([]) if layer is None else overhear(layer)
-        with warnings.catch_warnings(), _Stoppable(abandoned.is_set), noted as calls:
+        with warnings.catch_warnings(), noted as calls, _stoppable(abandoned.is_set):
             warnings.simplefilter("ignore")
             filled = inpainter.fill(picture, hole, blend=blend, **read)
         seconds = time.perf_counter() - begin
@@ -238,17 +239,22 @@ def wheel() -> bytes:
     return png(to_image(colour_legend(96)))
 
 
-class _Stoppable(TorchFunctionMode):
-    """Let every operation of PyTorch in this thread raise `AbandonedError` once it is told to stop."""
+@contextmanager
+def _stoppable(stop: Callable[[], bool]) -> Iterator[None]:
+    """Let every function of this package that this thread calls raise `AbandonedError` once it is told to stop.
 
-    def __init__(self, stop: Callable[[], bool]) -> None:
-        super().__init__()
-        self.stop = stop
+    A profiler sees the calls inside operators too: attention to a large image is one operator and takes a minute.
+    """
 
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self.stop():
-            raise AbandonedError
-        return function(*args, **(kwargs or {}))
+    def check(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_globals.get("__name__", "").startswith("gicinpaint.") and stop():
+            raise AbandonedError  # which ends the profiling
+
+    sys.setprofile(check)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
 
 
 def _pixels(file: IO[bytes]) -> int:
