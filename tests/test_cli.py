@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "train.py"), *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 def test_help_names_every_group_and_how_to_begin(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_wrong_override_is_one_line_and_a_non_zero_exit(override: str, expecte
 
 def test_unknown_job_names_the_nearest(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gicinpaint.cli", "trian"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 2
     assert "did you mean train?" in result.stderr
 
@@ -83,7 +83,7 @@ def test_a_multirun_may_be_asked_for_anywhere_among_the_overrides(tmp_path: Path
     few = ["benchmark.sizes=[4]", "limits.rounds=1", "limits.seconds=0.01", "memory=false"]
     both = ["-m", "backends=[unfold],[factorized]", f"hydra.sweep.dir={tmp_path}"]
     command = [sys.executable, "-m", "gicinpaint.cli", "benchmark", *few, *both]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert len(list(tmp_path.glob("*/benchmark.csv"))) == 2
 
@@ -115,9 +115,7 @@ def test_every_job_names_a_function_that_takes_a_configuration(job: str) -> None
 def test_every_command_names_a_function_and_has_a_page(command: str, tmp_path: Path) -> None:
     assert callable(resolve_name(COMMANDS[command].function))
     assert COMMANDS[command].usage.split()[0] == command
-    result = subprocess.run(
-        [sys.executable, "-m", "gicinpaint.cli", command, "--help"], capture_output=True, text=True, timeout=60
-    )
+    result = subprocess.run([sys.executable, "-m", "gicinpaint.cli", command, "--help"], capture_output=True, text=True)
     assert result.stdout == f"{COMMANDS[command].summary}\n\nUsage: gicinpaint {COMMANDS[command].usage}\n"
 
 
@@ -144,9 +142,7 @@ def complete(line: str, folder: Path) -> tuple[list[str], str]:
     )
     binaries = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": binaries, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        ["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
-    )
+    result = subprocess.run(["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True)
     return result.stdout.split(), result.stderr
 
 
@@ -252,5 +248,5 @@ sys.exit(cli.main(["train"]))
 @pytest.mark.skipif(os.name != "posix", reason="Windows ends a process itself")
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_signal_that_arrives_in_a_destructor_ends_the_job(name: str, code: int) -> None:
-    result = subprocess.run([sys.executable, "-c", DYING, name], capture_output=True, text=True, timeout=120)
+    result = subprocess.run([sys.executable, "-c", DYING, name], capture_output=True, text=True)
     assert (result.returncode, "Exception ignored" in result.stderr) == (code, False), result.stderr

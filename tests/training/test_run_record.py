@@ -40,7 +40,7 @@ def test_a_run_tells_everything(tmp_path: Path) -> None:
 def test_the_diff_holds_uncommitted_changes_of_package_and_configuration_alone(tmp_path: Path) -> None:
     def git(*arguments: str) -> None:
         identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
-        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True, timeout=60)
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True)
 
     package = tmp_path / "src" / "package"
     files = [package / "code.py", tmp_path / "conf" / "train.yaml", tmp_path / "notes.txt"]
@@ -117,7 +117,7 @@ def test_two_processes_never_write_into_one_folder(tmp_path: Path) -> None:
 def test_changes_that_are_no_text_are_recorded_byte_by_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def git(*arguments: str) -> None:
         identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
-        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True, timeout=60)
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True)
 
     package = tmp_path / "src" / "package"
     package.mkdir(parents=True)
