@@ -81,7 +81,7 @@ def test_hostile_files_are_refused_and_the_rest_is_done_in_little_memory(model: 
     result = run_here(model, "input=in", "masks=mask.png", "output=out", folder=tmp_path)
     assert result.returncode == 1
     assert f"1 of {count + 1} images filled" in result.stdout
-    assert f"{count} of {count + 1} images were not filled" in result.stderr
+    assert f"{count} of {count + 1} images not filled" in result.stderr
     assert "10000x10000 pixels are more than the limit of 67108864" in result.stderr
     assert "Traceback" not in result.stderr
     assert files(tmp_path / "out")[:1] == ["good.png"]

@@ -297,4 +297,4 @@ def _report(module: FillFiles, config: DictConfig) -> None:
         names = [f"{name(number)}: {reason}" for number, reason in module.faults]
         write_text(listing, "\n".join(names) + "\n")
         more = f"; {len(names) - _SHOWN} more are in {listing}" if len(names) > _SHOWN else ""
-        raise JobError(f"{len(names)} of {total} images were not filled: {'; '.join(names[:_SHOWN])}{more}")
+        raise JobError(f"{len(names)} of {total} images not filled: {'; '.join(names[:_SHOWN])}{more}")
