@@ -19,7 +19,7 @@ help:  ## Show these commands
 	@echo "make test       Run the tests in two processes and in random order; SEED=7 gives another order"
 	@echo "make test-all   Run the tests, the slow ones too"
 	@echo "make test-browser  Test the web page in headless Chromium, which is installed if apt-get may"
-	@echo "make test-faults  Kill, break and fill up: 13 minutes on two CPU cores"
+	@echo "make test-faults  Kill, break and fill up: 15 minutes on two CPU cores"
 	@echo "make coverage   Run the tests of make test with their coverage, which must not fall"
 	@echo "make docs       Build the documentation as site/, every warning an error"
 	@echo "make test-gpu   Test on the CUDA device, where there is one"

@@ -1,4 +1,4 @@
-"""The table of faults of docs/reliability.md with real kills: `make test-faults`, 13 minutes on two cores.
+"""The table of faults of docs/reliability.md with real kills: `make test-faults`, 15 minutes on two cores.
 
 Most of the time goes into starting runs, on one core; two tests at once use both.
 """
