@@ -3,10 +3,11 @@
 import logging
 import re
 import signal
+import subprocess
 import traceback
 import warnings
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -266,7 +267,13 @@ def raised_by_us(error: Exception) -> bool:
 
 
 def _exit_code(trainer: Trainer, code: int) -> int:
-    """Return 0 in a process that this run started itself: its parent, which reports the code, kills all on another."""
+    """Return 0 in a process that this run started itself: its parent, which reports the code, kills all on another.
+
+    The parent waits for a second at most, so that none of its processes is left when it ends.
+    """
+    for process in getattr(trainer.strategy.launcher, "procs", ()):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(1)
     started_here = isinstance(getattr(trainer.strategy, "cluster_environment", None), LightningEnvironment)
     return 0 if started_here and trainer.local_rank > 0 else code
 
