@@ -11,9 +11,14 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from gicinpaint.cli import main
 
 ROOT = Path(__file__).parents[1]
+SIZE = (22, 30)  # of the small images that are filled
+HOLE = np.zeros(SIZE, bool)
+HOLE[5:13, 8:20] = True
 
 
 def run(model: Path, *overrides: str, folder: Path, job: str = "inpaint") -> subprocess.CompletedProcess[str]:

@@ -24,14 +24,6 @@ from pictures_of_every_kind import draw, pixels, same_kind
 MODES = {"a.png": "RGB", "b.png": "L", "deep/c.tiff": "RGBA", "deep/d.webp": "RGB", "deep/e.png": "I;16"}
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    save_generator(Generator(2), folder)
-    return folder
-
-
 def write_pictures(folder: Path) -> None:
     """Pictures of several modes with a mask each."""
     for seed, (name, mode) in enumerate(MODES.items()):

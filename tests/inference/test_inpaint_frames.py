@@ -11,37 +11,15 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-import torch
 from PIL import Image
 from PIL.TiffImagePlugin import AppendingTiffWriter
 
-from gicinpaint import Generator
 from gicinpaint.data.image_unchanged import Unchanged, check_format, decode_unchanged, write_unchanged
-from gicinpaint.weights.pretrained import save_generator
-from inpaint_runs import run_here
+from inpaint_runs import HOLE, SIZE, run_here
 from pictures_of_every_kind import draw
 
-SIZE = (22, 30)
-HOLE = np.zeros(SIZE, bool)
-HOLE[5:13, 8:20] = True
 FILLED = "only the first {} is filled, the others are as they were"
 PLACES = (273, 324, 330, 34665)  # tags that say where something lies, which another file may have elsewhere
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    save_generator(Generator(2), folder)
-    return folder
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A folder with in/ and a mask for all."""
-    (tmp_path / "in").mkdir()
-    Image.fromarray(HOLE).save(tmp_path / "mask.png")
-    return tmp_path
 
 
 def levels(*shape: int, dtype: type = np.uint8) -> np.ndarray:

@@ -11,22 +11,10 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import pytest
-import torch
 from PIL import Image
 
-from gicinpaint import Generator
-from gicinpaint.weights.pretrained import save_generator
 from inpaint_runs import files, run_here
 from pictures_of_every_kind import draw
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    save_generator(Generator(2), folder)
-    return folder
 
 
 def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:

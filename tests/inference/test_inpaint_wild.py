@@ -16,36 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-import torch
 from PIL import Image
 
-from gicinpaint import Generator
-from gicinpaint.weights.pretrained import save_generator
-from inpaint_runs import ROOT, run_here
+from inpaint_runs import HOLE, ROOT, SIZE, run_here
 from pictures_of_every_kind import draw
 
 cv2 = pytest.importorskip(
     "cv2", reason="OpenCV reads what was written, independently: pip install opencv-python-headless"
 )
-SIZE = (22, 30)
-HOLE = np.zeros(SIZE, bool)
-HOLE[5:13, 8:20] = True
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    save_generator(Generator(2), folder)
-    return folder
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A folder with in/ and a mask for all."""
-    (tmp_path / "in").mkdir()
-    Image.fromarray(HOLE).save(tmp_path / "mask.png")
-    return tmp_path
 
 
 def deep(channels: int) -> np.ndarray:

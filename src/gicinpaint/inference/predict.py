@@ -100,7 +100,7 @@ class FillFiles(LightningModule):
         self.skipped = 0  # results that were there already
         self.methods: Counter[str] = Counter()
         self.ratios: dict[int, float] = {}  # hole ratios of the images that were filled
-        self.remarks: dict[str, list[int]] = {}  # what results could not keep of their files
+        self.remarks: dict[str, list[int]] = {}  # images by what must be said of their results
 
     def predict_dataloader(self) -> DataLoader[Loaded]:
         """Return this process's share, a batch of images at a time."""
