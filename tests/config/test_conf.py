@@ -11,14 +11,8 @@ from omegaconf import DictConfig
 
 from gicinpaint.config.validation import JobError, build, check_configuration
 from gicinpaint.data import DatasetError
-from gicinpaint.training.train import (
-    READS,
-    build_each,
-    build_module,
-    build_trainer,
-    choose_strategy,
-    settle_precision,
-)
+from gicinpaint.training.precision import settle_precision
+from gicinpaint.training.train import READS, build_each, build_module, build_trainer, choose_strategy
 from holes import save_mask
 
 CONF = Path(__file__).parents[2] / "conf"

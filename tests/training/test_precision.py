@@ -15,7 +15,7 @@ from torch.optim import SGD, Adam
 from gicinpaint.config.validation import ConfigurationError
 from gicinpaint.losses import gradient_norm
 from gicinpaint.training.module import InpaintingModule
-from gicinpaint.training.train import hasten, settle_precision
+from gicinpaint.training.precision import hasten, settle_precision
 from runs import ROOT, batches, fit, loader, small_module
 
 pytestmark = pytest.mark.filterwarnings(
@@ -36,7 +36,7 @@ def trained(
     """Return weights and losses after two updates of the generator and four of the critics."""
     optimizer = partial(Adam, lr=1e-3, betas=(0.5, 0.9), fused=fused)
     module = small_module(critic_steps=2, generator_optimizer=optimizer, critic_optimizer=optimizer)
-    hasten(module, channels_last=channels_last, compiled=False)
+    assert hasten(module, channels_last=channels_last, compiled=False) == ""
     trainer = fit(module, updates=2, precision=precision)
     losses = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
     return module.state_dict(), losses
@@ -91,7 +91,8 @@ class _Device:
     """What torch says about processor and accelerator."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *instructions: str, cuda: bool | None = None) -> None:
-        found = dict.fromkeys(("avx2", *instructions), True) | {"avx512_fp16": True}
+        brand = "Intel Xeon" if "Intel" in instructions else "AMD EPYC"
+        found = dict.fromkeys(("avx2", *instructions), True) | {"avx512_fp16": True, "cpu_name": brand}
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda is not None)
         monkeypatch.setattr(
@@ -106,6 +107,14 @@ class _Device:
     [
         ("cpu", ["avx512_bf16"], None, "bf16-mixed", "the processor has avx512_bf16"),
         ("cpu", ["avx512_bf16", "amx_bf16"], None, "bf16-mixed", "the processor has avx512_bf16 and amx_bf16"),
+        (
+            "cpu",
+            ["avx512_bf16", "Intel"],
+            None,
+            "32-true",
+            "an Intel processor with avx512_bf16 and without amx_bf16 is slower in bfloat16",
+        ),
+        ("cpu", ["avx512_bf16", "amx_bf16", "Intel"], None, "bf16-mixed", "the processor has avx512_bf16 and amx_bf16"),
         ("cpu", [], None, "32-true", "the processor has no bfloat16 instructions"),
         ("cpu", [], True, "32-true", "the processor has no bfloat16 instructions"),
         ("auto", [], None, "32-true", "the processor has no bfloat16 instructions"),
@@ -160,7 +169,9 @@ def test_recipes_that_mean_the_fastest_name_no_precision() -> None:
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_a_compiled_generator_has_the_outputs_gradients_and_names_of_the_plain_one(backend: str) -> None:
     modules, found = (small_module().double(), small_module().double()), []
-    hasten(modules[1], channels_last=False, compiled=True, backend=backend)
+    assert hasten(modules[1], channels_last=False, compiled=True, backend=backend).startswith(
+        "compile: the first update"
+    )
     batch = batches(1)[0]
     for module in modules:
         completed = module(batch.image.double(), batch.mask.double())

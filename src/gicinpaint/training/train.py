@@ -30,6 +30,7 @@ from gicinpaint.training.callbacks.save_and_stop import InterruptionError
 from gicinpaint.training.checkpoint import BEST
 from gicinpaint.training.loggers import close_dashboards, continue_files, label_of_run, record_run
 from gicinpaint.training.module import InpaintingModule
+from gicinpaint.training.precision import hasten, settle_precision
 from gicinpaint.training.resume import AUTO, changes, check_fit, find_checkpoint, run_settings
 from gicinpaint.training.run_record import git_commit, given_overrides, recorded_output, versions, write_record
 from gicinpaint.weights.fine_tuning import take_weights
@@ -48,7 +49,6 @@ READS = {
 }
 
 _log = logging.getLogger(__name__)
-_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")  # for products of bfloat16: Intel's and AMD's, and ARM's
 
 
 def train(config: DictConfig) -> float | None:
@@ -89,7 +89,7 @@ def _train(config: DictConfig, checkpoint: Path | None, precision: str) -> float
         _log.warning("continued with changed settings: %s", "; ".join(changed))
     given = config.initial_weights
     taken = take_weights(module.generator, given) if given is not None and checkpoint is None else []
-    hasten(module, channels_last=config.channels_last, compiled=config.compile)
+    compiling = hasten(module, channels_last=config.channels_last, compiled=config.compile)
     trainer = build_trainer(config)
     try:
         data.check_processes(trainer.world_size)  # before they start
@@ -100,8 +100,8 @@ def _train(config: DictConfig, checkpoint: Path | None, precision: str) -> float
         own = checkpoint.parents[1].resolve() == Path(config.output).resolve()
         continue_files(trainer.loggers, state["counters"]["generator_updates"], state.get("logged", {}) if own else {})
     _say(trainer, opening(config, module, data, trainer, checkpoint))
-    if precision:
-        _say(trainer, precision)
+    for line in filter(None, (precision, compiling)):
+        _say(trainer, line)
     if given is not None:
         aside = f"initial_weights={given} is left aside: a resumed run goes on with its own"
         _say(trainer, "\n".join(map(str, taken)) or aside)
@@ -213,50 +213,6 @@ def fit(trainer: Trainer, module: InpaintingModule, data: InpaintingDataModule, 
                 "continue with resume=auto"
             ) from error
         raise
-
-
-def settle_precision(config: DictConfig) -> str:
-    """Replace `trainer.precision=auto` by what is fastest on the device; return a line that says so, else nothing.
-
-    Weights of 16 bits are a ConfigurationError: updates would be lost in their rounding.
-    """
-    settings = config.trainer
-    if settings.precision in ("bf16-true", "16-true"):
-        mixed = settings.precision.replace("true", "mixed")
-        raise ConfigurationError(
-            f"trainer.precision: expected 32-true, 64-true, bf16-mixed, 16-mixed or auto, got {settings.precision}; "
-            f"use {mixed}, which keeps the weights in float32"
-        )
-    if settings.precision != "auto":
-        return ""
-    fast, reason = _fast_bfloat16(settings.accelerator)
-    settings.precision = "bf16-mixed" if fast else "32-true"
-    return f"precision: {settings.precision}, because {reason}"
-
-
-def _fast_bfloat16(accelerator: str) -> tuple[bool, str]:
-    """Tell whether a device multiplies bfloat16 by instructions of its own, and how that is known."""
-    if accelerator != "cpu" and torch.cuda.is_available():
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        return fast, f"{torch.cuda.get_device_name()} {'computes' if fast else 'does not compute'} in bfloat16"
-    if accelerator == "mps" or (accelerator != "cpu" and torch.backends.mps.is_available()):
-        return False, "bfloat16 is not tested on mps"
-    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 does not have it
-    found = [name for name in _INSTRUCTIONS if capabilities.get(name)]
-    return bool(found), f"the processor has {' and '.join(found) or 'no bfloat16 instructions'}"
-
-
-def hasten(module: InpaintingModule, *, channels_last: bool, compiled: bool, backend: str = "inductor") -> None:
-    """Store weights with the channels of a pixel side by side, compile the generator, or both, in place.
-
-    Names and shapes in checkpoints stay. Critics are not compiled: one without `input_gradient` is differentiated
-    twice, which compiled code cannot be.
-    """
-    if channels_last:
-        module.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
-        module.critics.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
-    if compiled:
-        module.generator.compile(backend=backend)
 
 
 def raised_by_us(error: Exception) -> bool:
