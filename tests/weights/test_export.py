@@ -210,6 +210,15 @@ def test_a_file_of_pixels_is_compared_with_the_network_to_a_level(pixels: Path, 
     assert compare(lambda image, _: [image + 0.1], only, (2, 32, 48), uint8=True).difference > 1.01 / 127.5
 
 
+def test_an_output_that_is_no_number_differs_whatever_the_other_outputs_are(completer: Completer) -> None:
+    image, mask = example((1, 16, 16))
+    with torch.inference_mode():
+        expected = completer(image, mask)
+    for wrong in range(3):
+        actual = [value * torch.nan if number == wrong else value for number, value in enumerate(expected)]
+        assert compare(lambda *_, actual=actual: actual, completer, (1, 16, 16)).difference == torch.inf
+
+
 @pytest.fixture
 def job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., None]]:
     """Return the job as a function of overrides; it runs in a folder of its own that holds a model."""
@@ -244,6 +253,7 @@ def test_the_command_writes_checked_files(tmp_path: Path) -> None:
         ("formats=[onix]", ConfigurationError, r"formats: expected a list \(one of onnx, torch each\)"),
         ("check_sizes=[[1,60,64]]", ConfigurationError, r"multiples of 8 from 16 on, got \[1, 60, 64\]"),
         ("check_sizes=[[1,8,64]]", ConfigurationError, "multiples of 8 from 16 on"),
+        ("check_sizes=[]", ConfigurationError, "check_sizes: expected at least one size, got none"),
         ("uint8=true", ConfigurationError, r"uint8: expected formats=\[onnx\] and outputs=\[completed\]"),
         ("tolerance=much", ConfigurationError, "tolerance: expected a number"),
     ],

@@ -1,5 +1,6 @@
 """The convert job: a model from one kind of file to another, compared with the original before it counts as done."""
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from gicinpaint.config.atomic_files import atomic_file
 from gicinpaint.config.validation import JobError, check_configuration
 from gicinpaint.models.generator import Completion
 from gicinpaint.models.stored import StoredNetwork
+from gicinpaint.weights.export import difference, example
 from gicinpaint.weights.pretrained import configuration_node, load_generator, save_generator
 from gicinpaint.weights.tf_checkpoint import read_checkpoint
 from gicinpaint.weights.tf_convert import swap_image_channels
@@ -46,7 +48,7 @@ def convert(config: DictConfig) -> None:
     to_tensorflow = config.to == "tensorflow"
     swapped = official and not config.raw and not to_tensorflow
     dtype: torch.dtype = getattr(torch, config.dtype)
-    image, mask = _example()
+    image, mask = example((2, 64, 96))
     given = image.flip(1) if swapped else image
     try:
         original, state = load_generator(config.source, raw=True), None
@@ -70,11 +72,11 @@ def convert(config: DictConfig) -> None:
             result = _with_weights(original, result.state_dict())  # variables tell no padding
     except (ValueError, OSError) as error:
         raise JobError(str(error)) from error
-    difference = compare(run(result, image, mask), {k: v.flip(1) if swapped else v for k, v in expected.items()})
+    found = compare(run(result, image, mask), {k: v.flip(1) if swapped else v for k, v in expected.items()})
     what = "the original" if dtype == torch.float32 else f"the original rounded to {config.dtype}"
-    _judge(difference, config.tolerance, what)
+    _judge(found, config.tolerance, what)
     parameters = sum(parameter.numel() for parameter in result.parameters())
-    print(f"{config.source} -> {config.output}: {parameters:,} parameters, equal to {what} to {difference:.2g}")
+    print(f"{config.source} -> {config.output}: {parameters:,} parameters, equal to {what} to {found:.2g}")
     if state is not None and config.slots:
         print(f"with {', '.join(state.networks)}, Adam's moments and {state.adam_updates:,} updates")
     if dtype != torch.float32:
@@ -83,9 +85,9 @@ def convert(config: DictConfig) -> None:
         reversed_ = config.raw or to_tensorflow
         print("its images are " + ("blue, green, red" if reversed_ else "red, green, blue (the authors' are not)"))
     if config.check is not None:
-        difference = check_golden(result, config.check, swapped)
-        _judge(difference, config.tolerance, config.check)
-        print(f"equal to the outputs in {config.check} to {difference:.2g}")
+        found = check_golden(result, config.check, swapped)
+        _judge(found, config.tolerance, config.check)
+        print(f"equal to the outputs in {config.check} to {found:.2g}")
 
 
 def _with_weights(generator: StoredNetwork, weights: Mapping[str, Tensor]) -> StoredNetwork:
@@ -138,9 +140,8 @@ def run(generator: nn.Module, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
 def compare(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
     """Return the largest absolute difference over all stages; infinite where a stage is missing or not a number."""
     if actual.keys() != expected.keys():
-        return float("inf")
-    differences = [(actual[name] - value).abs().max().item() for name, value in expected.items()]
-    return max(float("inf") if np.isnan(difference) else difference for difference in differences)
+        return math.inf
+    return max(difference(actual[name], value) for name, value in expected.items())
 
 
 def _rounding(actual: dict[str, Tensor], exact: dict[str, Tensor], dtype: str) -> float:
@@ -170,15 +171,7 @@ def check_golden(generator: nn.Module, path: str | os.PathLike[str], swapped: bo
     return compare(actual, {name: arrays[golden] for name, golden in _GOLDEN.items() if name in actual})
 
 
-def _judge(difference: float, tolerance: float, what: str) -> None:
-    if not difference <= tolerance:
-        found = f"differ from those of {what} by {difference:.3g}, more than {tolerance:g}"
-        raise JobError(f"the result's outputs {found}; do not use it")
-
-
-def _example() -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    mask = torch.zeros(2, 1, 64, 96)
-    mask[0, :, 16:48, 30:62] = 1
-    mask[1, :, 8:24, 8:32] = 1
-    return torch.rand(2, 3, 64, 96, generator=generator) * 2 - 1, mask
+def _judge(found: float, tolerance: float, what: str) -> None:
+    if not found <= tolerance:
+        more = f"differ from those of {what} by {found:.3g}, more than {tolerance:g}"
+        raise JobError(f"the result's outputs {more}; do not use it")

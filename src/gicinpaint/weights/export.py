@@ -1,6 +1,7 @@
 """The export job: write a generator as ONNX or for torch.export, and keep the files that agree with the network."""
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -162,7 +163,7 @@ def compare(run: Run, completer: Completer, size: Size, uint8: bool = False) -> 
     between = time.perf_counter()
     actual = run(image, mask)
     end = time.perf_counter()
-    return Check(size, max(map(_difference, actual, expected)), between - begin, end - between)
+    return Check(size, max(map(difference, actual, expected)), between - begin, end - between)
 
 
 def example(size: Size) -> tuple[Tensor, Tensor]:
@@ -199,7 +200,7 @@ def _report(path: Path, checks: Sequence[Check]) -> str:
 
 
 def _judge(path: Path, checks: Sequence[Check], tolerance: float) -> None:
-    worst = max(checks, key=lambda check: check.difference if check.difference == check.difference else float("inf"))
+    worst = max(checks, key=lambda check: check.difference)
     if not worst.difference <= tolerance:
         path.unlink()
         raise JobError(
@@ -208,16 +209,22 @@ def _judge(path: Path, checks: Sequence[Check], tolerance: float) -> None:
         )
 
 
-def _difference(actual: Tensor | np.ndarray, expected: Tensor) -> float:
+def difference(actual: Tensor | np.ndarray, expected: Tensor) -> float:
+    """Return the largest absolute difference, or of whole numbers the share that differ.
+
+    It is infinite where shapes differ or something is not a number.
+    """
     found = torch.as_tensor(actual)
     if found.shape != expected.shape:
-        return float("inf")
+        return math.inf
     if not expected.is_floating_point():  # offsets: keys that are equally good may be told apart by rounding
         return (found != expected).double().mean().item()
-    return (found.double() - expected.double()).abs().max().item()
+    return (found.double() - expected.double()).abs().nan_to_num(math.inf, math.inf).max().item()
 
 
 def _check_sizes(sizes: Sequence[Size]) -> None:
+    if not sizes:
+        raise ConfigurationError("check_sizes: expected at least one size, got none; every file is compared")
     for batch, height, width in sizes:
         if batch < 1 or min(height, width) < _LEAST_SIZE or height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
             raise ConfigurationError(
