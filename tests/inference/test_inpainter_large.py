@@ -86,6 +86,15 @@ def test_near_holes_are_filled_together_and_far_ones_apart() -> None:
     assert sorted(group(hole, 10**5)) == [Rectangle(100, 100, 110, 140), Rectangle(500, 500, 510, 520)]
 
 
+def test_holes_beside_each_other_are_apart_and_holes_around_another_are_one() -> None:
+    beside = torch.zeros(600, 600, dtype=torch.bool)
+    beside[:200, :200] = beside[100:300, 400:] = True  # some rows in common, no columns
+    assert sorted(group(beside, 10**5)) == [Rectangle(0, 0, 200, 200), Rectangle(100, 400, 300, 600)]
+    around = torch.zeros(600, 600, dtype=torch.bool)
+    around[:400, :10] = around[:10, :400] = around[200:220, 200:220] = True  # a bracket and a dot within its rectangle
+    assert group(around, 10**5) == [Rectangle(0, 0, 400, 400)]
+
+
 @pytest.mark.parametrize(("height", "width"), [(100, 100), (256, 256), (257, 300), (1000, 640)])
 def test_tiles_cover_and_overlap(height: int, width: int) -> None:
     found = tiles(Rectangle(0, 0, height, width), 256, 64)
