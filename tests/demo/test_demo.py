@@ -348,6 +348,35 @@ def test_it_works_at_once_with_the_model_that_lies_in_the_repository(
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), expected)
 
 
+def test_the_last_answer_is_kept_however_large_and_earlier_ones_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    from starlette.testclient import TestClient
+
+    monkeypatch.setattr("gicinpaint.demo.application._KEPT_BYTES", 1)
+    inpainter = Inpainter(Generator(2), "cpu", progress=False)
+    client = TestClient(Application(Filler(inpainter, Limits()), []), "http://localhost")
+    mask = io.BytesIO()
+    Image.fromarray(np.eye(16) > 0).save(mask, "PNG")
+    files = {"image": png(16, 16).getvalue(), "mask": mask.getvalue()}
+    names = [client.post("/api/fill", files=files).headers["x-answer"] for _ in range(2)]
+    assert [client.get(f"/api/answers/{name}/mask").status_code for name in names] == [404, 200]
+
+
+@pytest.mark.parametrize(("host", "address"), [("::1", "http://[::1]:80 "), ("localhost", "http://localhost:80 ")])
+def test_the_address_that_is_printed_can_be_opened(
+    job: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    host: str,
+    address: str,
+) -> None:
+    save_generator(Generator(2), tmp_path / "weights" / "small")
+    monkeypatch.setattr("gicinpaint.demo.server._check_address", lambda *_: None)
+    monkeypatch.setattr("uvicorn.run", lambda *_, **__: None)
+    job(f"host='{host}'", "port=80")
+    assert f"open {address}in a browser" in capsys.readouterr().out
+
+
 class Harm:
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import ipaddress
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ try:
     from starlette.formparsers import MultiPartException, MultiPartParser
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import FileResponse, JSONResponse, Response
+    from starlette.types import Message, Receive, Scope, Send
 except ImportError as error:
     raise JobError("the demo needs more packages; install them with pip install 'gicinpaint[demo]'") from error
 
@@ -37,10 +38,6 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 
 class Application:
@@ -61,25 +58,18 @@ class Application:
         self._answers: dict[str, Answer] = {}
         MultiPartParser.spool_max_size = _SPOOLED_BYTES
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Answer a request."""
-        if scope["type"] == "lifespan":
-            while (await receive())["type"] != "lifespan.shutdown":
-                await send({"type": "lifespan.startup.complete"})
-            await send({"type": "lifespan.shutdown.complete"})
-        elif scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1008})
-        else:
-            try:
-                response = await self._respond(scope, receive)
-            except ClientDisconnect:
-                return
-            except (AbandonedError, asyncio.CancelledError):
-                response = _refused(503, "the server has ended")
-            response.headers.update(_HEADERS)
-            await response(scope, receive, send)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer an HTTP request."""
+        try:
+            response = await self._respond(scope, receive)
+        except ClientDisconnect:
+            return
+        except (AbandonedError, asyncio.CancelledError):
+            response = _refused(503, "the server has ended")
+        response.headers.update(_HEADERS)
+        await response(scope, receive, send)
 
-    async def _respond(self, scope: MutableMapping[str, Any], receive: Receive) -> Response:
+    async def _respond(self, scope: Scope, receive: Receive) -> Response:
         try:
             self._check_origin(Headers(scope=scope))
             method, path = scope["method"], scope["path"]
@@ -122,9 +112,8 @@ class Application:
         if kind == "examples" and rest in map(str, range(len(self.examples))):
             return FileResponse(str(self.examples[int(rest)]))
         token, _, part = rest.removeprefix("answers/").partition("/")
-        answer = self._answers.get(token) if kind == "api" else None
-        _require(answer is not None, 404, "there is no such page")
-        assert answer is not None
+        if kind != "api" or (answer := self._answers.get(token)) is None:
+            raise HTTPException(404, "there is no such page")
         if part == "sources" and answer.attention is not None:
             place = (int(query.get("x", -1)), int(query.get("y", -1)))
             return JSONResponse(await asyncio.to_thread(sources, answer.attention, answer.mask, *place, answer.cell))
@@ -133,7 +122,7 @@ class Application:
         _require(content is not None, 404, "there is no such part of the answer")
         return Response(content, media_type="image/png")
 
-    async def _fill(self, scope: MutableMapping[str, Any], receive: Receive) -> Response:
+    async def _fill(self, scope: Scope, receive: Receive) -> Response:
         headers = Headers(scope=scope)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         _require(kind == "multipart/form-data", 415, f"expected multipart/form-data, got {kind or 'no content type'}")
@@ -202,8 +191,9 @@ class Application:
     def _keep(self, answer: Answer) -> str:
         token = uuid.uuid4().hex
         self._answers[token] = answer._replace(image=b"")
-        while len(self._answers) > _KEPT_ANSWERS or sum(one.size for one in self._answers.values()) > _KEPT_BYTES:
-            del self._answers[next(iter(self._answers))]
+        sizes = [one.size for one in self._answers.values()]
+        while len(sizes) > 1 and (len(sizes) > _KEPT_ANSWERS or sum(sizes) > _KEPT_BYTES):  # the page needs the last
+            del self._answers[next(iter(self._answers))], sizes[0]
         return token
 
 

@@ -64,7 +64,8 @@ def demo(config: DictConfig) -> None:
     application = Application(filler, SamplePhotographs(SAMPLE_TRAIN[:4]).paths, (config.host, *config.names))
     if not (ipaddress.ip_address(config.host).is_loopback if is_address(config.host) else config.host == "localhost"):
         print(f"WARNING: {config.host} can be reached from other machines, and there is no password")
-    print(f"open http://{config.host}:{config.port} in a browser; Ctrl-C ends the server", flush=True)
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    print(f"open http://{host}:{config.port} in a browser; Ctrl-C ends the server", flush=True)
     # A filling that Ctrl+C ends is no error: its user gets an answer with 503.
     logging.getLogger("uvicorn.error").addFilter(lambda record: not record.getMessage().startswith("Cancel "))
     try:
@@ -73,6 +74,8 @@ def demo(config: DictConfig) -> None:
             host=config.host,
             port=config.port,
             log_level="error",
+            lifespan="off",
+            ws="none",
             proxy_headers=False,  # X-Forwarded-For can be forged
             server_header=False,
             limit_concurrency=_CONNECTIONS,
