@@ -80,6 +80,21 @@ def test_shards_without_an_index_are_scanned_to_the_same_images(packed, tmp_path
     assert torch.equal(again.entries, indexed.entries)
 
 
+def test_the_kept_index_of_a_shard_that_was_written_again_is_made_again(tmp_path):
+    shard, cache = tmp_path / "shard.tar", tmp_path / "cache"
+    for seconds, sizes in ((1000, (8, 200)), (2_000_000_000, (200, 8))):  # tar pads both to 10 KiB
+        with tarfile.open(shard, "w") as file:
+            for number, size in enumerate(sizes):
+                member = tarfile.TarInfo(f"{number}.bmp")
+                content = io.BytesIO()
+                Image.new("L", (size, 1)).save(content, "BMP")
+                member.size = len(content.getvalue())
+                file.addfile(member, io.BytesIO(content.getvalue()))
+        os.utime(shard, (seconds, seconds))
+        shards = TarShards(shard, cache_dir=cache)
+        assert [shards.read(index).width for index in range(2)] == list(sizes)
+
+
 @pytest.mark.parametrize("window", [1, 2, 16])
 def test_an_epoch_has_every_image_once_and_reads_each_shard_from_front_to_back(packed, window):
     shards = TarShards(packed, window=window)

@@ -5,6 +5,7 @@ import multiprocessing
 import signal
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -101,29 +102,17 @@ class InpaintingDataModule(lightning.LightningDataModule):
         self.seed = seed
         self.prefetch = prefetch
         self.multiprocessing_context = multiprocessing_context
-        shared: dict[str, Any] = {"height": height, "width": width, "on_error": on_error, "workers": workers}
-        self.train = InpaintingDataset(
-            train,
-            train_crop or RandomCrop(),
-            mask,
-            seed=seed,
-            flip=flip,
-            color_augment=color_augment,
-            name="training",
-            **shared,
+        dataset = partial(InpaintingDataset, height=height, width=width, on_error=on_error, workers=workers)
+        train_crop = train_crop or RandomCrop()
+        self.train = dataset(
+            train, train_crop, mask, seed=seed, flip=flip, color_augment=color_augment, name="training"
         )
-        self.validation = InpaintingDataset(
-            validation,
-            validation_crop or CenterCropResize(),
-            validation_mask or mask,
-            seed=validation_seed,
-            flip=0,
-            replace=False,
-            name="validation",
-            **shared,
+        validation_crop, validation_mask = validation_crop or CenterCropResize(), validation_mask or mask
+        self.validation = dataset(
+            validation, validation_crop, validation_mask, seed=validation_seed, flip=0, replace=False, name="validation"
         )
-        for dataset in (self.train, self.validation):
-            _probe(dataset)
+        _probe(self.train)
+        _probe(self.validation)
         self._loaders: WeakSet[_BatchLoader] = WeakSet()  # their workers end with them
 
     def check_processes(self, count: int) -> None:
@@ -133,26 +122,18 @@ class InpaintingDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Return this process's part of the stream of training batches, endless or of the epoch that is going on."""
-        rank, world_size = self._place()
         endless = self.trainer is None or self.trainer.check_val_every_n_epoch is None
-        sampler = (EndlessBatchSampler if endless else EpochBatchSampler)(
-            len(self.train),
-            self.batch_size,
-            seed=self.seed,
-            position=self._batches_seen,
-            rank=rank,
-            world_size=world_size,
-            order=self.train.source.order,
+        kind, order = EndlessBatchSampler if endless else EpochBatchSampler, self.train.source.order
+        sampler = kind(
+            len(self.train), self.batch_size, seed=self.seed, position=self._batches_seen, order=order, **self._share()
         )
         return self._load(self.train, sampler)
 
     def val_dataloader(self) -> DataLoader:
         """Return this process's part of the validation images, each exactly once over all processes."""
-        rank, world_size = self._place()
-        batch_size = -(-self.validation_batch_size // world_size) * world_size
-        sampler = FiniteBatchSampler(
-            len(self.validation), batch_size, epoch=_FIXED_EPOCH, rank=rank, world_size=world_size
-        )
+        share = self._share()
+        batch_size = -(-self.validation_batch_size // share["world_size"]) * share["world_size"]
+        sampler = FiniteBatchSampler(len(self.validation), batch_size, epoch=_FIXED_EPOCH, **share)
         return self._load(self.validation, sampler)
 
     test_dataloader = predict_dataloader = val_dataloader
@@ -191,8 +172,10 @@ class InpaintingDataModule(lightning.LightningDataModule):
         self._loaders.add(loader)
         return loader
 
-    def _place(self) -> tuple[int, int]:
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+    def _share(self) -> dict[str, int]:
+        trainer = self.trainer
+        rank, world_size = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        return {"rank": rank, "world_size": world_size}
 
     def _batches_seen(self) -> int:
         module = None if self.trainer is None else self.trainer.lightning_module

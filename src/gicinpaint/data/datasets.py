@@ -139,13 +139,12 @@ class SamplePhotographs(ImageSource):
     """
 
     def __init__(self, names: tuple[str, ...] | list[str] = SAMPLE_TRAIN, repeat: int = 1) -> None:
-        self.names = tuple(names)
         self.repeat = repeat
         package = importlib.util.find_spec("skimage")
         if package is None or not package.submodule_search_locations:
             raise DatasetError("looked for the sample photographs in scikit-image: it is not installed; install it")
         folder = Path(package.submodule_search_locations[0]) / "data"
-        self.paths = [folder / name for name in self.names]
+        self.paths = [folder / name for name in names]
         missing = [path.name for path in self.paths if not path.is_file()]
         if missing or not self.paths or repeat < 1:
             raise DatasetError(
@@ -176,7 +175,7 @@ class SamplePhotographs(ImageSource):
 
     def name(self, index: int) -> str:
         """Return the photograph's file name."""
-        return self.names[index % len(self.paths)]
+        return self.paths[index % len(self.paths)].name
 
 
 def _read_partition(path: Path) -> list[tuple[bytes, bytes]]:

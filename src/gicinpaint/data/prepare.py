@@ -235,13 +235,14 @@ def _describe(folder: Path, shards: list[Path]) -> dict[str, object]:
     indices = [index for shard in shards if (index := _index_of_complete(shard)) is not None]
     if len(indices) < len(shards):
         raise DatasetError(f"a shard in {show_name(folder)} or its index is missing; start the job again")
-    keys = ("file", "images", "bytes", "sha256")
-    rows = [(f"{folder.name}/{s.name}", len(i), i.shard_bytes, i.sha256) for s, i in zip(shards, indices, strict=True)]
     return {
         "images": sum(map(len, indices)),
         "bytes": sum(index.shard_bytes for index in indices),
         "skipped": [os.fsdecode(line) for index in indices for line in index.skipped],
-        "shards": [dict(zip(keys, row, strict=True)) for row in rows],
+        "shards": [
+            {"file": f"{folder.name}/{shard.name}", "images": len(i), "bytes": i.shard_bytes, "sha256": i.sha256}
+            for shard, i in zip(shards, indices, strict=True)
+        ],
     }
 
 

@@ -7,8 +7,7 @@ import os
 import re
 import tarfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +68,8 @@ class ShardCache:
         if not is_remote(place):
             return place
         kept = self.kept(place)
-        with _locked(kept):
+        with open(kept.with_name(kept.name + ".lock"), "w") as lock:
+            lock_file(lock, wait=True)
             if not kept.exists():
                 self._make_room(kept)
                 _fetch(place, kept)
@@ -115,13 +115,6 @@ def _fetch(place: str, target: Path) -> None:
             if attempt == 2:
                 raise OSError(f"fetching failed three times: {error}") from error
             time.sleep(2.0**attempt)
-
-
-@contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    with open(target.with_name(target.name + ".lock"), "w") as lock:
-        lock_file(lock, wait=True)
-        yield
 
 
 @dataclass(frozen=True)
@@ -205,7 +198,9 @@ def read_index(shard: str, cache: ShardCache) -> ShardIndex:
     index = load_index(kept) if kept is not None else None
     try:
         local = cache.local(shard)
-        if index is None or index.shard_bytes != os.path.getsize(local):
+        status = os.stat(local)
+        older = local == shard and kept is not None and kept.exists() and kept.stat().st_mtime < status.st_mtime
+        if index is None or older or index.shard_bytes != status.st_size:  # tar files are padded to common sizes
             index = scan_shard(local, show_name(shard))
             if kept is not None:
                 save_index(index, kept)

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from gicinpaint.config.atomic_files import atomic_file
-from gicinpaint.data.image_io import CONVERT, FORMATS, MAX_PIXELS, SUFFIXES, UNREAD, read_file, read_image, show_name
+from gicinpaint.data.image_io import CONVERT, MAX_PIXELS, SUFFIXES, UNREAD, read_file, read_image, show_name
 from gicinpaint.data.order import random_order
 
 _LOG = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class NamedFiles(ImageSource):
 
     def read(self, index: int) -> Image.Image:
         """Return image `index` as 8-bit RGB, or raise an `ImageError`."""
-        return read_image(self.path(index), max_pixels=self.max_pixels, formats=FORMATS)
+        return read_image(self.path(index), max_pixels=self.max_pixels)
 
     def encoded(self, index: int) -> bytes:
         """Return the bytes of the image's file, or raise an `ImageError`."""

@@ -32,7 +32,6 @@ _BLOCKS = {  # the authors' numbers of a stage's layers -> the names of `network
 }
 _ATTENDED = {"9": "conv_bn4", "10": "conv_bn5"}  # of the attention branch, where nothing is dilated
 _PREFIXES = {"conv": "stage1.", "xconv": "stage2.conv_", "pmconv": "stage2.ca_", "allconv": "stage2."}
-_KINDS = {"weight": "weight", "bias": "bias"}
 
 
 def is_release(checkpoint: Any) -> bool:
@@ -59,13 +58,13 @@ def convert_release(checkpoint: Mapping[str, Any]) -> tuple[dict[str, StateDict]
     kind = _kind(given)
     if kind is None:
         raise ValueError("a PyTorch conversion must have a layer conv1.conv or stage1.conv1.conv, got neither")
-    tensors = [(ours, scope, kind_) for scope, ours in generator_scopes().items() for kind_ in _KINDS]
-    names = {f"{ours}.{k}": f"{_name(scope, kind)}.conv.{k}" for ours, scope, k in tensors}
+    layers = [(ours, _name(scope, kind)) for scope, ours in generator_scopes().items()]
+    names = {f"{ours}.{k}": f"{theirs}.conv.{k}" for ours, theirs in layers for k in ("weight", "bias")}
     known = {name: value for name, value in given.items() if "contextual_attention." not in name}  # a fixed kernel
     parts = {"generator": _taken(known, names, "generator")}
     critic = checkpoint.get("D")
     if kind == "networks_tf" and isinstance(critic, Mapping) and "conv1.conv_sn.weight_u" in critic:
-        kinds = {**_KINDS, "u": "weight_u"}
+        kinds = {"weight": "weight", "bias": "bias", "u": "weight_u"}
         names = {f"features.{i}.{k}": f"conv{i + 1}.conv_sn.{kinds[k]}" for i in range(6) for k in kinds}
         found = _taken(critic, names, "patch critic")
         parts["patch_critic"] = {k: value[:, 0] if k.endswith(".u") else value for k, value in found.items()}

@@ -129,11 +129,9 @@ def _check_entry(name: str, entry: Any) -> None:
         raise _UnsupportedError(f"variable {name} is stored in slices; save it again without a partitioner")
     if entry.dtype not in DTYPES:
         raise _UnsupportedError(f"variable {name} has the type number {entry.dtype}; save it again as float32")
-    if (
-        math.prod(_shape(entry)) * np.dtype(DTYPES[entry.dtype]).itemsize != entry.size
-        or min(_shape(entry), default=0) < 0
-    ):
-        raise ValueError(f"variable {name} of shape {_shape(entry)} cannot have {entry.size} bytes")
+    shape, item_size = _shape(entry), np.dtype(DTYPES[entry.dtype]).itemsize
+    if math.prod(shape) * item_size != entry.size or min(shape, default=0) < 0:
+        raise ValueError(f"variable {name} of shape {shape} cannot have {entry.size} bytes")
     if entry.offset < 0:
         raise ValueError(f"variable {name} begins at {entry.offset}")
 

@@ -15,7 +15,6 @@ from gicinpaint.weights.tf_convert import network_tables
 _NUMBERS = {np.dtype(name): number for number, name in DTYPES.items()}
 _RESTART_INTERVAL = 16  # entries of a block after which a whole key is written again
 _HEADER = b"\x08\x01\x1a\x02\x08\x01"  # BundleHeaderProto: one shard, little-endian, version 1
-_POINTERS = (("", ""), ("all_", "s"))  # lines of the pointer file, before and after model_checkpoint_path
 
 
 def revert(parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, NDArray[Any]]:
@@ -67,8 +66,8 @@ def write_checkpoint(variables: Mapping[str, NDArray[Any]], folder: str | Path, 
             offset += len(data)
     with atomic_file(folder / f"{prefix}.index") as partial:
         partial.write_bytes(_table(entries))
-    lines = (f'{before}model_checkpoint_path{after}: "{prefix}"\n' for before, after in _POINTERS)
-    write_text(folder / "checkpoint", "".join(lines))
+    pointers = f'model_checkpoint_path: "{prefix}"\nall_model_checkpoint_paths: "{prefix}"\n'
+    write_text(folder / "checkpoint", pointers)
 
 
 def _array(name: str, tensor: Tensor, state: Mapping[str, Tensor]) -> NDArray[np.float32]:
