@@ -155,6 +155,7 @@ def complete(line: str, folder: Path) -> tuple[list[str], str]:
         ("gicinpaint train optimizer.l", ["optimizer.lr="]),
         ("gicinpaint evaluate eval_mask=paper", ["eval_mask=paper_center", "eval_mask=paper_random"]),
         ("gicinpaint download faces", ["faces_128", "faces_64"]),
+        ("gicinpaint inpaint model=faces", ["model=faces_128", "model=faces_64"]),
         ("gicinpaint trian model=", []),
         ("gicinpaint train model=none optimizer.l", []),
         ("gicinpaint train --unknown optimizer.l", []),

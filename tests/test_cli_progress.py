@@ -37,4 +37,6 @@ def test_training_shows_its_updates_unless_the_bar_is_switched_off(
 
 def test_the_setting_without_its_group_is_answered_with_the_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "enable_progress_bar=false"]) == 2
-    assert capsys.readouterr().err == "gicinpaint: enable_progress_bar: write trainer.enable_progress_bar\n"
+    assert (
+        capsys.readouterr().err == "gicinpaint: enable_progress_bar: no such key; write trainer.enable_progress_bar\n"
+    )

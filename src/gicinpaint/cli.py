@@ -211,6 +211,8 @@ def _complete(request: list[str]) -> int:
     """Print the script that a shell installs, or the words that it may go on with; it never shows an error."""
     if not request or not request[0].startswith("query="):
         return _run("train", ["-sc", *request])
+    from gicinpaint.config.aliases import SECOND_NAMES
+
     words = os.environ.get("COMP_LINE", "").split(" ")
     before, word = [text for text in words[1:-1] if text], words[-1]
     names: Sequence[str] = ()
@@ -218,6 +220,8 @@ def _complete(request: list[str]) -> int:
         names = (*JOBS, *COMMANDS)
     elif before[0] == "download":
         names = list(resolve_name("gicinpaint.weights.hub:published_models")())
+    elif "model" in SECOND_NAMES.get(before[0], ()) and word.startswith("model="):
+        names = [f"model={name}" for name in resolve_name("gicinpaint.weights.hub:shipped_models")()]
     elif before[0] in JOBS:
         os.environ["COMP_LINE"] = " ".join(["gicinpaint", *before[1:], word])
         with redirect_stderr(io.StringIO()), suppress(SystemExit):

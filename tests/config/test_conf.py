@@ -105,3 +105,9 @@ def test_several_devices_choose_ddp_that_leaves_the_generator_unused() -> None:
     assert choose_strategy("auto", 1, 2) == ddp
     assert choose_strategy("auto", 1, 1) == "auto"
     assert choose_strategy("fsdp", 4, 1) == "fsdp"
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named_with_the_setting_to_change(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"trainer.accelerator: torch finds no GPU; use trainer.accelerator=cpu"):
+        build_trainer(composed("trainer.accelerator=gpu", output=tmp_path))

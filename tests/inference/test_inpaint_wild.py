@@ -255,7 +255,8 @@ def test_an_empty_mask_is_remarked_with_the_ways_to_read_it_otherwise(model: Pat
     assert "otherwise" not in read.stdout
 
 
-def test_ctrl_c_ends_with_130_and_says_what_was_finished(model: Path, place: Path) -> None:
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_all_processes_says_what_was_finished(model: Path, place: Path, sent: int, code: int) -> None:
     draw("RGB", 96, 130, 0).save(place / "in" / "0000.png")
     for number in range(1, 4000):  # more than a busy machine can fill between two looks at them
         (place / "in" / f"{number:04}.png").hardlink_to(place / "in" / "0000.png")
@@ -267,12 +268,13 @@ def test_ctrl_c_ends_with_130_and_says_what_was_finished(model: Path, place: Pat
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     while len(list(place.glob("out/*.png"))) < 3 and process.poll() is None:
         time.sleep(0.002)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, sent)  # the worker that reads images too, as a terminal and `timeout` do
     output, errors = process.communicate()
-    assert process.returncode == 130, errors
+    assert process.returncode == code, errors
     assert "Traceback" not in errors
     (count,) = re.findall(r"stopped after (\d+) of 4,000 images; the same command goes on: out", output)
     assert len(list(place.glob("out/*.png"))) == int(count) < 4000

@@ -196,7 +196,7 @@ def test_no_hole_gives_the_image_back_and_says_so(inpainter: Inpainter) -> None:
 
 
 def test_all_hole_is_refused(inpainter: Inpainter) -> None:
-    with pytest.raises(ValueError, match="must leave known pixels, got a hole everywhere; was it inverted"):
+    with pytest.raises(ValueError, match="must leave known pixels, got a hole everywhere; is it inverted"):
         inpainter(draw("RGB", 1, 1, 0), np.ones((1, 1), bool))
 
 

@@ -151,11 +151,18 @@ def _file(name: str, content: bytes) -> Callable[[Path], Path]:
     return write
 
 
+def _run_folder(folder: Path) -> Path:
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "last.ckpt").touch()
+    return folder
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [
         (lambda folder: folder / "gone", "must be a model's file or folder, got nothing there"),
         (lambda folder: folder, "must be a model's folder, with .* got an empty folder"),
+        (_run_folder, "is the folder of a run; name its checkpoint, .*/checkpoints/last.ckpt"),
         (_empty, "x.ckpt cannot be read as a checkpoint: it is empty; copy or train it again"),
         (_noise, "x.ckpt was refused and nothing in it was run: it is damaged"),
         (_other_zip, "x.ckpt cannot be read as a checkpoint|x.ckpt was refused"),

@@ -106,13 +106,13 @@ def explain_key(key: str, job: str = "") -> str | None:
         >>> explain_key("preset@dataset.validation_mask")
         'preset@dataset.validation_mask is called eval_mask@dataset.validation_mask now'
         >>> explain_key("lr", "train")
-        'lr: write optimizer.lr'
+        'lr: no such key; write optimizer.lr'
     """
     group, at, package = key.partition("@")
     if new := new_key(group):
         return f"{key} is called {new}{at}{package} now"
     foreign = FOREIGN.get(job, {}).get(key)
-    return foreign and f"{key}: write {foreign}"
+    return foreign and f"{key}: no such key; write {foreign}"
 
 
 def explain_option(group: str, option: str) -> str | None:

@@ -167,7 +167,7 @@ class InpaintingDataModule(lightning.LightningDataModule):
             prefetch_factor=self.prefetch if self.workers else None,
             persistent_workers=self.workers > 0,
             multiprocessing_context=self.multiprocessing_context if self.workers else None,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=ignore_signals,
         )
         self._loaders.add(loader)
         return loader
@@ -221,7 +221,7 @@ def _received(batches: Iterator[Batch]) -> Iterator[Batch]:
         raise RuntimeError("DataLoader worker was lost while its batch was taken over") from error
 
 
-def _ignore_signals(_: int) -> None:
+def ignore_signals(_: int) -> None:
     """Let a worker survive a SIGTERM or Ctrl+C that its whole process group gets: the run saves first."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

@@ -22,6 +22,7 @@ from torchmetrics import MetricCollection
 from gicinpaint.attention.visualize import to_image
 from gicinpaint.config.atomic_files import write_text
 from gicinpaint.config.progress_bar import Bar
+from gicinpaint.data.datamodule import ignore_signals
 from gicinpaint.evaluation.images import EvaluationImages
 from gicinpaint.evaluation.methods import Method
 from gicinpaint.masks.sampler import NumberedMasks
@@ -99,7 +100,8 @@ class Measurement:
         with Bar(total=len(mine), initial=progress.done, **shown) as bar:
             left, size = mine[progress.done :], self.batch_size
             batches = [list(left[start : start + size]) for start in range(0, len(left), size)]
-            loader = DataLoader(self.images, batch_sampler=batches, num_workers=self.workers)
+            options: dict[str, Any] = {"num_workers": self.workers, "worker_init_fn": ignore_signals}
+            loader = DataLoader(self.images, batch_sampler=batches, **options)
             for indices, image in zip(batches, loader, strict=True):
                 image = image.to(fabric.device)
                 mask = self.masks(indices, self.images.height, self.images.width)[0].to(fabric.device)

@@ -82,7 +82,7 @@ class Engine:
         if not bool(hole.any()):
             return FillTask(canvas, hole, Method.NOTHING, [], coarse)
         if bool(hole.all()):
-            raise ValueError("the mask must leave known pixels, got a hole everywhere; was it inverted? 1 = hole")
+            raise ValueError("the mask must leave known pixels, got a hole everywhere; is it inverted? 1 is the hole")
         canvas.check_known(~hole)
         whole = Rectangle(0, 0, *canvas.size)
         plan = self.divide(hole) if edges is None else (Method.WHOLE, [Region(whole, whole, False)])

@@ -23,6 +23,7 @@ from gicinpaint.config.atomic_files import write_text
 from gicinpaint.config.progress_bar import Bar
 from gicinpaint.config.validation import JobError, build, check_configuration
 from gicinpaint.data import DatasetError
+from gicinpaint.data.datamodule import ignore_signals
 from gicinpaint.data.image_io import show_name
 from gicinpaint.data.image_unchanged import check_format
 from gicinpaint.inference.blending import Blend, check_blend
@@ -106,12 +107,11 @@ class FillFiles(LightningModule):
         """Return this process's share, a batch of images at a time."""
         share = list(range(len(self.paths)))[self.trainer.global_rank :: self.trainer.world_size]
         left = [index for index in share if self.overwrite or not self.paths[index].exists()]
-        self.skipped = len(share) - len(left)
-        self.left = len(left)
+        self.skipped, self.left = len(share) - len(left), len(left)
         # the trainer leaves the loop out where there is nothing, and the other processes would wait for this one
         images: Any = self.reader(left) if left else [Loaded(_NOTHING)]
         size, workers = self.engine.batch_size, min(self.workers, len(left))
-        return DataLoader(images, batch_size=size, num_workers=workers, collate_fn=list)
+        return DataLoader(images, batch_size=size, num_workers=workers, collate_fn=list, worker_init_fn=ignore_signals)
 
     def on_predict_start(self) -> None:
         """Open the writer and the progress bar."""

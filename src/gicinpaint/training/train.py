@@ -139,6 +139,9 @@ def build_module(config: DictConfig) -> InpaintingModule:
 
 def build_trainer(config: DictConfig) -> Trainer:
     """Build the trainer with its callbacks and loggers."""
+    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if config.trainer.accelerator == "gpu" and not gpu:
+        raise JobError("trainer.accelerator: torch finds no GPU; use trainer.accelerator=cpu, or a torch built for it")
     callbacks: list[Callback] = build_each(config.get("callbacks"))
     loggers: list[Logger] = build_each(config.get("logger"))
     strategy = choose_strategy(config.trainer.strategy, config.trainer.devices, config.trainer.num_nodes)

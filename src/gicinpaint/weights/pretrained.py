@@ -60,6 +60,8 @@ def load_generator(path: str | os.PathLike[str], *, raw: bool = False) -> Stored
         if (path / "checkpoint").is_file():
             state = load_weights(path).get("generator", {})
             return _official(state if raw else swap_image_channels(state), path)
+        if (last := path / "checkpoints" / "last.ckpt").is_file():
+            raise ValueError(f"{path} is the folder of a run; name its checkpoint, {last}")
         listed = ", ".join(sorted(child.name for child in path.iterdir())[:5]) or "an empty folder"
         raise ValueError(
             f"{path} must be a model's folder, with {WEIGHTS_FILE} and {CONFIG_FILE} or a TensorFlow checkpoint, got "

@@ -160,7 +160,7 @@ class StopAtUpdates(Callback):
 
     def __init__(self, updates: int) -> None:
         if updates < 1:
-            raise ValueError(f"updates must be at least 1, got {updates}; the released limit is 1,000,000")
+            raise ValueError(f"updates must be at least 1, got {updates}")
         self.updates = updates
 
     def on_train_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
