@@ -13,8 +13,10 @@ from safetensors.torch import load_file
 
 import golden
 from gicinpaint import Generator
+from gicinpaint.config.validation import JobError
 from gicinpaint.models.generator import CoarseGenerator
 from gicinpaint.weights import load_weights
+from gicinpaint.weights.conversion import check_golden
 from gicinpaint.weights.pretrained import load_generator, save_generator
 from models import checkpoint, outputs
 from models import run_convert as convert
@@ -133,6 +135,23 @@ def test_outputs_that_differ_from_the_golden_ones_fail(released: Path, tmp_path:
     code, _, errors = convert(tmp_path, *options)
     assert code == 1
     assert re.search(r"differ from those of .*other.npz by 0.001\d*, more than 0.0001; do not use it", errors)
+
+
+def broken_outputs(folder: Path) -> list[Path]:
+    """Write files that hold no golden outputs: of a size that no network takes, flat, cut off, of one array."""
+    paths = [folder / name for name in ("odd.npz", "flat.npz", "cut.npz", "one.npy")]
+    shapes = {"x": (1, 3, 30, 30), "mask": (1, 1, 30, 30), "x_stage1": (1, 3, 30, 30), "x_stage2": (1, 3, 30, 30)}
+    np.savez(paths[0], **{name: np.zeros(shape) for name, shape in shapes.items()})
+    np.savez(paths[1], **{name: np.zeros(3) for name in shapes})
+    paths[2].write_bytes(paths[0].read_bytes()[:-100])
+    np.save(paths[3], np.zeros(3))
+    return paths
+
+
+def test_files_without_golden_outputs_are_named(tmp_path: Path) -> None:
+    for path in broken_outputs(tmp_path):
+        with pytest.raises(JobError, match=rf"check: .*{path.name} must hold x, mask, x_stage1 and x_stage2: "):
+            check_golden(Generator(2), path, swapped=True)
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,8 @@ def celeba(root: str | os.PathLike[str], part: Part, *, expected: int | None = N
     _check_part(part)
     folder = Path(root)
     images = _first(folder, ("img_align_celeba", "Img/img_align_celeba"), hint)
-    partition = _read_partition(_first(folder, ("list_eval_partition.txt", "Eval/list_eval_partition.txt"), hint))
-    names = Names.of(name for name, number in partition if number == _PARTITION[part])
-    return _files(images, names, expected, hint)
+    partition = _first(folder, ("list_eval_partition.txt", "Eval/list_eval_partition.txt"), hint)
+    return _files(images, Names.of(_read_partition(partition, part)), expected, hint)
 
 
 def celeba_hq(root: str | os.PathLike[str], part: Part, *, expected: int | None = None, hint: str = "") -> NamedFiles:
@@ -74,8 +73,7 @@ def celeba_hq(root: str | os.PathLike[str], part: Part, *, expected: int | None 
     if lists:
         wanted: Iterable[bytes] = [_stem(line) for line in read_list(lists[0])]
     elif mapping and (folder / "list_eval_partition.txt").exists():
-        partition = _read_partition(folder / "list_eval_partition.txt")
-        stems = (_stem(name) for name, number in partition if number == _PARTITION[part])
+        stems = map(_stem, _read_partition(folder / "list_eval_partition.txt", part))
         wanted = sorted((mapping[stem] for stem in stems if stem in mapping), key=lambda stem: (len(stem), stem))
     else:
         raise DatasetError(
@@ -178,15 +176,15 @@ class SamplePhotographs(ImageSource):
         return self.paths[index % len(self.paths)].name
 
 
-def _read_partition(path: Path) -> list[tuple[bytes, bytes]]:
-    rows = [tuple(line.split()) for line in read_list(path)]
+def _read_partition(path: Path, part: Part) -> list[bytes]:
+    rows = [line.split() for line in read_list(path)]
     bad = next((number for number, row in enumerate(rows) if len(row) != 2 or row[1] not in (b"0", b"1", b"2")), None)
     if bad is not None:
         raise DatasetError(
             f"line {bad + 1} of {show_name(path)} must be a file name and 0, 1 or 2, "
             f"got {show_name(b' '.join(rows[bad]))}; use the official file"
         )
-    return [(row[0], row[1]) for row in rows]
+    return [name for name, number in rows if number == _PARTITION[part]]
 
 
 def _read_mapping(path: Path) -> dict[bytes, bytes]:

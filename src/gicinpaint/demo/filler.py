@@ -160,11 +160,10 @@ class Filler:
 
     def _fill(self, files: dict[str, IO[bytes]], grow: int, blend: Blend, model: str, abandoned: Event) -> Answer:
         begin = time.perf_counter()
-        self._check(files["image"], "image")
-        picture = decode_image(files["image"], "of the image", max_pixels=self.limits.pixels)
-        read: dict[str, Any] = {
-            name: self._read(file, name, picture) for name, file in files.items() if name != "image"
-        }
+        image = files.pop("image")
+        self._check(image, "image")
+        picture = decode_image(image, "of the image", max_pixels=self.limits.pixels)
+        read: dict[str, Any] = {name: self._read(file, name, picture) for name, file in files.items()}
         hole = read.pop("mask")
         if not hole.any():
             raise ValueError("there is no hole; paint over what is to be filled, or send a mask that is white there")

@@ -163,11 +163,11 @@ def check_golden(generator: nn.Module, path: str | os.PathLike[str], swapped: bo
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: torch.from_numpy(archive[name]).float() for name in ("x", "mask", *_GOLDEN.values())}
-    except (OSError, ValueError, KeyError, EOFError) as error:
+        if swapped:
+            arrays = {name: value if name == "mask" else value.flip(1) for name, value in arrays.items()}
+        actual = run(generator, arrays["x"], arrays["mask"])
+    except Exception as error:  # foreign bytes and shapes raise anything
         raise JobError(f"check: {path} must hold x, mask, x_stage1 and x_stage2: {error}") from error
-    if swapped:
-        arrays = {name: value if name == "mask" else value.flip(1) for name, value in arrays.items()}
-    actual = run(generator, arrays["x"], arrays["mask"])
     return compare(actual, {name: arrays[golden] for name, golden in _GOLDEN.items() if name in actual})
 
 

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -87,14 +87,13 @@ class Completer(nn.Module):
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs that were asked for."""
         completion: Completion = self.generator(mask_out(image, mask), mask, return_offset="offset" in self.outputs)
-        made: dict[str, Callable[[], Tensor | None]] = {
-            "completed": lambda: composite(image, completion.prediction, mask),
-            "coarse": lambda: composite(image, completion.coarse, mask),
-            "refined": lambda: completion.refined,
-            "offset": lambda: completion.offset,
+        found = {
+            "completed": composite(image, completion.prediction, mask),
+            "coarse": composite(image, completion.coarse, mask),
+            "refined": completion.refined,
+            "offset": completion.offset,
         }
-        found = [made[name]() for name in self.outputs]
-        return tuple(tensor for tensor in found if tensor is not None)
+        return tuple(tensor for name in self.outputs if (tensor := found[name]) is not None)
 
 
 def export(config: DictConfig) -> None:
@@ -184,9 +183,9 @@ def _write(name: Format, program: ExportedProgram, outputs: Sequence[str], path:
     try:
         if name == "onnx":
             write_onnx(program, outputs, path, uint8=uint8)
-        else:
-            write_torch(program, path)
-        return open_onnx(path) if name == "onnx" else open_torch(path)
+            return open_onnx(path)
+        write_torch(program, path)
+        return open_torch(path)
     except (ImportError, OSError) as error:
         raise JobError(f"{path}: {error}") from error
 
