@@ -17,8 +17,8 @@ from gicinpaint.weights.pretrained import load_generator
 
 # Windows in which eyes and mouth lie as in the faces that the model was trained on.
 PORTRAITS = (
-    ("skimage", "data/astronaut.png", (167, 57, 283, 173)),
-    ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg", (121, 98, 391, 368)),
+    ("skimage", "data/astronaut.png", (176, 68, 274, 166)),
+    ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg", (157, 134, 344, 321)),
 )
 HOLES = ((32, 32, 96, 96), (28, 36, 100, 64), (44, 52, 84, 112))  # top, left, bottom, right of 128 pixels
 
