@@ -30,8 +30,8 @@ faces)
         step "faces_128_$model" experiment=faces_128 model=$model updates=6000 "$(from "faces_64_$model")"
         step "faces_64_${model}_adversarial" experiment=faces_64 model=$model variant=adversarial updates=2500 \
             "$(from "faces_64_$model")"
-        step "faces_128_${model}_adversarial" experiment=faces_128 model=$model variant=adversarial model.critics.patch.depth=6 updates=3000 \
-            "$(from "faces_128_$model")"
+        step "faces_128_${model}_adversarial" experiment=faces_128 model=$model variant=adversarial updates=3000 \
+            model.critics.patch.depth=6 "$(from "faces_128_$model")"
     done
     for seed in 1 2; do
         for model in contextual baseline; do

@@ -17,10 +17,11 @@ from gicinpaint.data import CenterCropResize, ImageError
 from gicinpaint.evaluation import MaskFiles, Measurement, MethodResult, Table
 from gicinpaint.evaluation import measuring as measuring_module
 from gicinpaint.evaluation.images import spread
-from gicinpaint.evaluation.methods import try_method
+from gicinpaint.evaluation.methods import Checkpoint, try_method
 from gicinpaint.masks import paper_center
 from gicinpaint.metrics import evaluation_metrics
 from gicinpaint.models.compositing import fill_with_mean as mean_colour
+from gicinpaint.weights.hub import local_models, shipped_models
 from measurements import SIZE, images, measurement
 from models import save_inception
 
@@ -244,3 +245,8 @@ def test_the_table_is_written_alike_for_terminal_markdown_and_csv() -> None:
     assert header == "method,images,hole/l1,hole/psnr,image/ssim,target/hole/tv,hole/tv_ratio,hole/patch_distance"
     assert first == "mean_colour,5,12.345,15.0,0.87654,9.876,0.34567,0.012345"
     assert table.costs_csv().splitlines()[1] == "mean_colour,0.012300,7.8"
+
+
+def test_a_model_is_the_same_by_its_name_and_by_its_folder() -> None:
+    name = shipped_models()[0]
+    assert Checkpoint(name).sha256() == Checkpoint(local_models()[name]).sha256() != hashlib.sha256().hexdigest()

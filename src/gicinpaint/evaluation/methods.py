@@ -11,6 +11,7 @@ from torchmetrics import MetricCollection
 from gicinpaint.config.validation import JobError
 from gicinpaint.inference.exact import complete
 from gicinpaint.models.compositing import composite, mask_out
+from gicinpaint.weights.hub import find_model
 from gicinpaint.weights.pretrained import load_generator
 
 Method = Callable[[Tensor, Tensor], Tensor]
@@ -20,15 +21,15 @@ class Checkpoint:
     """A trained generator as a method: one pass over the whole image, known pixels kept.
 
     Args:
-        path: What `gicinpaint.weights.load_generator` reads: a training checkpoint, a model's folder, or a folder with
-            a TensorFlow checkpoint of the authors' code.
+        path: What `gicinpaint.weights.load_generator` reads: a training checkpoint, a model's folder or name, or a
+            folder with a TensorFlow checkpoint of the authors' code.
 
     Raises:
         ValueError: If nothing usable is there.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = find_model(path)
         self.generator = load_generator(path)
 
     def to(self, device: torch.device) -> "Checkpoint":

@@ -52,6 +52,12 @@ def local_models() -> dict[str, Path]:
     return {folder.name: folder for folder in folders if (folder / WEIGHTS_FILE).is_file()}
 
 
+def find_model(path: str | os.PathLike[str]) -> Path:
+    """Return a path, or, where nothing is there, the folder of the model on this machine that has this name."""
+    path = Path(path)
+    return path if path.exists() else local_models().get(str(path), path)
+
+
 def shipped_models() -> list[str]:
     """Return the names of the models on this machine, in order."""
     return sorted(local_models())

@@ -48,9 +48,7 @@ def load_generator(path: str | os.PathLike[str], *, raw: bool = False) -> Stored
     Raises:
         ValueError: If nothing is there, it is damaged, of another kind, or carries code; nothing of it is executed.
     """
-    path = Path(path)
-    if not path.exists():
-        path = hub.local_models().get(str(path), path)
+    path = hub.find_model(path)
     if path.is_file() and path.name in (WEIGHTS_FILE, CONFIG_FILE, "checkpoint"):
         path = path.parent  # one of the folder's files was named
     if path.is_dir():
