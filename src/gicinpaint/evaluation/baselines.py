@@ -1,7 +1,7 @@
 """Classical methods to compare with, all called as `completed = telea(image, mask)`.
 
-None of them is trained: each fills the hole from the image's own known pixels. The libraries are optional: the extra
-`baselines` installs them. Images pass through 8-bit RGB, as these libraries expect.
+None of them is trained: each fills the hole from the image's own known pixels. OpenCV and PyPatchMatch are optional:
+the extra `baselines` installs them. Images pass through 8-bit RGB, as these libraries expect.
 
 For all of them: image and result (B, 3, H, W), [-1, 1]; mask (B or 1, 1, H, W), {0, 1}, 1 = hole; values in the hole
 have no effect. They raise a ValueError if shapes, types or values are wrong, and an ImportError that names the extra.
@@ -46,10 +46,9 @@ def biharmonic(image: Tensor, mask: Tensor) -> Tensor:
     Source:
         Damelin and Hoang 2018, by scikit-image.
     """
-    restoration = _import("skimage.restoration", "biharmonic")
-    return _fill_each(
-        image, mask, lambda levels, hole: 255 * restoration.inpaint_biharmonic(levels / 255, hole, channel_axis=-1)
-    )
+    from skimage.restoration import inpaint_biharmonic  # imported where used: it takes a second
+
+    return _fill_each(image, mask, lambda levels, hole: 255 * inpaint_biharmonic(levels / 255, hole, channel_axis=-1))
 
 
 def patchmatch(image: Tensor, mask: Tensor, patch_radius: int = 3, seed: int = 0) -> Tensor:

@@ -7,6 +7,8 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -127,10 +129,8 @@ def _read_run(folder: Path, setting: str, overrides: Mapping[str, str]) -> Run:
     path = folder / ".hydra" / "config.yaml"
     config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     size = (config.get("dataset") or {}).get("image_size")
-    if isinstance(size, int):
-        size = (size, size)
+    size = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, list) else None
     seed = config.get("seed", overrides.get(_SEED, 0))
-    size = tuple(size) if isinstance(size, list | tuple) else None
     return Run(folder, setting, int(seed), folder / "checkpoints" / "last.ckpt", size)
 
 
@@ -214,27 +214,20 @@ def band(curves: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, f
     """
     points: dict[float, list[float]] = {}
     for curve in curves:
-        own: dict[float, list[float]] = {}
-        for updates, value in curve:
-            own.setdefault(updates, []).append(value)
-        for updates, values in own.items():
-            points.setdefault(updates, []).append(statistics.fmean(values))
+        for updates, same in groupby(sorted(curve), key=itemgetter(0)):
+            points.setdefault(updates, []).append(statistics.fmean(value for _, value in same))
     return [(u, statistics.fmean(v), min(v), max(v)) for u, v in sorted(points.items())]
 
 
-def deviation(values: Sequence[float], digits: int) -> str:
-    """Return the mean and, of several values, their standard deviation."""
+def deviation(values: Sequence[float], digits: int, times: float = 1) -> str:
+    """Return the mean and, of several values, their standard deviation, or so many times it."""
     mean = f"{statistics.fmean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {times * statistics.stdev(values):.{digits}f}"
 
 
 def interval(values: Sequence[float], digits: int) -> str:
     """Return the mean and, of several values, half the width of its 95 % interval by Student's t."""
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    if len(values) == 1:
-        return mean
-    half = student.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{mean} ± {half:.{digits}f}"
+    return deviation(values, digits, student.ppf(0.975, len(values) - 1) / math.sqrt(len(values)))
 
 
 def settings_table(

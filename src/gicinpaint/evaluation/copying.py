@@ -6,7 +6,7 @@ a convolution could learn, is of no use.
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from statistics import fmean
@@ -119,28 +119,25 @@ def measure_copying(
     """
     mask = CenterMask(hole)(1, *images[0].image.shape[-2:])[0]
     inside, layer = mask[0, 0] > 0, attention_of(generator)
-    found: dict[str, list[float]] = {}
-
-    def note(values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            found.setdefault(name, []).append(value)
-
+    rows: list[dict[str, float]] = []
     for number, repeated in enumerate(images):
         image = repeated.image[None]
         listening: AbstractContextManager[list[AttentionCall]] = nullcontext([]) if layer is None else overhear(layer)
         with listening as calls:
             completion = generator(mask_out(image, mask), mask, return_offset=layer is not None)
-        errors = (composite(image, completion.prediction, mask) - image).square().mean(1)[0][inside]
-        note({"coarse": _psnr((completion.coarse - image).square().mean(1)[0][inside]), "completed": _psnr(errors)})
-        distance = copy_distance(repeated, inside) if edges else errors
-        for low, high in pairwise((0, *edges, math.inf)) if edges else ():
-            some = (distance > low) & (distance <= high) & distance.isfinite()
-            note({bin_name(low, high): _psnr(errors[some])} if some.any() else {})
+        coarse, errors = (_errors(filled, image)[inside] for filled in (completion.coarse, completion.prediction))
+        rows.append({"coarse": _psnr(coarse), "completed": _psnr(errors)})
+        if edges:
+            distance = copy_distance(repeated, inside)
+            for low, high in pairwise((0, *edges, math.inf)):
+                some = (distance > low) & (distance <= high) & distance.isfinite()
+                rows[-1] |= {bin_name(low, high): _psnr(errors[some])} if some.any() else {}
         if layer is not None:
-            note(_what_is_copied(calls[0], completion.offset, repeated, mask))
-            shuffled = _complete_shuffled(generator, layer, image, mask, number)
-            note({"shuffled": _psnr((shuffled - image).square().mean(1)[0][inside])})
-    return {name: fmean(values) for name, values in found.items()}
+            shuffled = _fill_shuffled(generator, layer, mask_out(image, mask), mask, number)
+            rows[-1] |= _what_is_copied(calls[0], completion.offset, repeated, mask)
+            rows[-1]["shuffled"] = _psnr(_errors(shuffled, image)[inside])
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: fmean(row[name] for row in rows if name in row) for name in names}
 
 
 class CopiedShare(Callback):
@@ -161,10 +158,8 @@ class CopiedShare(Callback):
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Measure a copy of the generator on the processor and print a line."""
-        generator, source = (
-            copy.deepcopy(pl_module.generator).cpu().float().eval(),
-            trainer.datamodule.validation.source,
-        )
+        generator = copy.deepcopy(pl_module.generator).cpu().float().eval()
+        source = trainer.datamodule.validation.source
         if trainer.is_global_zero and attention_of(generator) is not None:
             rng = torch.Generator().manual_seed(0)
             photographs = (source.read(number % len(source)) for number in range(self.count))
@@ -249,13 +244,18 @@ def _what_is_copied(call: AttentionCall, offset: Tensor, repeated: RepeatedImage
     }
 
 
-def _complete_shuffled(generator: nn.Module, layer: nn.Module, image: Tensor, mask: Tensor, seed: int) -> Tensor:
+def _fill_shuffled(generator: nn.Module, layer: nn.Module, masked: Tensor, mask: Tensor, seed: int) -> Tensor:
     branch = next(part for part in generator.modules() if getattr(part, "attention", None) is layer)
     branch.attention = Shuffled(layer, torch.Generator().manual_seed(seed))
     try:
-        return composite(image, generator(mask_out(image, mask), mask).prediction, mask)
+        prediction: Tensor = generator(masked, mask).prediction
+        return prediction
     finally:
         branch.attention = layer
+
+
+def _errors(filled: Tensor, image: Tensor) -> Tensor:
+    return (filled - image).square().mean(1)[0]
 
 
 def _psnr(errors: Tensor) -> float:

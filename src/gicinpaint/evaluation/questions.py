@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -91,24 +91,23 @@ def _report_rows(
         f"differ from image to image. Hole of {made[2]}x{made[2]} in the middle; each of its pixels counts at the "
         "distance of the nearest known pixel that shows the same. PSNR in dB by that distance in pixels:"
     )
-    shares = {
-        "attention": ("attention on true copies", "%"),
-        "copies": ("best match is a true copy", "%"),
-        "chance": ("by chance", "%"),
-        "shuffled": ("PSNR after shuffling, dB", ""),
-        "median": ("copied from, median px", ""),
-        "ninth": ("nine of ten within px", ""),
+    titles = {
+        "attention": "attention on true copies",
+        "copies": "best match is a true copy",
+        "chance": "by chance",
+        "shuffled": "PSNR after shuffling, dB",
+        "median": "copied from, median px",
+        "ninth": "nine of ten within px",
     }
 
-    def cells(members: list[dict[str, float]], names: Sequence[str], percent: bool = False) -> list[str]:
-        values = [[row[name] for row in members if name in row] for name in names]
-        share = [percent and shares[name][1] == "%" for name in names]
-        return [
-            interval([100 * v for v in own] if s else own, 1 if percent else 2) + " %" * s if own else ""
-            for own, s in zip(values, share, strict=True)
-        ]
+    def cells(members: list[dict[str, float]], names: Iterable[str], digits: int) -> Iterator[str]:
+        for name in names:
+            times, unit = (100, " %") if name in ("attention", "copies", "chance") else (1, "")
+            values = [times * row[name] for row in members if name in row]
+            yield interval(values, digits) + unit if values else ""
 
-    report.table([["setting", *bins, "whole hole"], *([s, *cells(m, [*bins, "completed"])] for s, m in rows.items())])
+    table = [[setting, *cells(members, [*bins, "completed"], 2)] for setting, members in rows.items()]
+    report.table([["setting", *bins, "whole hole"], *table])
     _draw_over_distance(rows, report, bins)
     attending = {setting: members for setting, members in rows.items() if "attention" in members[0]}
     if attending:
@@ -117,8 +116,8 @@ def _report_rows(
             "attention's results have changed places within the hole. Copied from: distance between a cell of the hole "
             "and its best match on the validation photographs themselves, which do not repeat."
         )
-        header = ["setting", *(title for title, _ in shares.values())]
-        report.table([header, *([s, *cells(m, list(shares), percent=True)] for s, m in attending.items())])
+        table = [[setting, *cells(members, titles, 1)] for setting, members in attending.items()]
+        report.table([["setting", *titles.values()], *table])
 
 
 def _draw_over_distance(rows: Mapping[str, list[dict[str, float]]], report: Report, bins: Sequence[str]) -> None:

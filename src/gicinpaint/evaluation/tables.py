@@ -2,10 +2,12 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from itertools import takewhile
 from pathlib import Path, PurePath
 from statistics import fmean
 from typing import Any
@@ -41,18 +43,9 @@ PUBLISHED_NOTE = (
     "Published numbers: Yu et al. 2018, table 1, Places2 validation images; protocol not published. Mean errors inside "
     "the hole with values in [0, 1] fit them; what their TV measures is not known."
 )
-
-
 _COLUMNS = [column for column in SHOWN if column.startswith("hole/")]
 _KEYS = ["model", "dataset", "holes"]
-_HEADER = [
-    *_KEYS,
-    "images",
-    *(SHOWN[column][0] for column in _COLUMNS),
-    "weights, images, masks SHA-256",
-    "commit",
-    "date",
-]
+_HEADER = [*_KEYS, "images", *(SHOWN[c][0] for c in _COLUMNS), "weights, images, masks SHA-256", "commit", "date"]
 _HEAD = f"""# Results
 
 Written by `gicinpaint evaluate results_page=docs/results.md +checkpoints.NAME=PATH`, never by hand: a row for each
@@ -73,11 +66,13 @@ class Table:
 
     def csv(self) -> str:
         """Return all columns with all digits; two equal runs give the same text."""
-        columns = self._columns()
-        rows = [[name, str(r.images), *(_exact(r.values.get(c)) for c in columns)] for name, r in self.results.items()]
-        for name, values in self._published().items():
-            rows.append([name, "", *(_exact(values.get(column)) for column in columns)])
-        return csv_text(["method", "images", *columns], rows)
+        columns = _columns(self.results)
+        published = [[name, "", *_exact(values, columns)] for name, values in self._published().items()]
+        return csv_text(["method", "images", *columns], self.exact_rows(columns) + published)
+
+    def exact_rows(self, columns: Sequence[str]) -> list[list[str]]:
+        """Return method, number of images and some columns with all digits."""
+        return [[name, str(r.images), *_exact(r.values, columns)] for name, r in self.results.items()]
 
     def costs_csv(self) -> str:
         """Return seconds and memory, which differ from run to run."""
@@ -94,9 +89,8 @@ class Table:
 
     def notes(self) -> list[str]:
         """Return what a reader of the table must know."""
-        notes = ["L1, L2, PSNR and TV are measured in the hole, values in [0, 1], averaged over images."]
-        notes += self.target_note()
-        return [*notes, PUBLISHED_NOTE] if self.with_published else notes
+        first = "L1, L2, PSNR and TV are measured in the hole, values in [0, 1], averaged over images."
+        return [first, *self.target_note(), *[PUBLISHED_NOTE] * self.with_published]
 
     def target_note(self) -> list[str]:
         """Return how to read TV and patch distance, if they were measured."""
@@ -110,7 +104,7 @@ class Table:
 
     def cells(self) -> list[list[str]]:
         """Return the main columns, rounded, as a header and rows."""
-        shown = [column for column in SHOWN if column in self._columns()]
+        shown = [column for column in SHOWN if column in _columns(self.results)]
         costs = ["s/image", "memory MiB"] * self.with_costs
         cells = [["method", *(SHOWN[column][0] for column in shown), *costs]]
         for name, result in self.results.items():
@@ -118,9 +112,6 @@ class Table:
             cells.append([name.replace("_", " "), *_rounded(result.values, shown), *cost])
         cells += [[name, *_rounded(values, shown), *[""] * len(costs)] for name, values in self._published().items()]
         return cells
-
-    def _columns(self) -> list[str]:
-        return list(dict.fromkeys(column for result in self.results.values() for column in result.values))
 
     def _published(self) -> Mapping[str, Mapping[str, float]]:
         return PUBLISHED if self.with_published else {}
@@ -160,12 +151,8 @@ def group_images(names: Sequence[str], wanted: str | Mapping[str, str | Sequence
 def write_groups(groups: Groups, results: Mapping[str, MethodResult], folder: Path) -> list[str]:
     """Write groups.csv and groups.md; return the tables as text."""
     tables = {group: _group_table(results, group, indices) for group, indices in groups.items()}
-    columns = list(dict.fromkeys(c for table in tables.values() for r in table.results.values() for c in r.values))
-    rows = [
-        [group, name, str(result.images), *(_exact(result.values.get(column)) for column in columns)]
-        for group, table in tables.items()
-        for name, result in table.results.items()
-    ]
+    columns = list(dict.fromkeys(column for table in tables.values() for column in _columns(table.results)))
+    rows = [[group, *row] for group, table in tables.items() for row in table.exact_rows(columns)]
     write_text(folder / "groups.csv", csv_text(["group", "method", "images", *columns], rows))
     sections = [
         (title, _overview(tables, column), list[str]()) for column, title in OVERVIEWS.items() if column in columns
@@ -180,12 +167,11 @@ def write_images(names: Sequence[str], groups: Groups, results: Mapping[str, Met
     """Write images.csv: a row for each method and image with all digits; two equal runs give the same text."""
     columns = list(dict.fromkeys(column for result in results.values() for column in result.each))
     members = {group: set(indices) for group, indices in groups.items()}
-    rows = [
-        [method, str(i), name, " ".join(group for group in groups if i in members[group])]
-        + [_exact(result.each[column][i]) if column in result.each else "" for column in columns]
-        for method, result in results.items()
-        for i, name in enumerate(names)
-    ]
+    rows = []
+    for method, result in results.items():
+        for i, name in enumerate(names):
+            own = {column: values[i] for column, values in result.each.items()}
+            rows.append([method, str(i), name, " ".join(g for g in groups if i in members[g]), *_exact(own, columns)])
     write_text(folder / "images.csv", csv_text(["method", "image", "name", "groups", *columns], rows))
 
 
@@ -203,10 +189,9 @@ def update_page(path: Path, dataset: str, results: Mapping[str, MethodResult], i
     for name, result in results.items():
         weights = identities["methods"][name].get("sha256")
         if weights is not None:
-            values = [f"{result.values[c]:.{SHOWN[c][1]}f}" if c in result.values else "" for c in _COLUMNS]
             hashes = " ".join(digest[:8] for digest in (weights, images["sha256"], masks["sha256"]))
-            more = [hashes, commit[:10], f"{datetime.now(UTC):%Y-%m-%d}"]
-            rows[name, dataset, holes] = [name, dataset, holes, str(result.images), *values, *more]
+            cells = [str(result.images), *_rounded(result.values, _COLUMNS), hashes, commit[:10]]
+            rows[name, dataset, holes] = [name, dataset, holes, *cells, f"{datetime.now(UTC):%Y-%m-%d}"]
     published = [
         [name, "Places2", "not published", "", *(str(values.get(c, "")) for c in _COLUMNS), "", "", ""]
         for name, values in PUBLISHED.items()
@@ -220,7 +205,7 @@ def _read_page(path: Path) -> list[list[str]]:
     if not path.is_file():
         return []
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    cells = [[cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     if not cells or cells[0] != _HEADER:
         raise JobError(f"results_page={path}: expected a page that evaluate wrote, got another text; name another file")
     return [row for row in cells[2:] if row[0] not in PUBLISHED]
@@ -247,9 +232,7 @@ def text_lines(cells: Sequence[Sequence[str]]) -> list[str]:
 
 def _by_folder(names: Sequence[str]) -> dict[str, list[int]]:
     parents = [PurePath(name).parent.parts for name in names]
-    shared = 0
-    while all(len(parts) > shared for parts in parents) and len({parts[shared] for parts in parents}) == 1:
-        shared += 1
+    shared = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, zip(*parents, strict=False)))
     groups: dict[str, list[int]] = {}
     for index, parts in enumerate(parents):
         groups.setdefault(parts[shared] if len(parts) > shared else ".", []).append(index)
@@ -275,10 +258,10 @@ def _group_table(results: Mapping[str, MethodResult], group: str, indices: Seque
 
 def _overview(tables: Mapping[str, Table], column: str) -> list[list[str]]:
     """Return one column of all methods and groups."""
-    methods = next(iter(tables.values())).results
-    rows = [
-        [m.replace("_", " "), *(_rounded(t.results[m].values, [column])[0] for t in tables.values())] for m in methods
-    ]
+    rows = []
+    for name in next(iter(tables.values())).results:
+        cells = [_rounded(table.results[name].values, [column])[0] for table in tables.values()]
+        rows.append([name.replace("_", " "), *cells])
     return [["method", *tables], *rows]
 
 
@@ -286,8 +269,12 @@ def _rounded(values: Mapping[str, float], columns: Sequence[str]) -> list[str]:
     return [f"{values[column]:.{SHOWN[column][1]}f}" if column in values else "" for column in columns]
 
 
-def _exact(value: float | None) -> str:
-    return "" if value is None else repr(value)
+def _exact(values: Mapping[str, float | None], columns: Sequence[str]) -> list[str]:
+    return ["" if (value := values.get(column)) is None else repr(value) for column in columns]
+
+
+def _columns(results: Mapping[str, MethodResult]) -> list[str]:
+    return list(dict.fromkeys(column for result in results.values() for column in result.values))
 
 
 def _pipes(cells: Sequence[str]) -> str:
