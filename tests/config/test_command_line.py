@@ -167,6 +167,12 @@ def test_runs_that_start_in_one_second_get_folders_of_their_own(tmp_path: Path) 
     assert {Path(folder) for folder in folders} == set((tmp_path / "2026-01-02").iterdir())
 
 
+@pytest.mark.timeout(60)
+def test_a_folder_that_cannot_be_made_is_returned_for_the_one_who_writes_there(tmp_path: Path) -> None:
+    (tmp_path / "outputs").write_text("a file in the way")
+    assert own_folder(str(tmp_path / "outputs" / "run")) == str(tmp_path / "outputs" / "run")
+
+
 def test_only_the_first_process_of_a_distributed_run_makes_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,6 @@ import textwrap
 import traceback
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -196,17 +195,16 @@ def own_folder(path: str) -> str:
     """
     if any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
         return path
-    for number in count(1):
-        claimed = path if number == 1 else f"{path}-{number}"
+    claimed, number = path, 1
+    while True:
         try:
-            Path(claimed).parent.mkdir(parents=True, exist_ok=True)
-            Path(claimed).mkdir()
+            os.makedirs(claimed)
+            return claimed
         except FileExistsError:
-            continue
+            number += 1
+            claimed = f"{path}-{number}"
         except OSError:  # whoever writes there says so
             return path
-        return claimed
-    raise AssertionError("unreachable")
 
 
 def _run_folder(path: str, _root_: DictConfig) -> str:

@@ -7,7 +7,7 @@ have a reader.
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -43,8 +43,10 @@ def check_configuration(config: DictConfig, reads: Mapping[str, Any]) -> None:
         ConfigurationError: If a value is missing, empty, of a wrong type or unused, or if a `_target_` cannot be found,
             lacks an argument or does not know one.
     """
-    for key in _missing(OmegaConf.to_container(config, resolve=False)):
-        raise ConfigurationError(f"{key}: a value is missing; set it with {key}=<value>")
+    values = dict(_values(OmegaConf.to_container(config, resolve=False)))
+    for path, value in values.items():
+        if value == "???":
+            raise ConfigurationError(f"{'.'.join(path)}: a value is missing; set it with {'.'.join(path)}=<value>")
     try:
         OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
@@ -55,7 +57,7 @@ def check_configuration(config: DictConfig, reads: Mapping[str, Any]) -> None:
     for key in FOREIGN.get(_job(), {}):
         if OmegaConf.select(config, key) is not None:
             raise ConfigurationError(explain_key(key, _job()) or key)
-    references = _references(OmegaConf.to_container(config, resolve=False))
+    references = {key for path, value in values.items() for key in _references(value, path)}
 
     def is_used(path: str) -> bool:
         parts = path.split(".")
@@ -171,25 +173,20 @@ def _check_value(path: str, value: object, expected: object) -> None:
         raise ConfigurationError(f"{path}: expected {describe(expected)}, got {value!r}")
 
 
-def _missing(value: object, path: str = "") -> list[str]:
-    """Collect the keys of a plain, unresolved configuration that still wait for a value."""
+def _values(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Yield each value of a plain configuration with the words of its key, numbers in lists included."""
     if isinstance(value, dict | list):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        return [key for name, child in items for key in _missing(child, _join(path, name))]
-    return [path] if value == "???" else []
+        for key, child in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _values(child, (*path, str(key)))
+    else:
+        yield path, value
 
 
-def _references(value: object, path: tuple[str, ...] = ()) -> set[str]:
-    """Collect the keys that the interpolations of a plain, unresolved configuration refer to."""
-    if isinstance(value, dict):
-        return set().union(*(_references(child, (*path, str(key))) for key, child in value.items()))
-    if isinstance(value, list):
-        return set().union(*(_references(child, (*path, str(index))) for index, child in enumerate(value)))
-    found = set()
+def _references(value: object, path: tuple[str, ...]) -> Iterator[str]:
+    """Yield the keys that the interpolations of an unresolved value refer to."""
     for text in re.findall(r"\$\{([^}]*)", value) if isinstance(value, str) else ():
         for dots, name in re.findall(r"(\.*)(\w[\w.]*)", text):  # ${.key}: a neighbour, ${..key}: one level up
-            found.add(".".join((*path[: len(path) - len(dots)], name)) if dots else name)
-    return found
+            yield ".".join((*path[: len(path) - len(dots)], name)) if dots else name
 
 
 def _hint(path: str, key: str, candidates: Iterable[object]) -> str:
