@@ -66,27 +66,22 @@ class Measuring:
 
     def _compare(self, cases: list[Case]) -> list[CaseResult]:
         reasons = {case: self._reason(case) for case in cases}
-        tried = [case for case in cases if not reasons[case]]
-        memory: dict[Case, int] = {}
-        for case in tried if self.with_memory else ():
-            memory[case] = peak_extra_memory(case)
+        tried = {case.variant: case for case in cases if not reasons[case]}
+        memory: dict[str, int] = {}
+        for name, case in tried.items() if self.with_memory else ():
+            memory[name] = peak_extra_memory(case)
             self.after_each(case)
-        by_name = {case.variant: case for case in tried}
-        times = time_in_turns(
-            {name: case.set_up() for name, case in by_name.items()},
-            self.limits.rounds,
-            self.limits.seconds,
-            lambda name: self.after_each(by_name[name]),
-        )
-        basis_seconds = statistics.median(times[self.basis]) if self.basis in times else None
+        steps = {name: case.set_up() for name, case in tried.items()}
+        limits = self.limits
+        times = time_in_turns(steps, limits.rounds, limits.seconds, lambda name: self.after_each(tried[name]))
+        medians = {name: statistics.median(seconds) for name, seconds in times.items()}
         results = []
         for case in cases:
-            if case.variant not in times:
+            if reasons[case]:
                 results.append(CaseResult(case, left_out=reasons[case]))
                 continue
-            seconds = times[case.variant]
-            ratio = basis_seconds / statistics.median(seconds) if basis_seconds else None
-            results.append(CaseResult(case, seconds, memory.get(case), ratio))
+            ratio = medians[self.basis] / medians[case.variant] if self.basis in medians else None
+            results.append(CaseResult(case, times[case.variant], memory.get(case.variant), ratio))
             self._last[case.curve] = results[-1]
         return results
 

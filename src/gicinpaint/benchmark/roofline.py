@@ -87,7 +87,7 @@ class RooflineBenchmark:
 
         timed = (Convolution, Upsample, ContextualAttention)
         kinds = {name: layer for name, layer in generator.named_modules() if isinstance(layer, timed)}
-        handles = [m.register_forward_pre_hook(note(n)) for n, m in kinds.items()]
+        handles = [layer.register_forward_pre_hook(note(name)) for name, layer in kinds.items()]
         image = torch.zeros(self.batch_size, 3, self.size, self.size, device=self.device, dtype=self._dtype)
         mask = image[:, :1].clone()
         mask[..., self.size // 4 : 3 * self.size // 4, self.size // 4 : 3 * self.size // 4] = 1

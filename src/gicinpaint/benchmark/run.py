@@ -90,15 +90,11 @@ def write_csv(results: Sequence[CaseResult], path: Path, load: float) -> None:
     """Write a row for each case, with every single measurement and the machine's load before the run."""
     rows: list[Sequence[object]] = [_COLUMNS]
     for result in results:
-        times = (f"{result.median:.6g}", f"{min(result.seconds):.6g}") if result.seconds else ("", "")
-        rows.append(
-            (
-                *(getattr(result.case, name) for name in _COLUMNS[:8]),
-                *(*times, "" if result.ratio is None else f"{result.ratio:.4g}"),
-                *("" if result.memory is None else result.memory, result.left_out, f"{load:.2f}"),
-                " ".join(f"{seconds:.6g}" for seconds in result.seconds),
-            )
-        )
+        case = [getattr(result.case, name) for name in _COLUMNS[:8]]
+        times = [f"{result.median:.6g}", f"{min(result.seconds):.6g}"] if result.seconds else ["", ""]
+        cost = ["" if result.ratio is None else f"{result.ratio:.4g}", "" if result.memory is None else result.memory]
+        runs = " ".join(f"{seconds:.6g}" for seconds in result.seconds)
+        rows.append([*case, *times, *cost, result.left_out, f"{load:.2f}", runs])
     _write_rows(rows, path)
 
 
@@ -107,12 +103,13 @@ def plot(results: Sequence[CaseResult], path: Path) -> None:
     from matplotlib.figure import Figure as Canvas
 
     measured = [result for result in results if result.seconds]
-    with_memory = [result for result in measured if result.memory]
-    figure = Canvas(figsize=(12 if with_memory else 7, 5), layout="constrained")
-    panels = figure.subplots(1, 2 if with_memory else 1, squeeze=False)[0]
-    _draw(panels[0], measured, [result.median for result in measured], "seconds per step")
-    if with_memory:
-        _draw(panels[1], with_memory, [(result.memory or 0) / 1e6 for result in with_memory], "peak memory, MB")
+    times = [(result.case, result.median) for result in measured]
+    memory = [(result.case, result.memory / 1e6) for result in measured if result.memory]
+    figure = Canvas(figsize=(12 if memory else 7, 5), layout="constrained")
+    panels = figure.subplots(1, 2 if memory else 1, squeeze=False)[0]
+    _draw(panels[0], times, "seconds per step")
+    if memory:
+        _draw(panels[1], memory, "peak memory, MB")
     panels[0].legend(fontsize=7)
     figure.savefig(path, dpi=120)
 
@@ -138,8 +135,7 @@ def _aligned(rows: Sequence[Sequence[str]], groups: Sequence[object], right: Con
     for number, row in enumerate(rows):
         if number > 1 and groups[number - 1] != groups[number - 2]:
             lines.append("")
-        sizes = enumerate(zip(row, widths, strict=True))
-        cells = (text.rjust(size) if column in right else text.ljust(size) for column, (text, size) in sizes)
+        cells = (f"{text:{'>' if i in right else '<'}{widths[i]}}" for i, text in enumerate(row))
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
@@ -163,7 +159,7 @@ def _layers(config: DictConfig) -> dict[str, Any]:
 def _measure(cases: list[Case], measuring: Measuring) -> list[CaseResult]:
     total = len(cases) * (measuring.limits.rounds + measuring.with_memory)
     results = []
-    with Bar(total=total, desc="measuring", unit="run", leave=False, dynamic_ncols=True) as bar:
+    with Bar(total=total, desc="measuring", unit="run", leave=False) as bar:
 
         def show(case: Case) -> None:
             bar.set_postfix_str(str(case), refresh=False)
@@ -197,10 +193,10 @@ def _device(name: str) -> str:
     return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _draw(axes, results: Sequence[CaseResult], values: Sequence[float], label: str) -> None:  # type: ignore[no-untyped-def]
+def _draw(axes: Any, values: Iterable[tuple[Case, float]], label: str) -> None:
     curves: dict[tuple[object, ...], list[tuple[int, float]]] = {}
-    for result, value in zip(results, values, strict=True):
-        curves.setdefault(result.case.curve, []).append((result.case.pixels, value))
+    for case, value in values:
+        curves.setdefault(case.curve, []).append((case.pixels, value))
     for number, (curve, points) in enumerate(curves.items()):
         what, variant, batch_size, dtype, threads, _ = curve
         name = f"{what} {variant}, batch {batch_size}, {dtype}, {threads} threads"
@@ -208,14 +204,12 @@ def _draw(axes, results: Sequence[CaseResult], values: Sequence[float], label: s
     first = min((points[0] for points in curves.values()), key=lambda point: point[1])
     last = max(pixels for points in curves.values() for pixels, _ in points)
     axes.loglog([first[0], last], [first[1], first[1] * last / first[0]], "k:", linewidth=1, label="linear in pixels")
-    axes.set_xlabel("pixels (or feature cells)")
-    axes.set_ylabel(label)
+    axes.set(xlabel="pixels (or feature cells)", ylabel=label)
     axes.grid(which="both", alpha=0.2)
 
 
 def _row(result: CaseResult) -> tuple[str, ...]:
-    case = result.case
-    size = f"{case.height}x{case.width}"
+    case, size = result.case, f"{result.case.height}x{result.case.width}"
     start = (case.what, case.variant, size, str(case.batch_size), case.dtype, str(case.threads))
     if not result.seconds:
         return (*start, "", "", "", result.left_out)
