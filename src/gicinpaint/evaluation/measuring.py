@@ -96,12 +96,12 @@ class Measurement:
         fabric, progress = self.fabric, _Progress(self, name, key)
         mine = range(fabric.global_rank, len(self.images), fabric.world_size)
         progress.load()
-        shown: Any = {"desc": name, "unit": " images", "disable": not fabric.is_global_zero, "dynamic_ncols": True}
+        left = mine[progress.done :]
+        batches = [list(left[start : start + self.batch_size]) for start in range(0, len(left), self.batch_size)]
+        options: dict[str, Any] = {"num_workers": self.workers, "worker_init_fn": ignore_signals}
+        loader = DataLoader(self.images, batch_sampler=batches, **options)
+        shown = {"desc": name, "unit": " images", "disable": not fabric.is_global_zero}
         with Bar(total=len(mine), initial=progress.done, **shown) as bar:
-            left, size = mine[progress.done :], self.batch_size
-            batches = [list(left[start : start + size]) for start in range(0, len(left), size)]
-            options: dict[str, Any] = {"num_workers": self.workers, "worker_init_fn": ignore_signals}
-            loader = DataLoader(self.images, batch_sampler=batches, **options)
             for indices, image in zip(batches, loader, strict=True):
                 image = image.to(fabric.device)
                 mask = self.masks(indices, self.images.height, self.images.width)[0].to(fabric.device)
