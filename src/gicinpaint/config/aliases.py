@@ -4,6 +4,7 @@
 checkpoint the names of today. A name that is still in use is never looked up here: callers ask after it was refused.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -128,16 +129,12 @@ def new_key(key: str) -> str | None:
         >>> new_key("callbacks.average.decay"), new_key("dataset.mask.masks.1.share"), new_key("mask.box")
         ('callbacks.ema.decay', 'dataset.mask.masks.1.hole_ratio', None)
     """
-    words = key.split(".")
     for old, new in KEYS.items():
-        pattern = old.split(".")
-        starts = range(len(words) - len(pattern) + 1 if len(pattern) > 1 else 1)
-        for start in starts:
-            found = words[start : start + len(pattern)]
-            if len(found) == len(pattern) and all(p in ("*", w) for p, w in zip(pattern, found, strict=True)):
-                stars = iter([w for p, w in zip(pattern, found, strict=True) if p == "*"])
-                renamed = [next(stars) if word == "*" else word for word in new.split(".")]
-                return ".".join([*words[:start], *renamed, *words[start + len(pattern) :]])
+        above = r"(|.*?\.)" if "." in old else "()"  # a name of one word is the first word alone
+        words = re.escape(old).replace(r"\*", r"([^.]*)")
+        if found := re.fullmatch(rf"{above}{words}(|\..*)", key):
+            before, *stars, after = found.groups()
+            return before + new.replace("*", "{}").format(*stars) + after
     return None
 
 

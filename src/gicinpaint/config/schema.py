@@ -157,14 +157,13 @@ def _place(tree: _Tree) -> Schema:
         }
     if None in known:  # one of them takes any name
         return {"type": "object", "properties": below}
-    closed: Schema = {name: {} for parameters in known for name in parameters or ()}
     types_of: dict[str, list[Schema]] = {}
     for target in tree.targets:
         for name, annotation in hints(target).items():
             types_of.setdefault(name, []).append(_argument(target, name, annotation))
-    free: Schema = closed | {key: {} for key in ("defaults", *_CALL_KEYS)}
-    free |= {name: _either(*found) for name, found in types_of.items() if name in closed}
-    free |= below
+    free: Schema = {name: {} for parameters in known for name in parameters or ()}
+    free |= {name: _either(*found) for name, found in types_of.items() if name in free}
+    free |= {key: {} for key in ("defaults", *_CALL_KEYS)} | below
     return {
         "type": "object",
         "properties": {"defaults": _DEFAULTS, **_CALL_KEYS, **below},

@@ -160,7 +160,7 @@ def _measure_all(
             "columns": {column: repr(metric) for column, metric in measurement.metrics.items()},
             "pictured": list(measurement.pictured),
             "device": fabric.device.type,
-            **({"groups": {group: list(indices) for group, indices in groups.items()}} if groups else {}),
+            **({"groups": dict(groups)} if groups else {}),
         }
         results[name] = measurement.run(name, candidate.make, identity)
     return results, {**manifests, "methods": {name: candidate.identity for name, candidate in candidates.items()}}
@@ -230,10 +230,8 @@ def _log_tables(config: Mapping[str, Any], measurement: Measurement, table: Tabl
     folder, images, pictured, results = measurement.folder, measurement.images, measurement.pictured, table.results
     logger = UpdatesWandbLogger(str(folder), config["wandb"], chosen_option("dataset"), job_type="evaluate", tags=None)
     logger.keep_run(resumed=True)  # an evaluation that goes on
-    means, columns = (
-        list(dict.fromkeys(column for result in results.values() for column in getattr(result, part)))
-        for part in ("values", "each")
-    )
+    means = list(dict.fromkeys(column for result in results.values() for column in result.values))
+    columns = list(dict.fromkeys(column for result in results.values() for column in result.each))
     rows = [[name, *(result.values.get(column) for column in means)] for name, result in results.items()]
     filled = wandb.Table(columns=["image", "method", "ground truth", "completed", *columns])
     masks, _ = measurement.masks(pictured, images.height, images.width)
@@ -242,9 +240,8 @@ def _log_tables(config: Mapping[str, Any], measurement: Measurement, table: Tabl
         for name, result in results.items():
             pictures = [to_image(images[index]), Image.open(measurement.picture(name, index))]
             values = [result.each[column][index] if column in result.each else None for column in columns]
-            filled.add_data(
-                images.names()[index], name, *(wandb.Image(one, masks=overlay) for one in pictures), *values
-            )
+            shown = [wandb.Image(picture, masks=overlay) for picture in pictures]
+            filled.add_data(images.names()[index], name, *shown, *values)
     methods = wandb.Table(columns=["method", *means], data=rows)
     logger.experiment.config.update(dict(config), allow_val_change=True)
     logger.experiment.log({"evaluation/methods": methods, "evaluation/images": filled})

@@ -47,7 +47,6 @@ class Report:
     def __init__(self, title: str, folder: Path) -> None:
         self.title = title
         self.folder = folder
-        self.names: list[str] = []  # of the pictures
         self._html = [f"<h1>{html.escape(title)}</h1>"]
         self._markdown = [f"# {title}"]
 
@@ -61,12 +60,10 @@ class Report:
 
     def table(self, cells: Sequence[Sequence[str]]) -> None:
         """Add a table: a header, then rows."""
-        rows = [("th" if i == 0 else "td", row) for i, row in enumerate(cells)]
+        rows = zip(["th", *["td"] * (len(cells) - 1)], cells, strict=True)
         shown = ("".join(f"<{tag}>{_cell(cell)}</{tag}>" for cell in row) for tag, row in rows)
-        self._add(
-            f"<div><table>{''.join(f'<tr>{row}</tr>' for row in shown)}</table></div>",
-            "\n".join(markdown_lines(cells)),
-        )
+        page = "".join(f"<tr>{row}</tr>" for row in shown)
+        self._add(f"<div><table>{page}</table></div>", "\n".join(markdown_lines(cells)))
 
     def picture(self, name: str, picture: Any, caption: str) -> None:
         """Add a picture, a Pillow image or a figure of matplotlib, and write it as `<name>.png`."""
@@ -78,13 +75,9 @@ class Report:
             picture.savefig(data, dpi=110)
         with atomic_file(self.folder / f"{name}.png") as partial:
             partial.write_bytes(data.getvalue())
-        self.names.append(name)
         source = f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
-        image = f'<img alt="{html.escape(name)}" src="{source}">'
-        self._add(
-            f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>",
-            f"![{caption}]({self.folder.name}/{name}.png)",
-        )
+        image = f'<img alt="{html.escape(name)}" src="{source}"><figcaption>{html.escape(caption)}</figcaption>'
+        self._add(f"<figure>{image}</figure>", f"![{caption}]({self.folder.name}/{name}.png)")
 
     def html(self) -> str:
         """Return one page that needs no other file."""
@@ -139,12 +132,10 @@ def write_report(
         return
     report = Report(question or "Runs compared", folder / "report")
     report.text(f"{len(runs)} runs, {datetime.now():%Y-%m-%d %H:%M}; a setting is a row, its seeds are joined.")
-    groups = _by_dataset(runs)
+    groups = {report.folder / f"images_{number}": members for number, members in enumerate(_by_dataset(runs))}
     results: dict[str, MethodResult] = {}
-    records = []
-    for number, members in enumerate(groups):
-        results |= _measure(members, report.folder / f"images_{number}", count, pictures)
-        records.append(json.loads((report.folder / f"images_{number}" / "results.json").read_text(encoding="utf-8")))
+    for images, members in groups.items():
+        results |= _measure(members, images, count, pictures)
     report.heading("Errors, texture and spread")
     report.text(
         "In the holes of validation images; mean over seeds, with the 95 % interval of Student's t where there are two "
@@ -156,9 +147,10 @@ def write_report(
     for section in (sections or {}).values():
         section(runs, report)
     report.heading("Side by side")
-    for number, members in enumerate(groups):
-        sheet = Image.open(report.folder / f"images_{number}" / "results.png")
+    for number, (images, members) in enumerate(groups.items()):
+        sheet = Image.open(images / "results.png")
         report.picture(f"pictures_{number}", sheet, f"validation images of {', '.join(run.name for run in members)}")
+    records = [json.loads((images / "results.json").read_text(encoding="utf-8")) for images in groups]
     _add_runs(runs, report, results, records)
     write_text(folder / "report.html", report.html())
     write_text(folder / "report.md", report.markdown())
@@ -185,19 +177,19 @@ def _add_runs(
     varied = differing(list(overrides.values()))
     shared = [f"{key}={value}" for key, value in next(iter(overrides.values())).items() if key not in varied]
     hashes = {name: method["sha256"] for record in records for name, method in record["methods"].items()}
+    own = [key for key in varied if key != "seed"]
     rows = []
     for run in runs:
         start = json.loads((run.folder / STARTS).read_text(encoding="utf-8").splitlines()[-1])
         took = run.checkpoint.stat().st_mtime - datetime.fromisoformat(start["time"]).timestamp()
         speed = [value for _, value in run.logged("speed/images_per_second")]
-        cells = [str(run.seed), *(overrides[run.name].get(key, "") for key in varied if key != "seed")]
+        cells = [run.folder.name, str(run.seed), *(overrides[run.name].get(key, "") for key in own)]
         cost = [f"{took / 60:.1f}", f"{statistics.median(speed):.0f}" if speed else ""]
         cost += [f"{results[run.name].seconds_per_image:.3f}", f"{results[run.name].peak_memory_mib:.0f}"]
-        data = start["data"]["training"]["sha256"][:12]
-        rows.append([str(run.folder.name), *cells, *cost, data, hashes[run.name][:12]])
+        rows.append([*cells, *cost, start["data"]["training"]["sha256"][:12], hashes[run.name][:12]])
     report.heading("Runs: overrides that differ, seeds, cost, hashes")
-    header = ["run", "seed", *(key for key in varied if key != "seed"), "minutes of the last start", "images/s trained"]
-    report.table([[*header, "s/image filled", "MiB filled", "training images SHA-256", "checkpoint SHA-256"], *rows])
+    cost = ["minutes of the last start", "images/s trained", "s/image filled", "MiB filled"]
+    report.table([["run", "seed", *own, *cost, "training images SHA-256", "checkpoint SHA-256"], *rows])
     report.text(f"Overrides that all share: {' '.join(shared) or 'none'}.")
     for record in records:
         images, masks, git, device = (record[key] for key in ("images", "masks", "git", "device"))
