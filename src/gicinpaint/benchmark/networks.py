@@ -14,7 +14,8 @@ from gicinpaint.attention import ContextualAttention
 from gicinpaint.benchmark.cases import Case, Step, Work, check_parts, floating_point
 from gicinpaint.data import Batch
 from gicinpaint.losses import Hinge, ImageReconstruction, InpaintingLoss
-from gicinpaint.models.compositing import Box
+from gicinpaint.masks import CenterMask
+from gicinpaint.models.compositing import Box, mask_out
 from gicinpaint.models.critics import GlobalCritic, LocalCritic, PatchCritic
 from gicinpaint.models.gated import GatedGenerator
 from gicinpaint.models.generator import Generator
@@ -30,7 +31,7 @@ def attention_step(case: Case, layer: ContextualAttention, channels: int, backwa
     """Return a pass of random features with a hole in the middle through one layer, with or without the gradient."""
     shape = (case.batch_size, channels, case.height, case.width)
     features = torch.randn(shape, device=case.device).to(floating_point(case.dtype))
-    mask = _middle_hole(case)
+    mask, _ = _middle_hole(case)
     if not backward:
         return torch.inference_mode()(lambda: layer(features, mask=mask))
     features.requires_grad_()
@@ -71,13 +72,11 @@ def generator_step(
     case: Case, layer: ContextualAttention | None, width: int, network: type[nn.Module], channels_last: bool
 ) -> Step:
     """Return a pass of a masked image with a hole in the middle through a generator with random weights."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
     generator = network(width, attention=layer).eval().to(case.device, floating_point(case.dtype))
-    masked = _images(case)
-    mask = _middle_hole(case)
-    masked = (masked * (1 - mask)).to(floating_point(case.dtype))
-    if channels_last:
-        generator = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
-        masked = masked.contiguous(memory_format=torch.channels_last)
+    generator = generator.to(memory_format=layout)  # type: ignore[call-overload, unused-ignore]
+    mask, _ = _middle_hole(case)
+    masked = mask_out(_images(case), mask).to(floating_point(case.dtype)).contiguous(memory_format=layout)
     return torch.inference_mode()(lambda: generator(masked, mask))
 
 
@@ -116,9 +115,7 @@ def training_step(
     fabric = Fabric(accelerator=case.device, devices=1, precision=PRECISIONS[case.dtype])  # type: ignore[arg-type]
     optimizers, _ = module.configure_optimizers()
     wrapped, *_ = fabric.setup(module, *optimizers)
-    places = [torch.full((case.batch_size,), size // 4, device=case.device) for size in (case.height, case.width)]
-    box = Box(places[0], places[1], case.height // 2, case.width // 2)
-    batch = Batch(_images(case).contiguous(memory_format=layout), _middle_hole(case), box)
+    batch = Batch(_images(case).contiguous(memory_format=layout), *_middle_hole(case))
 
     def step() -> None:
         module.batches_seen = module.critic_steps - 1 if pair else 0
@@ -190,8 +187,7 @@ def _images(case: Case) -> Tensor:
     return torch.rand(case.batch_size, 3, case.height, case.width, device=case.device).mul(2).sub(1)
 
 
-def _middle_hole(case: Case) -> Tensor:
-    """Return masks whose hole is half as high and wide as the image, in its middle."""
-    mask = torch.zeros(case.batch_size, 1, case.height, case.width, device=case.device)
-    mask[..., case.height // 4 : 3 * case.height // 4, case.width // 4 : 3 * case.width // 4] = 1
-    return mask
+def _middle_hole(case: Case) -> tuple[Tensor, Box]:
+    """Return masks whose hole is half as high and wide as the image, in its middle, and the holes' boxes."""
+    mask = CenterMask((max(1, case.height // 2), max(1, case.width // 2)))
+    return mask(case.batch_size, case.height, case.width, device=case.device)

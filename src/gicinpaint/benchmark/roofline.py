@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gicinpaint.attention import ContextualAttention, FactorizedAttention
 from gicinpaint.benchmark.cases import Figure, check_parts, floating_point
 from gicinpaint.checks import check_multiple
+from gicinpaint.masks import CenterMask
 from gicinpaint.models.generator import Generator
 from gicinpaint.models.layers import Convolution, Upsample
 
@@ -89,10 +90,9 @@ class RooflineBenchmark:
         kinds = {name: layer for name, layer in generator.named_modules() if isinstance(layer, timed)}
         handles = [layer.register_forward_pre_hook(note(name)) for name, layer in kinds.items()]
         image = torch.zeros(self.batch_size, 3, self.size, self.size, device=self.device, dtype=self._dtype)
-        mask = image[:, :1].clone()
-        mask[..., self.size // 4 : 3 * self.size // 4, self.size // 4 : 3 * self.size // 4] = 1
+        mask, _ = CenterMask(self.size // 2)(self.batch_size, self.size, self.size, device=self.device)
         with torch.no_grad():
-            generator(image, mask)
+            generator(image, mask.to(self._dtype))
         for handle in handles:
             handle.remove()
         for name, layer in ((n, m) for n, m in kinds.items() if n in shapes):

@@ -60,7 +60,8 @@ def quote_values(overrides: Sequence[str]) -> list[str]:
         if text.startswith("-") or not value:
             odd = False
         elif set(value) & _MARKS:
-            odd = is_path and (os.path.exists(value) or _is_refused(text, value))
+            plain = value[0] not in "\"'[{" and "${" not in value
+            odd = is_path and (os.path.exists(value) or (plain and _parse(text) is None))
         else:
             odd = not value.isascii() or at_home or (is_path and _is_number(value))
         escaped = value.replace('"', '\\"')
@@ -77,31 +78,25 @@ def separate_outputs(overrides: Sequence[str]) -> list[str]:
         >>> separate_outputs(["-m", "output=one,two"]), separate_outputs(["output=one"])
         (['-m', 'output=one,two'], ['output=one'])
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     if not any(text in ("-m", "--multirun") or text.startswith("sweep=") for text in overrides):
         return list(overrides)
-    named = [text for text in overrides if text.lstrip("+").startswith("output=") and "${" not in text]
-    with contextlib.suppress(HydraException):  # what cannot be read is explained later
-        swept = [text for text in named if OverridesParser.create().parse_override(text).is_sweep_override()]
-        return [
-            f"hydra.sweep.dir={text.partition('=')[2]}" if text in named and text not in swept else text
-            for text in overrides
-        ]
-    return list(overrides)
+
+    def separate(text: str) -> str:
+        if not text.lstrip("+").startswith("output=") or "${" in text:
+            return text
+        parsed = _parse(text)  # what cannot be read is explained later
+        return text if parsed is None or parsed.is_sweep_override() else f"hydra.sweep.dir={text.partition('=')[2]}"
+
+    return [separate(text) for text in overrides]
 
 
-def _is_refused(override: str, value: str) -> bool:
-    """Say whether Hydra's grammar refuses an override whose value does not begin as a text in quotes or a list."""
+def _parse(override: str) -> Any:
+    """Return an override as Hydra reads it, or None if its grammar refuses it."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    if value[0] in "\"'[{" or "${" in value:
-        return False
-    try:
-        OverridesParser.create().parse_override(override)
-    except HydraException:
-        return True
-    return False
+    with contextlib.suppress(HydraException):
+        return OverridesParser.create().parse_override(override)
+    return None
 
 
 def _is_number(value: str) -> bool:

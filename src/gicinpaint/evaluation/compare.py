@@ -29,6 +29,7 @@ PANELS = {  # logged value: title
     "train/critic/global_scores/wasserstein": "global critic's Wasserstein estimate",
     "train/critic/local_scores/wasserstein": "local critic's Wasserstein estimate",
 }
+Curve = Sequence[tuple[float, float]]  # updates and a value
 _SEED = "seed"
 _LONGEST = 60  # characters of a setting that still serve as a title and a file's name
 
@@ -180,11 +181,7 @@ def draw_curves(runs: Sequence[Run], wanted: Mapping[str, str] = PANELS) -> Any:
     settings = by_setting(runs)
     lines: dict[str, Any] = {}  # of the legend: of each setting one
     for ax, (column, title) in zip(axes, panels.items(), strict=False):
-        for colour, (setting, members) in zip(colours(len(settings)), settings.items(), strict=True):
-            curve = band([run.logged(column) for run in members])
-            if curve:
-                label, marker = f"{setting} ({len(members)})", "." * (len(curve) < 20)
-                lines[setting] = draw_band(ax, curve, colour, label=label, marker=marker)
+        lines |= draw_bands(ax, {name: [run.logged(column) for run in members] for name, members in settings.items()})
         ax.set(title=title, xlabel="generator updates")
     for ax in axes[len(panels) :]:
         ax.remove()
@@ -193,11 +190,16 @@ def draw_curves(runs: Sequence[Run], wanted: Mapping[str, str] = PANELS) -> Any:
     return figure
 
 
-def draw_band(ax: Any, curve: Sequence[tuple[float, float, float, float]], colour: Any, **style: Any) -> Any:
-    """Draw what `band` returned; return the line of the means."""
-    updates, means, lows, highs = zip(*curve, strict=True)
-    ax.fill_between(updates, lows, highs, color=colour, alpha=0.2, linewidth=0)
-    return ax.plot(updates, means, color=colour, **style)[0]
+def draw_bands(ax: Any, curves: Mapping[str, Sequence[Curve]], marker: str = ".") -> dict[str, Any]:
+    """Draw the seeds' curves of each setting as what `band` returns, markers on short ones; return the means' lines."""
+    lines = {}
+    for colour, (setting, seeds) in zip(colours(len(curves)), curves.items(), strict=True):
+        if points := band(seeds):
+            updates, means, lows, highs = zip(*points, strict=True)
+            ax.fill_between(updates, lows, highs, color=colour, alpha=0.2, linewidth=0)
+            style = {"color": colour, "label": f"{setting} ({len(seeds)})", "marker": marker * (len(points) < 20)}
+            (lines[setting],) = ax.plot(updates, means, **style)
+    return lines
 
 
 def colours(count: int) -> list[Any]:
@@ -207,7 +209,7 @@ def colours(count: int) -> list[Any]:
     return [colorsys.hsv_to_rgb(n / count, 1, 0.95 if n % 2 else 0.55) for n in range(count)]
 
 
-def band(curves: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float, float, float]]:
+def band(curves: Sequence[Curve]) -> list[tuple[float, float, float, float]]:
     """Return (updates, mean, smallest, largest) of several curves, where at least one has a point.
 
     Several values of one curve at the same updates count as their mean.

@@ -12,7 +12,7 @@ from PIL import Image
 from gicinpaint.attention.visualize import attention_of
 from gicinpaint.config.validation import build
 from gicinpaint.data import ImageSource, RandomScaleCrop
-from gicinpaint.evaluation.compare import Run, band, by_setting, colours, draw_band, figure_class, interval
+from gicinpaint.evaluation.compare import Run, by_setting, draw_bands, figure_class, interval
 from gicinpaint.evaluation.copying import (
     RepeatedImage,
     bin_name,
@@ -123,9 +123,11 @@ def _report_rows(
 def _draw_over_distance(rows: Mapping[str, list[dict[str, float]]], report: Report, bins: Sequence[str]) -> None:
     figure = figure_class()(figsize=(6, 3.6), layout="constrained")
     ax = figure.subplots()
-    for colour, (setting, members) in zip(colours(len(rows)), rows.items(), strict=True):
-        curves = [[(i, row[name]) for i, name in enumerate(bins) if name in row] for row in members]
-        draw_band(ax, band(curves), colour, label=f"{setting} ({len(members)})", marker="o")
+    curves = {
+        setting: [[(i, row[name]) for i, name in enumerate(bins) if name in row] for row in members]
+        for setting, members in rows.items()
+    }
+    draw_bands(ax, curves, marker="o")
     ax.set(xlabel="distance to the nearest true copy, pixels", ylabel="PSNR, dB")
     ax.set_xticks(range(len(bins)), bins)
     ax.legend(title="setting (seeds)", fontsize="small")
