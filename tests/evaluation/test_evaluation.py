@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from gicinpaint.config.validation import JobError
-from gicinpaint.data import CenterCropResize, ImageError
-from gicinpaint.evaluation import MaskFiles, Measurement, MethodResult, Table
+from gicinpaint.data import CenterCropResize, ImageError, Packing, TarShards, prepare
+from gicinpaint.evaluation import EvaluationImages, MaskFiles, Measurement, MethodResult, Table
 from gicinpaint.evaluation import measuring as measuring_module
 from gicinpaint.evaluation.images import spread
 from gicinpaint.evaluation.methods import Checkpoint, try_method
@@ -54,6 +54,14 @@ def test_images_are_counted_cropped_and_hashed_by_what_methods_see(tmp_path: Pat
     assert chosen.manifest() == {"count": 3, "height": SIZE, "width": SIZE, "sha256": digest.hexdigest()}
     assert images(tmp_path / "b", 3).manifest() == chosen.manifest()  # the folder's name does not count
     assert images(tmp_path / "b").manifest() != chosen.manifest()
+
+
+def test_names_have_no_quotes_in_folders_and_in_shards(tmp_path: Path) -> None:
+    in_files = images(tmp_path / "it's ours")
+    assert in_files.names()[1] == str(tmp_path / "it's ours" / "photograph 1.png")
+    prepare({"val": in_files.source}, tmp_path / "packed", Packing(), workers=0, progress=False)
+    in_shards = EvaluationImages(TarShards(tmp_path / "packed" / "val"), CenterCropResize(), SIZE, SIZE, 2)
+    assert all(name.endswith((".tar image 1", ".tar image 5")) for name in in_shards.names())
 
 
 @pytest.mark.parametrize("count", [0, 8, -1])

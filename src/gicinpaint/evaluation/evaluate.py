@@ -233,7 +233,7 @@ def _log_tables(config: Mapping[str, Any], measurement: Measurement, table: Tabl
     means = list(dict.fromkeys(column for result in results.values() for column in result.values))
     columns = list(dict.fromkeys(column for result in results.values() for column in result.each))
     rows = [[name, *(result.values.get(column) for column in means)] for name, result in results.items()]
-    filled = wandb.Table(columns=["image", "method", "ground truth", "completed", *columns])
+    names, filled = images.names(), wandb.Table(columns=["image", "method", "ground truth", "completed", *columns])
     masks, _ = measurement.masks(pictured, images.height, images.width)
     for index, mask in zip(pictured, masks, strict=True):
         overlay = {"hole": {"mask_data": mask[0].to(torch.uint8).numpy(), "class_labels": {0: "known", 1: "hole"}}}
@@ -241,7 +241,7 @@ def _log_tables(config: Mapping[str, Any], measurement: Measurement, table: Tabl
             pictures = [to_image(images[index]), Image.open(measurement.picture(name, index))]
             values = [result.each[column][index] if column in result.each else None for column in columns]
             shown = [wandb.Image(picture, masks=overlay) for picture in pictures]
-            filled.add_data(images.names()[index], name, *shown, *values)
+            filled.add_data(names[index], name, *shown, *values)
     methods = wandb.Table(columns=["method", *means], data=rows)
     logger.experiment.config.update(dict(config), allow_val_change=True)
     logger.experiment.log({"evaluation/methods": methods, "evaluation/images": filled})

@@ -1,6 +1,7 @@
 """Images and mask files of an evaluation: each has an index, none is random, and a hash tells two sets apart."""
 
 import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,8 @@ class EvaluationImages(torch.utils.data.Dataset[Tensor]):
         return self.source.name(self.indices[index])
 
     def names(self) -> list[str]:
-        """Return the names of all images, without quotes."""
-        return [self.name(index).strip("'") for index in range(len(self))]
+        """Return the names of all images, without quotes; an image in a shard is called `shard.tar image 3`."""
+        return [re.sub(r"^(['\"])(.*)\1", r"\2", self.name(index)) for index in range(len(self))]
 
     def manifest(self, progress: bool = False) -> dict[str, int | str]:
         """Describe the images: two results were measured on the same images exactly when their manifests are equal.

@@ -85,8 +85,13 @@ class Measurement:
             if self.fabric.is_global_zero:
                 write_text(kept, json.dumps({"key": key, **asdict(result)}) + "\n")
         self.fabric.barrier()
-        _Progress(self, name, key).path.unlink(missing_ok=True)
+        self.unfinished(name).unlink(missing_ok=True)
         return result
+
+    def unfinished(self, name: str) -> Path:
+        """Return the path of this process's interrupted work on a method."""
+        rank = f"{self.fabric.global_rank}-of-{self.fabric.world_size}"
+        return self.folder / "methods" / f"{name}.{rank}.partial"
 
     def picture(self, name: str, index: int) -> Path:
         """Return the path of a method's completion of an image."""
@@ -172,8 +177,7 @@ class _Progress:
 
     def __init__(self, measurement: Measurement, name: str, key: str) -> None:
         fabric = measurement.fabric
-        rank = f"{fabric.global_rank}-of-{fabric.world_size}"
-        self.path = measurement.folder / "methods" / f"{name}.{rank}.partial"
+        self.path = measurement.unfinished(name)
         self.key = key
         self.metrics = measurement.metrics.clone().to(fabric.device)
         self.metrics.reset()
