@@ -141,20 +141,17 @@ def _job(job: str, trees: Mapping[str, _Tree]) -> Schema:
 
 def _place(tree: _Tree) -> Schema:
     """Return what may stand at a place: any of its targets' arguments, or a node with a target of its own."""
-    mappings = {key: child for key, child in tree.children.items() if child.targets or child.children}
-    plain: Schema = {"not": {"type": "object"}}
-    below = {
-        key: {"anyOf": [_place(child), _NULL, _INTERPOLATION, *([plain] if child.plain else [])]}
-        for key, child in mappings.items()
-    }
+    below: Schema = {}
+    for key, child in tree.children.items():
+        if child.targets or child.children:
+            plain = [{"not": {"type": "object"}}] * child.plain
+            below[key] = {"anyOf": [_place(child), _NULL, _INTERPOLATION, *plain]}
     known = [arguments(target) for target in tree.targets]
     if not tree.targets:
-        leaves: dict[str, Schema] = {key: {} for key in tree.children}
-        return {
-            "type": "object",
-            "properties": {"defaults": _DEFAULTS, **leaves, **below},
-            "additionalProperties": {"anyOf": [_BUILT, _NULL, _INTERPOLATION]},
-        }
+        leaves: Schema = {key: {} for key in tree.children}
+        others = {"anyOf": [_BUILT, _NULL, _INTERPOLATION]}
+        properties = {"defaults": _DEFAULTS, **leaves, **below}
+        return {"type": "object", "properties": properties, "additionalProperties": others}
     if None in known:  # one of them takes any name
         return {"type": "object", "properties": below}
     types_of: dict[str, list[Schema]] = {}
@@ -180,23 +177,13 @@ def _definitions(targets: Iterable[str]) -> dict[str, Schema]:
         named.setdefault(target.rpartition(".")[2], []).append(target)
     own = "|".join(sorted(name for name, paths in named.items() if any(p.startswith("gicinpaint.") for p in paths)))
     definitions = {name: _call(paths[0]) for name, paths in named.items()}
-    definitions["node"] = {
-        "type": "object",
-        "properties": {
-            "_target_": {
-                "type": "string",
-                "anyOf": [{"enum": sorted(targets)}, {"pattern": rf"^(?!gicinpaint\.)|\.({own})(\.\w+)?$"}],
-            }
-        },
-        "allOf": [
-            {
-                "if": {"properties": {"_target_": {"enum": paths}}, "required": ["_target_"]},
-                "then": {"$ref": f"#/$defs/{name}"},
-            }
-            for name, paths in named.items()
-        ],
-    }
-    return definitions
+    others = {"pattern": rf"^(?!gicinpaint\.)|\.({own})(\.\w+)?$"}
+    names = {"type": "string", "anyOf": [{"enum": sorted(targets)}, others]}
+    calls = []
+    for name, paths in named.items():
+        is_named = {"properties": {"_target_": {"enum": paths}}, "required": ["_target_"]}
+        calls.append({"if": is_named, "then": {"$ref": f"#/$defs/{name}"}})
+    return definitions | {"node": {"type": "object", "properties": {"_target_": names}, "allOf": calls}}
 
 
 def _call(target: str) -> Schema:

@@ -233,9 +233,7 @@ def interval(values: Sequence[float], digits: int) -> str:
 
 
 def settings_table(
-    runs: Sequence[Run],
-    results: Mapping[str, MethodResult],
-    join: Callable[[Sequence[float], int], str] = deviation,
+    runs: Sequence[Run], results: Mapping[str, MethodResult], join: Callable[[Sequence[float], int], str] = deviation
 ) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of a table of settings from what each run reached, by its name.
 
