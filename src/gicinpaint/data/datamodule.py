@@ -222,7 +222,7 @@ def _received(batches: Iterator[Batch]) -> Iterator[Batch]:
 
 
 def ignore_signals(_: int) -> None:
-    """Let a worker survive a SIGTERM or Ctrl+C that its whole process group gets: the run saves first."""
+    """Let a worker survive a SIGTERM or Ctrl+C that its whole process group gets: the main process ends it."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 

@@ -30,7 +30,7 @@ class Checkpoint:
 
     def __init__(self, path: str | Path) -> None:
         self.path = find_model(path)
-        self.generator = load_generator(path)
+        self.generator = load_generator(self.path)
 
     def to(self, device: torch.device) -> "Checkpoint":
         """Move the generator to a device."""

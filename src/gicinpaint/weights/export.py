@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -87,13 +87,13 @@ class Completer(nn.Module):
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs that were asked for."""
         completion: Completion = self.generator(mask_out(image, mask), mask, return_offset="offset" in self.outputs)
-        found = {
-            "completed": composite(image, completion.prediction, mask),
-            "coarse": composite(image, completion.coarse, mask),
-            "refined": completion.refined,
-            "offset": completion.offset,
+        made: dict[str, Callable[[], Tensor | None]] = {  # what is not asked for stays out of the file
+            "completed": lambda: composite(image, completion.prediction, mask),
+            "coarse": lambda: composite(image, completion.coarse, mask),
+            "refined": lambda: completion.refined,
+            "offset": lambda: completion.offset,
         }
-        return tuple(tensor for name in self.outputs if (tensor := found[name]) is not None)
+        return tuple(tensor for name in self.outputs if (tensor := made[name]()) is not None)
 
 
 def export(config: DictConfig) -> None:
